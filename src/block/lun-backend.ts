@@ -1,0 +1,60 @@
+import type { Errno } from '../base/errors.ts';
+import { IoVector } from './io-vector.ts';
+
+/** What a `LunRequest` asks for. */
+export const LunOp = { READ: 0, WRITE: 1, FLUSH: 2, UNMAP: 3, WRITE_ZEROES: 4, EXTENT: 5 } as const;
+export type LunOp = (typeof LunOp)[keyof typeof LunOp];
+
+export interface LunRequestOwner {
+  /** `error` is null on success. Called once per submitted request, never from inside `submit()` itself. */
+  requestDone(request: LunRequest, error: Errno | null): void;
+}
+
+/**
+ * One request to a `LunBackend`. Pooled: the owner fills it in, submits it, and has it back when `requestDone` is called;
+ * in between it belongs to the backend.
+ *
+ * | op | fields | effect |
+ * |---|---|---|
+ * | READ | offset, length, data | fills `data`; what is unmapped reads as zeroes |
+ * | WRITE | offset, length, data, fua | stores `data`; with `fua` it is durable when done |
+ * | FLUSH | | every request that was done before is durable when done |
+ * | UNMAP | offset, length | gives back whole blocks of the backend and zeroes the rest: the range reads as zeroes |
+ * | WRITE_ZEROES | offset, length, fua | the range reads as zeroes and stays (or becomes) mapped |
+ * | EXTENT | offset, length | sets `extentLength` and `extentMapped`: how far from `offset`, at most `length`, the map says the same |
+ *
+ * Errors: ENOSPC (no data space), EROFS, EIO, ENXIO (past the end), ESHUTDOWN (closing).
+ */
+export class LunRequest {
+  op: LunOp = LunOp.READ;
+  /** Bytes. */
+  offset = 0;
+  /** Bytes; equals `data.lengthBytes` for READ and WRITE. */
+  length = 0;
+  fua = false;
+  readonly data: IoVector = new IoVector();
+  extentLength = 0;
+  extentMapped = false;
+  owner: LunRequestOwner;
+  /** For whoever has the request at the moment. */
+  next: LunRequest | null = null;
+
+  constructor(owner: LunRequestOwner) {
+    this.owner = owner;
+  }
+}
+
+/**
+ * What a logical unit stands on: a thin volume, a RAM disk, a file.
+ *
+ * `submit` only queues; the backend starts everything queued in a turn of the event loop at the end of that turn, so that what
+ * arrives as a batch goes down as a batch. Requests in flight that overlap are ordered as if each ran alone, reads and
+ * writes in the order of submission.
+ */
+export interface LunBackend {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** UNMAP gives back multiples of this, at multiples of this. */
+  readonly unmapGranularityBytes: number;
+  submit(request: LunRequest): void;
+}

@@ -1,0 +1,18 @@
+/**
+ * An I_T nexus (SAM-5 4.7): one initiator port at one target port. The portal makes one a session; TCMU, which is not told
+ * who asks, has one pseudo-nexus a device. State that a logical unit keeps per nexus (unit attentions, reservations) hangs on this identity.
+ */
+export class Nexus {
+  /** SCSI initiator port name: `iqn...,i,0x<isid>` for iSCSI. */
+  readonly initiatorPort: string;
+  /** SCSI target port name: `iqn...,t,0x<portal group tag>` for iSCSI. */
+  readonly targetPort: string;
+  /** Relative target port identifier, from 1. */
+  readonly relativeTargetPort: number;
+
+  constructor(initiatorPort: string, targetPort: string, relativeTargetPort: number) {
+    this.initiatorPort = initiatorPort;
+    this.targetPort = targetPort;
+    this.relativeTargetPort = relativeTargetPort;
+  }
+}
