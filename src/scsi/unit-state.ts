@@ -25,6 +25,8 @@ export interface LogicalUnitOptions {
   readonly revision?: string;
   /** The WCE bit at the start: false makes every write durable before its status. */
   readonly writeCache: boolean;
+  /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
+  readonly removable?: boolean;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 256 MiB. */
@@ -44,6 +46,8 @@ export const REPLY_SIZE = 8192;
 /** What a logical unit keeps for one I_T nexus. */
 export class NexusState {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
+  /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
+  preventsRemoval = false;
 }
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
@@ -69,8 +73,9 @@ export class UnitState {
   descriptorSense = false;
   /** SWP of the control mode page. */
   softwareWriteProtect = false;
-  /** Stopped by START STOP UNIT. */
-  stopped = false;
+  readonly removable: boolean;
+  /** False after an eject. */
+  mediumPresent = true;
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -91,6 +96,7 @@ export class UnitState {
     this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
     this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
     this.revision = (options.revision ?? '0001').slice(0, 4);
+    this.removable = options.removable ?? false;
     this.blockSize = logicalBlockSize;
     this.physicalBlockExponent = exponent;
     this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
@@ -122,6 +128,11 @@ export class UnitState {
     for (const [nexus, state] of this.nexuses) {
       if (nexus !== except) state.attentions.raise(kind);
     }
+  }
+
+  get removalPrevented(): boolean {
+    for (const state of this.nexuses.values()) if (state.preventsRemoval) return true;
+    return false;
   }
 
   get writeProtected(): boolean {
