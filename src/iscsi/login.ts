@@ -106,6 +106,11 @@ export class Login {
     this.collector = new TextCollector(environment.limits.textBytes);
   }
 
+  /** Nothing has come yet. */
+  get isFresh(): boolean {
+    return this.requests === 0;
+  }
+
   /** The reply to the next request. After one with a status other than SUCCESS, or a complete one, the login is over. */
   next(request: LoginRequest): LoginReply {
     try {
@@ -160,7 +165,8 @@ export class Login {
       this.cid = request.cid;
       this.cmdSn = request.cmdSn;
     } else {
-      if (currentStage !== this.stage) fail(LoginStatus.INITIATOR_ERROR, `stage ${currentStage} instead of ${this.stage}`);
+      if (currentStage !== this.stage)
+        fail(LoginStatus.INITIATOR_ERROR, `stage ${currentStage} instead of ${this.stage}`);
       if (request.isid !== this.isid || request.tsih !== this.tsih || request.cid !== this.cid)
         fail(LoginStatus.INITIATOR_ERROR, 'ISID, TSIH or CID have changed');
     }
