@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { constants, existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError, wrapError } from '../base/errors.ts';
@@ -16,6 +16,9 @@ import { StorageError, wrapError } from '../base/errors.ts';
  * A rmdir of the device holds the folders' locks while the kernel waits for the handler's answer to REMOVED: nothing here may be called
  * between that event and its answer. All access is asynchronous, as some of these writes wait in the kernel.
  */
+
+/** Some of these files can only be written; none is to be created. */
+const WRITE_ONLY = { flag: constants.O_WRONLY };
 
 /** Where the kernel's files are; another root in tests. */
 export interface TcmuPaths {
@@ -70,8 +73,7 @@ export class ConfigfsDevice {
   async write(file: string, text: string): Promise<void> {
     const path = join(this.path, file);
     try {
-      // Opened for writing without O_CREAT and O_TRUNC, which configfs has no use for.
-      await writeFile(path, text, { flag: 'r+' });
+      await writeFile(path, text, WRITE_ONLY);
     } catch (error) {
       throw wrapError(`Cannot write "${text}" to ${path}`, error);
     }
@@ -128,7 +130,7 @@ export class ModuleParameters {
   async #set(parameter: string, value: string): Promise<void> {
     const path = join(this.#paths.module, 'parameters', parameter);
     try {
-      await writeFile(path, value, { flag: 'r+' });
+      await writeFile(path, value, WRITE_ONLY);
     } catch (error) {
       throw wrapError(`Cannot write "${value}" to ${path}`, error);
     }
