@@ -395,7 +395,12 @@ export class Pool {
       if (this.metadata.transactionId !== next) this.catalogue.cancel();
       throw error;
     }
-    this.catalogue.finish();
+    try {
+      this.catalogue.finish();
+    } catch (error) {
+      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
+      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
+    }
   }
 
   private async trimPastEnd(record: VolumeRecord): Promise<void> {
