@@ -1,0 +1,118 @@
+import { createRequire } from 'node:module';
+import { messageOf } from './errors.ts';
+
+/** Events of `pollStart`: data or a hang-up to be found by reading. */
+export const POLL_READABLE = 1;
+/** Events of `pollStart`: the other side went away. */
+export const POLL_DISCONNECT = 4;
+/** Event of `pollStart`: the descriptor failed (a device that was removed); polling has stopped, `pollStop` is still due. */
+export const POLL_ERROR = 8;
+
+/** Modes of fallocate(2). */
+export const FALLOC_FL_KEEP_SIZE = 0x01;
+export const FALLOC_FL_PUNCH_HOLE = 0x02;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
+
+/** A watcher made by `pollStart`. Opaque. */
+export interface PollHandle {
+  readonly __pollHandle?: never;
+}
+
+/** A row of `NativeRing.queue`: positions of its numbers. */
+export const RingRow = {
+  SLOT: 0,
+  OP: 1,
+  FD: 2,
+  OFFSET: 3,
+  LENGTH: 4,
+  MEMORY: 5,
+  MEMORY_OFFSET: 6,
+  MODE: 7,
+  SIZE: 8,
+} as const;
+export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3 } as const;
+
+/** An io_uring on this event loop. Made by `createRing`; used by block/uring-device.ts alone. See native-bindings/src/uring.c. */
+export interface NativeRing {
+  /** `entries` rows of `RingRow.SIZE` numbers, filled in before `submit`. */
+  readonly queue: Float64Array;
+  /** Pairs (slot, result); a result is a count of bytes, 0, or a negative errno. */
+  readonly results: Int32Array;
+  /** Starts the first `count` rows; returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
+  submit(count: number, memories: readonly Uint8Array[], memoryCount: number): number;
+  /** Takes what has completed into `results`; returns the number of pairs. */
+  reap(): number;
+  /** Throws EBUSY while operations are in flight. */
+  close(): void;
+}
+
+/**
+ * The addon: one system call per export. Wrong arguments throw a TypeError with `code` EINVAL and change nothing; failures of the
+ * call throw an Error with `code` (the kernel's errno name), `errno` (positive) and `syscall`.
+ */
+export interface NativeBindings {
+  /** The register of CRC-32C after `length` bytes from `offset`; no inversion on either side. */
+  crc32c(seed: number, bytes: Uint8Array, offset: number, length: number): number;
+  /** Zeroed memory at a multiple of `alignment` (a power of two); freed with the ArrayBuffer. */
+  alignedBuffer(sizeBytes: number, alignment: number): ArrayBuffer;
+  flock(fd: number, operation: 'exclusive' | 'shared' | 'unlock', nonblocking: boolean): void;
+  fallocate(fd: number, mode: number, offset: number, length: number): void;
+  blkGetSize64(fd: number): number;
+  blkSectorSize(fd: number): number;
+  blkDiscard(fd: number, offset: number, length: number): void;
+  blkZeroOut(fd: number, offset: number, length: number): void;
+  /** The same calls on libuv's thread pool. `callback(0)` or `callback(-errno)`. */
+  rangeAsync(
+    call: 'punch-hole' | 'zero-range' | 'blkdiscard' | 'blkzeroout',
+    fd: number,
+    offset: number,
+    length: number,
+    callback: (result: number) => void,
+  ): void;
+  /** mmap of exactly `length` bytes from 0, read and write, shared. */
+  mapShared(fd: number, length: number): ArrayBuffer;
+  /** munmap of a `mapShared` buffer, which is detached: its views have length 0 afterwards. EBUSY while a ring's operation uses it. */
+  unmap(buffer: ArrayBuffer): void;
+  /** `bytes.byteOffset + offset` is a multiple of 4. */
+  atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;
+  atomicStoreRelease32(bytes: Uint8Array, offset: number, value: number): void;
+  /** Calls back with POLL_* bits whenever `fd` is readable, disconnected or failed, until `pollStop`. One watcher a descriptor. */
+  pollStart(fd: number, callback: (events: number) => void): PollHandle;
+  /** The callback is not called any more. Before the descriptor is closed; may be repeated. */
+  pollStop(handle: PollHandle): void;
+  /** One read(2) into `[offset, offset + length)`: bytes read, 0 at the end, -1 for EAGAIN. */
+  readFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
+  /** One write(2): bytes written, -1 for EAGAIN. */
+  writeFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
+  /** A bound, non-blocking generic netlink socket with a receive buffer for thousands of events. */
+  genlSocket(): number;
+  netlinkAddMembership(fd: number, group: number): void;
+  netlinkSend(fd: number, bytes: Uint8Array): void;
+  /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
+  netlinkReceive(fd: number, bytes: Uint8Array): number;
+  /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
+  setIoFlusher(): void;
+  /** mlockall of what is there and what comes, as pages are touched. */
+  lockMemory(): void;
+  /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */
+  createRing(entries: number, callback: (count: number) => void): NativeRing;
+}
+
+/** From src/base as from dist/base. */
+const ADDON = '../../native-bindings/build/Release/thinlun_native.node';
+
+function load(): { bindings: NativeBindings | null; error: string | null } {
+  if (process.env['THINLUN_NATIVE'] === 'off') return { bindings: null, error: 'turned off by THINLUN_NATIVE=off' };
+  try {
+    return { bindings: createRequire(import.meta.url)(ADDON) as NativeBindings, error: null };
+  } catch (error) {
+    return { bindings: null, error: messageOf(error).split('\n')[0]! };
+  }
+}
+
+const loaded = load();
+
+/** The addon, or null where it was not built or cannot be loaded. */
+export const native: NativeBindings | null = loaded.bindings;
+/** Why `native` is null; null when it is not. */
+export const nativeError: string | null = loaded.error;
