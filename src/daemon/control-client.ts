@@ -1,5 +1,5 @@
 import { request as httpRequest } from 'node:http';
-import * as z from 'zod';
+import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import { AdvisedError } from './advised-error.ts';
 import {
@@ -11,6 +11,7 @@ import {
   errorSchema,
   type PoolMessage,
   poolSchema,
+  type ResizeVolumeMessage,
   type VolumeMessage,
   volumeListSchema,
   volumeSchema,
@@ -89,8 +90,8 @@ export class ControlClient implements PoolControl {
     return this.#ask('POST', '/volumes', request, volumeSchema);
   }
 
-  resizeVolume(name: string, sizeBytes: number): Promise<VolumeMessage> {
-    return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, { sizeBytes }, volumeSchema);
+  resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, request, volumeSchema);
   }
 
   async deleteVolume(name: string): Promise<void> {
@@ -112,25 +113,24 @@ export class ControlClient implements PoolControl {
     } catch (error) {
       throw this.#unreachable(method, error);
     }
-    const parsed = this.#parse(answer, z.union([schema, errorSchema]));
-    if (answer.status >= 200 && answer.status < 300) return schema.parse(parsed);
-    const { error } = errorSchema.parse(parsed);
+    if (answer.status >= 200 && answer.status < 300) return this.#parse(answer.body, schema);
+    const { error } = this.#parse(answer.body, errorSchema);
     const code = errnoOf(error);
     throw error.hint === null
       ? new StorageError(code, error.message)
       : new AdvisedError(code, error.message, error.hint);
   }
 
-  #parse(answer: Answer, schema: z.ZodType): unknown {
+  #parse<T>(text: string, schema: z.ZodType<T>): T {
     let body: unknown;
     try {
-      body = JSON.parse(answer.body);
+      body = JSON.parse(text);
     } catch (error) {
       throw this.#strange(messageOf(error));
     }
     const parsed = schema.safeParse(body);
     if (!parsed.success) throw this.#strange(describeIssues(parsed.error));
-    return body;
+    return parsed.data;
   }
 
   #strange(reason: string): StorageError {

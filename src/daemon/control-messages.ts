@@ -21,8 +21,6 @@ export interface ServerMessage {
   portals: string[];
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
-  /** Why the server has stopped working on this pool; null while all is well. */
-  failure: string | null;
 }
 
 export interface PoolMessage {
@@ -66,6 +64,8 @@ export interface CreateVolumeMessage {
 
 export interface ResizeVolumeMessage {
   sizeBytes: number;
+  /** Without it a smaller size is refused: what lies past the new end is lost. */
+  allowShrink?: boolean | undefined;
 }
 
 export interface VolumeListMessage {
@@ -78,6 +78,18 @@ export interface CommitMessage {
 
 export interface DeletedMessage {
   deleted: string;
+}
+
+/** What `thinlun serve --json` prints once, when it is ready. */
+export interface ReadyMessage {
+  event: 'ready';
+  pid: number;
+  version: string;
+  portals: string[];
+  tcmu: boolean;
+  pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
+  /** Pools that could not be opened. */
+  failed: { directory: string; code: string; message: string }[];
 }
 
 export interface ErrorMessage {
@@ -93,7 +105,6 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   portals: z.array(z.string()),
   tcmu: z.boolean(),
-  failure: z.string().nullable(),
 });
 
 export const poolSchema: z.ZodType<PoolMessage> = z.object({
@@ -124,6 +135,25 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   naa: z.string().regex(/^[0-9a-f]+$/),
 });
 
+export const readySchema: z.ZodType<ReadyMessage> = z.object({
+  event: z.literal('ready'),
+  pid: z.int().min(1),
+  version: z.string(),
+  portals: z.array(z.string()),
+  tcmu: z.boolean(),
+  pools: z.array(
+    z.object({
+      name: z.string(),
+      uuid: z.string(),
+      directory: z.string(),
+      target: z.string(),
+      mode: z.enum(POOL_MODES),
+      volumes: z.array(volumeSchema),
+    }),
+  ),
+  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
+});
+
 export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });
 export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
 export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
@@ -134,7 +164,10 @@ export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
 });
 
-export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({ sizeBytes: positiveSize });
+export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({
+  sizeBytes: positiveSize,
+  allowShrink: z.boolean().optional(),
+});
 
 export const errorSchema: z.ZodType<ErrorMessage> = z.object({
   error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }),

@@ -70,8 +70,8 @@ export function controlRoutes(control: PoolControl, logger: Logger): Hono {
     return c.json(volumeSchema.parse(await control.createVolume(request)), 201);
   });
   app.patch('/volumes/:name', async (c) => {
-    const { sizeBytes } = await readMessage(c, resizeVolumeSchema);
-    return c.json(volumeSchema.parse(await control.resizeVolume(c.req.param('name'), sizeBytes)));
+    const request = await readMessage(c, resizeVolumeSchema);
+    return c.json(volumeSchema.parse(await control.resizeVolume(c.req.param('name'), request)));
   });
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
@@ -94,51 +94,78 @@ export function controlRoutes(control: PoolControl, logger: Logger): Hono {
       return c.json(errorMessage(error.code, error.message, hintOf(error)), HTTP_STATUS[error.code] ?? 500);
     }
     logger.error({ err: error, path: c.req.path }, 'control request failed');
-    return c.json(errorMessage('EIO', messageOf(error), 'This is a mistake in thinlun: see the log of the server.'), 500);
+    return c.json(
+      errorMessage('EIO', messageOf(error), 'This is a mistake in thinlun: see the log of the server.'),
+      500,
+    );
   });
   return app;
 }
+
+/** How long a connection without a whole request may hold up `close`. */
+const LINGER_MS = 1_000;
 
 /** The socket of one served pool. The caller holds the pool's lock: whatever socket lies there is a dead one's. */
 export class ControlServer {
   readonly #server: Server;
   readonly #name: ControlSocketName;
+  /** Requests that are being worked on. */
+  #active = 0;
 
-  private constructor(server: Server, name: ControlSocketName) {
-    this.#server = server;
+  private constructor(control: PoolControl, name: ControlSocketName, logger: Logger) {
+    const routes = controlRoutes(control, logger);
+    const fetch = async (request: Request): Promise<Response> => {
+      this.#active++;
+      try {
+        return await routes.fetch(request);
+      } finally {
+        this.#active--;
+      }
+    };
+    this.#server = createAdaptorServer({ fetch }) as Server;
     this.#name = name;
   }
 
   /** Throws `StorageError` when the socket cannot be made. */
   static async listen(dir: string, control: PoolControl, logger: Logger): Promise<ControlServer> {
     const name = new ControlSocketName(dir);
-    const server = createAdaptorServer({ fetch: controlRoutes(control, logger).fetch }) as Server;
+    const made = new ControlServer(control, name, logger);
     try {
       rmSync(name.path, { force: true });
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        // bind() happens inside listen(): the socket is never there with wider rights, not even for a moment.
-        const umask = process.umask(0o177);
-        try {
-          server.listen({ path: name.path }, resolve);
-        } finally {
-          process.umask(umask);
-        }
-      });
+      await made.#bind();
     } catch (error) {
       name.close();
       throw wrapError(`Cannot make the control socket in "${dir}"`, error);
     }
-    server.on('error', (error) => logger.error({ err: error }, 'control socket failed'));
-    return new ControlServer(server, name);
+    made.#server.on('error', (error) => logger.error({ err: error }, 'control socket failed'));
+    return made;
   }
 
   /** Takes no more requests, answers those in flight, removes the socket. */
   async close(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => resolve());
-      this.#server.closeIdleConnections();
-    });
+    const ended = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    const cut = setInterval(() => {
+      if (this.#active === 0) this.#server.closeAllConnections();
+    }, LINGER_MS);
+    await ended;
+    clearInterval(cut);
     this.#name.close();
+  }
+
+  #bind(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      // bind() happens inside listen(): the socket is never there with wider rights, not even for a moment.
+      const umask = process.umask(0o177);
+      try {
+        this.#server.listen({ path: this.#name.path }, () => {
+          this.#server.off('error', reject);
+          resolve();
+        });
+      } finally {
+        process.umask(umask);
+      }
+    });
   }
 }

@@ -1,4 +1,4 @@
-import type { CreateVolumeMessage, PoolMessage, VolumeMessage } from './control-messages.ts';
+import type { CreateVolumeMessage, PoolMessage, ResizeVolumeMessage, VolumeMessage } from './control-messages.ts';
 
 /**
  * What can be done with a pool, wherever it is open: in this process (`PoolService`) or in a server's (`ControlClient`).
@@ -10,8 +10,8 @@ export interface PoolControl {
   listVolumes(): Promise<VolumeMessage[]>;
   /** EEXIST; EINVAL for a name or size that cannot be; ENOSPC; EROFS. */
   createVolume(request: CreateVolumeMessage): Promise<VolumeMessage>;
-  /** ENOENT; EINVAL. */
-  resizeVolume(name: string, sizeBytes: number): Promise<VolumeMessage>;
+  /** ENOENT; EINVAL, also for a smaller size that is not allowed explicitly. */
+  resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage>;
   /** ENOENT; EBUSY. */
   deleteVolume(name: string): Promise<void>;
   /** Makes everything written so far durable. Returns the superblock's transaction id. */
