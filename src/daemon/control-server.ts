@@ -60,7 +60,12 @@ async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T
 /** What the socket answers: one pool's `PoolControl` as paths below `/v1`. */
 export function controlRoutes(control: PoolControl, logger: Logger): Hono {
   const app = new Hono().basePath(`/${CONTROL_VERSION}`);
-  app.use(bodyLimit({ maxSize: MAX_REQUEST_SIZE }));
+  app.use(
+    bodyLimit({
+      maxSize: MAX_REQUEST_SIZE,
+      onError: (c) => c.json(errorMessage('EINVAL', 'Cannot read control message: it is too long', null), 413),
+    }),
+  );
 
   app.get('/pool', async (c) => c.json(poolSchema.parse(await control.status())));
   app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await control.commit() })));
