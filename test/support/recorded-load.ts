@@ -19,7 +19,8 @@ export class RecordedLoad {
   /** Sectors of writes and unmaps in flight. */
   readonly #busy = new Set<number>();
   #running = 0;
-  #isStopping = false;
+  /** Set by `stop()`. */
+  isStopping = false;
 
   constructor(sectorCount: number, random: SeededRandom) {
     this.history = new SectorHistory(sectorCount);
@@ -28,7 +29,7 @@ export class RecordedLoad {
 
   /** Keeps `depth` commands in flight until `stop()` or until the connection breaks. Resolves when none is in flight any more. */
   run(initiator: FastInitiator, depth: number): Promise<void> {
-    this.#isStopping = false;
+    this.isStopping = false;
     return new Promise((resolve) => {
       const ended = (): void => {
         if (--this.#running === 0) resolve();
@@ -40,7 +41,7 @@ export class RecordedLoad {
 
   /** Sends nothing new. */
   stop(): void {
-    this.#isStopping = true;
+    this.isStopping = true;
   }
 
   /** Flushes; throws when that is refused. */
@@ -76,7 +77,7 @@ export class RecordedLoad {
   #loop(initiator: FastInitiator, ended: () => void): void {
     let finish: (isGood: boolean) => void = () => {};
     const next = (): void => {
-      if (this.#isStopping || initiator.failure) {
+      if (this.isStopping || initiator.failure) {
         ended();
         return;
       }

@@ -88,7 +88,11 @@ export class ServedPool {
 
 /** The part of `pool status --json` that tests read. */
 export interface PoolStatus {
-  data: { usedBlocks: number; totalBlocks: number };
+  blockSizeBytes: number;
+  dataSizeBytes: number;
+  dataUsedBytes: number;
+  transactionId: number;
+  needsCheck: boolean;
 }
 
 /** A number that `/proc/PID/status` has, in bytes: `VmRSS`, `VmHWM` (the highest so far). */

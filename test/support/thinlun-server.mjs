@@ -58,7 +58,7 @@ export class ThinlunServer {
     const child = new TestProcess(process.execPath, [...(options.nodeArgs ?? []), ...args], { env: options.env ?? {} });
     const server = new ThinlunServer(child);
     try {
-      const match = await child.waitForLine(/^\{.*"ready".*\}$/, 30_000);
+      const match = await child.waitForLine(/^\{"event":"ready".*\}$/, 30_000);
       server.#read(JSON.parse(match[0]));
     } catch (error) {
       await child.kill();
@@ -97,7 +97,15 @@ export class ThinlunServer {
 
   /** @param {any} ready */
   #read(ready) {
-    this.port = ready.port;
-    this.luns = ready.luns;
+    this.port = Number(ready.portals[0].split(':').at(-1));
+    this.luns = ready.pools.flatMap((/** @type {any} */ pool) =>
+      pool.volumes.map((/** @type {any} */ volume) => ({
+        pool: pool.name,
+        volume: volume.name,
+        target: pool.target,
+        lun: volume.lun,
+        url: `iscsi://${this.host}:${this.port}/${pool.target}/${volume.lun}`,
+      })),
+    );
   }
 }
