@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { basename, resolve } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
@@ -7,6 +7,7 @@ import { native } from '../base/native.ts';
 import { formatSize, GIB, KIB, MIB, roundUp } from '../base/units.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { newNaa, newUuid, type RandomBytes } from './identity.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { defaultMetadataSize, MAX_METADATA_SIZE, openPoolFile, PoolFolder } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
@@ -33,6 +34,7 @@ export interface PoolCreateOptions {
   metadataPath?: string;
   /** The folder's name, unless given. */
   name?: string;
+  randomBytes?: RandomBytes;
 }
 
 export interface PoolOpenOptions {
@@ -47,6 +49,7 @@ export interface PoolOpenOptions {
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
+  randomBytes?: RandomBytes;
 }
 
 export interface VolumeInfo extends VolumeRecord {
@@ -82,6 +85,7 @@ export class Pool {
   private readonly engine: PoolEngine;
   private readonly logger: Logger;
   private readonly lowWaterBlocks: number;
+  private readonly randomBytes: RandomBytes;
   private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   private turn: Promise<unknown> = Promise.resolve();
   private closed = false;
@@ -102,6 +106,7 @@ export class Pool {
     this.metadataDevice = metadataDevice;
     this.data = data;
     this.logger = options.logger ?? silentLogger;
+    this.randomBytes = options.randomBytes ?? randomBytes;
     this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
     const copySize = COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes);
     this.engine = new PoolEngine(metadata, data, {
@@ -112,7 +117,6 @@ export class Pool {
       errorIfNoSpace: options.errorIfNoSpace ?? false,
       discardPassdown: options.discardPassdown ?? true,
       zeroNewBlocks: true,
-      readOnly: options.readOnly ?? false,
       copyMemory: native === null ? new Uint8Array(copySize) : new Uint8Array(native.alignedBuffer(copySize, 4 * KIB)),
       onEvent: options.onEvent ?? (() => {}),
     });
@@ -123,16 +127,26 @@ export class Pool {
     const blockSizeBytes = options.blockSizeBytes ?? DEFAULT_BLOCK_SIZE;
     const name = options.name ?? basename(resolve(dir));
     if (!isValidName(name)) {
-      throw new StorageError('EINVAL', `Cannot name a pool "${name}": use letters, digits, ".", "_" and "-", at most 128`);
+      throw new StorageError(
+        'EINVAL',
+        `Cannot name a pool "${name}": use letters, digits, ".", "_" and "-", at most 128`,
+      );
     }
-    if (blockSizeBytes < DEFAULT_BLOCK_SIZE || blockSizeBytes > MAX_BLOCK_SIZE || blockSizeBytes % DEFAULT_BLOCK_SIZE !== 0) {
+    if (
+      blockSizeBytes < DEFAULT_BLOCK_SIZE ||
+      blockSizeBytes > MAX_BLOCK_SIZE ||
+      blockSizeBytes % DEFAULT_BLOCK_SIZE !== 0
+    ) {
       throw new StorageError(
         'EINVAL',
         `Cannot use a block size of ${formatSize(blockSizeBytes)}: it is a multiple of 64 KiB, at most 1 GiB`,
       );
     }
     if (options.dataSizeBytes !== undefined && options.dataSizeBytes < blockSizeBytes) {
-      throw new StorageError('EINVAL', `Cannot make a pool of ${formatSize(options.dataSizeBytes)}: a block has ${formatSize(blockSizeBytes)}`);
+      throw new StorageError(
+        'EINVAL',
+        `Cannot make a pool of ${formatSize(options.dataSizeBytes)}: a block has ${formatSize(blockSizeBytes)}`,
+      );
     }
     const folder = new PoolFolder(dir);
     const lock = await PoolLock.take(dir);
@@ -146,12 +160,15 @@ export class Pool {
         4 * KIB,
       );
       if (metadataSize > MAX_METADATA_SIZE) {
-        throw new StorageError('EINVAL', `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`,
+        );
       }
       const metadataDevice = folder.make('metadata', options.metadataPath, metadataSize);
       devices.push(metadataDevice);
       PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
-      Catalogue.create(dir, { uuid: randomUUID(), name, blockSizeBytes });
+      Catalogue.create(dir, { uuid: newUuid(options.randomBytes ?? randomBytes), name, blockSizeBytes });
     } catch (error) {
       for (const device of devices.splice(0)) await device.close();
       folder.undo();
@@ -205,7 +222,7 @@ export class Pool {
   }
 
   get mode(): PoolMode {
-    return this.engine.mode;
+    return this.engine.space.mode;
   }
 
   volumes(): VolumeInfo[] {
@@ -221,7 +238,7 @@ export class Pool {
     return {
       name: this.name,
       uuid: this.uuid,
-      mode: this.engine.mode,
+      mode: this.engine.space.mode,
       needsCheck: metadata.needsCheck,
       transactionId: metadata.transactionId,
       blockSizeBytes: metadata.dataBlockSizeBytes,
@@ -239,14 +256,28 @@ export class Pool {
     return this.exclusive(async () => {
       const logicalBlockSize = options.logicalBlockSize ?? 512;
       if (!isValidName(name)) {
-        throw new StorageError('EINVAL', `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`,
+        );
       }
-      if (this.catalogue.find(name) !== undefined) throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
+      if (this.catalogue.find(name) !== undefined)
+        throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
       checkVolumeSize(name, sizeBytes, logicalBlockSize);
       const { volumes } = this.catalogue;
-      const id = firstFree(volumes.map((volume) => volume.id), 1, MAX_THIN_ID, (candidate) => !this.metadata.hasThin(candidate));
-      const lun = firstFree(volumes.map((volume) => volume.lun), 0, MAX_VOLUMES - 1, () => true);
-      const naa = newNaa();
+      const id = firstFree(
+        volumes.map((volume) => volume.id),
+        1,
+        MAX_THIN_ID,
+        (candidate) => !this.metadata.hasThin(candidate),
+      );
+      const lun = firstFree(
+        volumes.map((volume) => volume.lun),
+        0,
+        MAX_VOLUMES - 1,
+        () => true,
+      );
+      const naa = newNaa(this.randomBytes);
       const record: VolumeRecord = { id, name, sizeBytes, lun, serial: naa, naa, logicalBlockSize };
       await this.change([...volumes, record], () => this.metadata.createThin(id));
       return this.info(record);
@@ -312,10 +343,13 @@ export class Pool {
       const size = this.grow(this.data, sizeBytes);
       const blocks = Math.floor(size / this.metadata.dataBlockSizeBytes);
       if (blocks <= this.metadata.dataBlockCount) {
-        throw new StorageError('EINVAL', `Cannot grow the pool to ${formatSize(size)}: it has ${this.metadata.dataBlockCount} blocks already`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot grow the pool to ${formatSize(size)}: it has ${this.metadata.dataBlockCount} blocks already`,
+        );
       }
       await this.engine.mutate(() => this.metadata.resizeData(blocks));
-      this.engine.checkSpace();
+      this.engine.space.check();
     });
   }
 
@@ -324,7 +358,7 @@ export class Pool {
     return this.exclusive(async () => {
       this.grow(this.metadataDevice, sizeBytes);
       await this.engine.mutate(() => this.metadata.resizeMetadata());
-      this.engine.checkSpace();
+      this.engine.space.check();
     });
   }
 
@@ -361,7 +395,8 @@ export class Pool {
 
   private record(name: string): VolumeRecord {
     const record = this.catalogue.find(name);
-    if (record === undefined) throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
+    if (record === undefined)
+      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
     return record;
   }
 
@@ -374,10 +409,12 @@ export class Pool {
 
   /** One administrative call at a time. */
   private exclusive<T>(call: () => Promise<T>): Promise<T> {
-    const result = this.turn.catch(() => {}).then(() => {
-      if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
-      return call();
-    });
+    const result = this.turn
+      .catch(() => {})
+      .then(() => {
+        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
+        return call();
+      });
     this.turn = result;
     return result;
   }
@@ -425,7 +462,8 @@ export class Pool {
     const ids = new Set(this.metadata.thinIds());
     const known = this.catalogue.volumes.filter((volume) => ids.has(volume.id));
     for (const volume of this.catalogue.volumes) {
-      if (!ids.has(volume.id)) this.logger.warn({ volume: volume.name, id: volume.id }, 'a volume is gone from the metadata');
+      if (!ids.has(volume.id))
+        this.logger.warn({ volume: volume.name, id: volume.id }, 'a volume is gone from the metadata');
       ids.delete(volume.id);
     }
     const found: VolumeRecord[] = [...known];
@@ -433,11 +471,19 @@ export class Pool {
       const thin = this.metadata.openThin(id);
       const blocks = Math.max(1, this.metadata.highestMapped(thin) + 1);
       this.metadata.closeThin(thin);
-      const naa = newNaa();
-      const lun = firstFree(found.map((volume) => volume.lun), 0, MAX_VOLUMES - 1, () => true);
+      const naa = newNaa(this.randomBytes);
+      const lun = firstFree(
+        found.map((volume) => volume.lun),
+        0,
+        MAX_VOLUMES - 1,
+        () => true,
+      );
       const sizeBytes = blocks * this.metadata.dataBlockSizeBytes;
       found.push({ id, name: `thin-${id}`, sizeBytes, lun, serial: naa, naa, logicalBlockSize: 512 });
-      this.logger.warn({ id, sizeBytes }, 'the metadata holds a device that the catalogue does not know: named after its id');
+      this.logger.warn(
+        { id, sizeBytes },
+        'the metadata holds a device that the catalogue does not know: named after its id',
+      );
     }
     if (found.length === this.catalogue.volumes.length && ids.size === 0) return;
     try {
@@ -460,15 +506,15 @@ function checkVolumeSize(name: string, sizeBytes: number, logicalBlockSize: numb
   }
 }
 
-function firstFree(taken: readonly number[], from: number, last: number, usable: (candidate: number) => boolean): number {
+function firstFree(
+  taken: readonly number[],
+  from: number,
+  last: number,
+  usable: (candidate: number) => boolean,
+): number {
   const set = new Set(taken);
   for (let candidate = from; candidate <= last; candidate++) {
     if (!set.has(candidate) && usable(candidate)) return candidate;
   }
   throw new StorageError('ENOSPC', 'Cannot create the volume: all numbers are taken');
-}
-
-/** A locally assigned name (SPC-5 7.8.6.6.5, NAA 3h): 60 random bits need no company's number. */
-function newNaa(): string {
-  return `3${randomBytes(8).toString('hex').slice(1)}`;
 }

@@ -55,8 +55,16 @@ describe('Catalogue', () => {
 
   it.each([
     ['not JSON', '{', 'pool.json'],
-    ['a field of the wrong type', JSON.stringify({ format: 1, ...identity, transactionId: 'x', volumes: [] }), 'transactionId'],
-    ['a field that nobody knows', JSON.stringify({ format: 1, ...identity, transactionId: 0, volumes: [], more: 1 }), 'more'],
+    [
+      'a field of the wrong type',
+      JSON.stringify({ format: 1, ...identity, transactionId: 'x', volumes: [] }),
+      'transactionId',
+    ],
+    [
+      'a field that nobody knows',
+      JSON.stringify({ format: 1, ...identity, transactionId: 0, volumes: [], more: 1 }),
+      'more',
+    ],
     ['a newer format', JSON.stringify({ format: 2, ...identity, transactionId: 0, volumes: [] }), 'format'],
     [
       'two volumes with one LUN',
@@ -70,6 +78,7 @@ describe('Catalogue', () => {
 
   it('refuses names that a path, a DBus object or a command line could trip over', () => {
     for (const good of ['a', 'vm-1.disk_0', 'A'.repeat(128)]) expect(isValidName(good)).toBe(true);
-    for (const bad of ['', '.', '..', '-x', 'a/b', 'a b', 'a,b', 'ä', 'A'.repeat(129)]) expect(isValidName(bad)).toBe(false);
+    for (const bad of ['', '.', '..', '-x', 'a/b', 'a b', 'a,b', 'ä', 'A'.repeat(129)])
+      expect(isValidName(bad)).toBe(false);
   });
 });

@@ -87,7 +87,6 @@ export function makePool(
     errorIfNoSpace: false,
     discardPassdown: true,
     zeroNewBlocks: true,
-    readOnly: false,
     copyMemory: new Uint8Array(4 * Math.min(MIB, blockSizeBytes)),
     onEvent: (event) => events.push(event),
     ...options,

@@ -1,0 +1,1 @@
+export function checkMetadata(_d: unknown, _r: (f: {message: string}) => void): void {}
