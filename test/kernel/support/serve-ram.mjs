@@ -1,7 +1,6 @@
 // Serves TCMU devices of subtype `thin` from RAM disks: the handler without a pool. The cfgstring says what the disk is like:
 // `ram/NAME`; `absent/NAME` cannot be opened; `slow/NAME` takes 2 s to open. SIGUSR1 freezes the disks, SIGUSR2 thaws them.
 import { createHash } from 'node:crypto';
-import { appendFileSync } from 'node:fs';
 import { monotonicClock } from '/project/dist/base/clock.js';
 import { StorageError } from '/project/dist/base/errors.js';
 import { LogicalUnit } from '/project/dist/scsi/logical-unit.js';
@@ -20,7 +19,7 @@ const disks = new Map();
 function open(cfgstring, sizeBytes, device) {
   const known = disks.get(cfgstring);
   if (known !== undefined) return known.unit;
-  const backend = new RamLun(sizeBytes);
+  const backend = new RamLun(sizeBytes, `/tmp/ram-${cfgstring.replaceAll('/', '-')}`);
   const hash = createHash('sha256').update(cfgstring).digest();
   hash[0] = 0x60 | (hash[0] & 0xf);
   const unit = new LogicalUnit({
@@ -59,7 +58,6 @@ const handler = new TcmuHandler({
 });
 await handler.start();
 const alive = setInterval(() => {}, 1000); // timers and descriptors of the handler alone do not keep a process alive
-appendFileSync('/tmp/serve-ram.ready', 'ready\n');
 console.log('ready');
 process.on('SIGUSR1', () => {
   for (const { backend } of disks.values()) backend.frozen = true;
