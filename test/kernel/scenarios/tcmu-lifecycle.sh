@@ -43,7 +43,7 @@ rmdir $CONFIGFS/core/user_*/other $CONFIGFS/core/user_* 2>/dev/null || true
 
 disk_dir=$(tcmu_create used thin/ram/used 67108864)
 disk=$(tcm_loop_create used $disk_dir)
-fio --name=r --filename=$disk --rw=randread --bs=4k --ioengine=libaio --direct=1 --iodepth=16 --time_based --runtime=60 --output=/tmp/fio.used >/dev/null 2>&1 &
+fio --name=r --filename=$disk --rw=randread --bs=4k --ioengine=libaio --direct=1 --iodepth=16 --time_based --runtime=6 --output=/tmp/fio.used >/dev/null 2>&1 &
 reader=$!
 sleep 2
 tcm_loop_remove used
