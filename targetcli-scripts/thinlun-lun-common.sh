@@ -18,7 +18,8 @@ usage_error() {
   exit 2
 }
 
-say() { echo "$*"; }
+# What was done; with --dry-run what would have been.
+say() { if [ $DRY_RUN = yes ]; then echo "# $*"; else echo "$*"; fi; }
 
 # The value of option $1: the next argument, which has to be there.
 option_value() {
@@ -54,7 +55,7 @@ parse_volume() {
 }
 
 check_iqn() {
-  [[ $1 =~ ^(iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9][a-z0-9.-]*(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$ ]] ||
+  [[ $1 =~ ^(iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9-]+\.[a-z0-9.-]+(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$ ]] ||
     usage_error "'$1' is not an iSCSI name (iqn.YYYY-MM.reversed.domain:name)"
 }
 

@@ -66,7 +66,6 @@ export class IscsiTask extends ScsiTask {
   /** A task of a line (a pool, a line for memory). */
   nextInLine: IscsiTask | null = null;
 
-
   /** R2Ts that are not answered yet. */
   get r2tOpen(): number {
     return this.r2tLast - this.r2tFirst;

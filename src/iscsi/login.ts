@@ -160,7 +160,8 @@ export class Login {
       this.cid = request.cid;
       this.cmdSn = request.cmdSn;
     } else {
-      if (currentStage !== this.stage) fail(LoginStatus.INITIATOR_ERROR, `stage ${currentStage} instead of ${this.stage}`);
+      if (currentStage !== this.stage)
+        fail(LoginStatus.INITIATOR_ERROR, `stage ${currentStage} instead of ${this.stage}`);
       if (request.isid !== this.isid || request.tsih !== this.tsih || request.cid !== this.cid)
         fail(LoginStatus.INITIATOR_ERROR, 'ISID, TSIH or CID have changed');
     }

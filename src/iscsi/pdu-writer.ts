@@ -5,14 +5,14 @@ import type { IscsiTask } from './iscsi-task.ts';
 import type { LoginReply } from './login.ts';
 import { serialAdd } from './serial.ts';
 import {
-  CommandResponse,
   CONTINUE,
+  CommandResponse,
   DATA_IN_STATUS,
-  Field,
   FINAL,
+  Field,
   Opcode,
-  type RejectReason,
   RESERVED_TAG,
+  type RejectReason,
   ResidualFlag,
   TRANSIT,
   VERSION,

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { monotonicClock } from '/project/dist/base/clock.js';
 import { StorageError } from '/project/dist/base/errors.js';
+import { TcmuDbus } from '/project/dist/daemon/tcmu-dbus.js';
 import { LogicalUnit } from '/project/dist/scsi/logical-unit.js';
 import { TcmuHandler } from '/project/dist/tcmu/handler.js';
 import { RamLun } from './ram-lun.mjs';
@@ -35,11 +36,19 @@ function open(cfgstring, sizeBytes, device) {
   return unit;
 }
 
+function check(cfgstring) {
+  if (cfgstring.startsWith('absent/')) {
+    throw new StorageError('ENOENT', `Cannot open ${cfgstring}: there is no such volume`);
+  }
+}
+
+const dbus = new TcmuDbus({ subtype: 'thin', description: 'POOL/VOLUME', check, logger, clock: monotonicClock });
+const mode = await dbus.start();
+console.log('dbus', mode);
 const handler = new TcmuHandler({
   subtype: 'thin',
   async resolve(cfgstring, sizeBytes, device) {
-    if (cfgstring.startsWith('absent/'))
-      throw new StorageError('ENOENT', `Cannot open ${cfgstring}: there is no such volume`);
+    check(cfgstring);
     if (cfgstring.startsWith('slow/')) await new Promise((resolve) => setTimeout(resolve, 2000));
     return open(cfgstring, sizeBytes, device);
   },
@@ -54,7 +63,7 @@ const handler = new TcmuHandler({
   },
   logger,
   clock: monotonicClock,
-  exclusive: process.env.COEXIST === undefined,
+  exclusive: mode !== 'guest',
 });
 await handler.start();
 const alive = setInterval(() => {}, 1000); // timers and descriptors of the handler alone do not keep a process alive
@@ -70,6 +79,7 @@ process.on('SIGUSR2', () => {
 process.on('SIGHUP', () => console.log('status', JSON.stringify(handler.devices()), 'rss', process.memoryUsage().rss));
 process.on('SIGTERM', async () => {
   await handler.stop();
+  dbus.stop();
   clearInterval(alive);
   console.log('stopped');
   process.exit(0);
