@@ -23,7 +23,7 @@ export const compareAndWrite: CommandHandler = {
     if (command.blocks > unit.maxCompareAndWriteBlocks) return command.checkCdb(BLOCKS_FIELD);
     const length = 2 * command.blocks * unit.blockSize;
     if (task.expectedDataOut !== length) return command.checkCdb(BLOCKS_FIELD);
-    return command.transferOut(length, length);
+    return command.transferOut(length, unit.blockSize);
   },
 
   execute(command: Command): void {

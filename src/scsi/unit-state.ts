@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts';
 import { MIB } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
@@ -31,8 +32,6 @@ export interface LogicalUnitOptions {
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 256 MiB. */
   readonly maxWriteSameBytes?: number;
-  /** Makes the buffers of multi-step commands; default plain zeroed memory. Page-aligned memory spares direct I/O a copy. */
-  readonly allocateScratch?: (sizeBytes: number) => Uint8Array;
 }
 
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
@@ -106,11 +105,7 @@ export class UnitState {
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
-    this.scratch = new ScratchPool(
-      SCRATCH_SIZE,
-      SCRATCH_COUNT,
-      options.allocateScratch ?? ((size) => new Uint8Array(size)),
-    );
+    this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
   }

@@ -97,7 +97,12 @@ describe('what is no iSCSI', () => {
       );
       expect(server.isRunning, `THINLUN_SEED=${random.seed}\n${server.process.describeOutput()}`).toBe(true);
     }
-    // Random CDBs may well have been valid writes to the unit: what must hold is that it still serves, and in little memory.
+    // Random CDBs may well have been valid, resets and STOP UNIT among them: what must hold is that it still serves, and in little memory.
+    await neighbour.run((command) => {
+      command.cdb[0] = 0x1b; // START UNIT
+      command.cdb[4] = 1;
+    });
+    for (let i = 0; i < 5; i++) await neighbour.run((command) => command.cdb.fill(0)); // Unit attentions.
     await neighbour.runGood((command) => command.write(4096, 2048, data));
     const back = Buffer.alloc(MIB);
     await neighbour.runGood((command) => command.read(4096, 2048, 512, back));
