@@ -4,7 +4,7 @@ import type { Logger } from '../base/log.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
 import { LunOp, type LunRequest } from '../block/lun-backend.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
-import { Committer, type CommitOwner } from './committer.ts';
+import { type CommitOwner, Committer } from './committer.ts';
 import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';

@@ -3,8 +3,8 @@ import { basename, resolve } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
-import { native } from '../base/native.ts';
 import { formatSize, GIB, KIB, MIB, roundUp } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
 import { newNaa, newUuid, type RandomBytes } from './identity.ts';
@@ -108,7 +108,6 @@ export class Pool {
     this.logger = options.logger ?? silentLogger;
     this.randomBytes = options.randomBytes ?? randomBytes;
     this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
-    const copySize = COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes);
     this.engine = new PoolEngine(metadata, data, {
       logger: this.logger,
       clock: options.clock ?? monotonicClock,
@@ -117,7 +116,7 @@ export class Pool {
       errorIfNoSpace: options.errorIfNoSpace ?? false,
       discardPassdown: options.discardPassdown ?? true,
       zeroNewBlocks: true,
-      copyMemory: native === null ? new Uint8Array(copySize) : new Uint8Array(native.alignedBuffer(copySize, 4 * KIB)),
+      copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: options.onEvent ?? (() => {}),
     });
   }
@@ -152,7 +151,7 @@ export class Pool {
     const lock = await PoolLock.take(dir);
     const devices: BlockDevice[] = [];
     try {
-      const data = folder.make('data', options.dataPath, options.dataSizeBytes);
+      const data = await folder.make('data', options.dataPath, options.dataSizeBytes);
       devices.push(data);
       const dataBlockCount = Math.floor((options.dataSizeBytes ?? data.sizeBytes) / blockSizeBytes);
       const metadataSize = roundUp(
@@ -165,7 +164,7 @@ export class Pool {
           `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`,
         );
       }
-      const metadataDevice = folder.make('metadata', options.metadataPath, metadataSize);
+      const metadataDevice = await folder.make('metadata', options.metadataPath, metadataSize);
       devices.push(metadataDevice);
       PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
       Catalogue.create(dir, { uuid: newUuid(options.randomBytes ?? randomBytes), name, blockSizeBytes });

@@ -1,1 +1,0 @@
-export function checkMetadata(_d: unknown, _r: (f: {message: string}) => void): void {}
