@@ -77,8 +77,8 @@ export class Discarder {
 
   remove(io: ThinIo): void {
     const { engine } = this;
-    if (engine.committer.busy) {
-      engine.waitForCommit(io);
+    if (engine.commits.busy) {
+      engine.commits.wait(io);
       return;
     }
     try {
@@ -91,7 +91,7 @@ export class Discarder {
       engine.answer(io, null);
       return;
     }
-    if (engine.metadata.freeMetadataBlocks === 0) engine.committer.request();
+    if (engine.metadata.freeMetadataBlocks === 0) engine.commits.request();
     setImmediate(this.resume, io);
   }
 }

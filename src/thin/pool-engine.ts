@@ -1,14 +1,14 @@
-import type { Timer } from '../base/clock.ts';
 import { type Errno, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { Waiters } from '../base/waiters.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
 import { LunOp, type LunRequest } from '../block/lun-backend.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
-import { type CommitOwner, Committer } from './committer.ts';
 import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import { IoQueue } from './io-queue.ts';
+import { PoolCommits } from './pool-commits.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { PoolSpace, type SpaceOptions, type SpaceOwner } from './pool-space.ts';
 import { Provisioner } from './provisioner.ts';
@@ -20,7 +20,6 @@ import { extentOf, transferStep } from './thin-transfer.ts';
 
 /** After so many lookups of one request that found metadata not cached, it reads synchronously: a cache too small must not starve it. */
 const MAX_MISSES = 8;
-const COMMIT_PERIOD_MS = 1000;
 
 export interface EngineOptions extends SpaceOptions {
   discardPassdown: boolean;
@@ -37,12 +36,12 @@ export interface EngineOptions extends SpaceOptions {
  * metadata are synchronous and so one at a time by construction; while a commit is being written, requests that would change
  * metadata wait for its end.
  */
-export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
+export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly metadata: PoolMetadata;
   readonly data: BlockDevice;
   readonly blockSizeBytes: number;
   readonly zeroNewBlocks: boolean;
-  readonly committer: Committer;
+  readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
   readonly copier: Copier;
   readonly space: PoolSpace;
@@ -50,24 +49,19 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
   /** Counts aborted transactions: a request that allocated before an abort must not insert after it. */
   generation = 0;
   private readonly discarder: Discarder = new Discarder(this);
-  private readonly options: EngineOptions;
   private readonly logger: Logger;
   private readonly deferred: DeferredSet = new DeferredSet();
   private readonly runResult: RunResult = new RunResult();
 
   private readonly queue: IoQueue = new IoQueue();
-  private readonly afterCommit: IoQueue = new IoQueue();
   private readonly afterPrefetch: IoQueue = new IoQueue();
   private readonly answered: IoQueue = new IoQueue();
   private spare: ThinIo | null = null;
   private inFlight = 0;
   private scheduled = false;
   private prefetching = false;
-  private stopped = false;
-  private commitTimer: Timer | null = null;
-  private readonly idleWaiters: (() => void)[] = [];
-  private readonly commitWaiters: (() => void)[] = [];
-  private readonly reclaimWaiters: (() => void)[] = [];
+  private readonly idleWaiters: Waiters = new Waiters();
+  private readonly reclaimWaiters: Waiters = new Waiters();
 
   private readonly runBound = (): void => this.run();
   private readonly prefetchDone: IoCompletion = {
@@ -80,11 +74,10 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
   constructor(metadata: PoolMetadata, data: BlockDevice, options: EngineOptions) {
     this.metadata = metadata;
     this.data = data;
-    this.options = options;
     this.logger = options.logger;
     this.blockSizeBytes = metadata.dataBlockSizeBytes;
     this.zeroNewBlocks = options.zeroNewBlocks;
-    this.committer = new Committer(metadata, data, this);
+    this.commits = new PoolCommits(this, options.clock, options.logger);
     this.copier = new Copier(data, options.copyMemory, this.blockSizeBytes);
     this.space = new PoolSpace(this, options);
     metadata.recordFreed = true;
@@ -125,7 +118,8 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
     this.schedule();
   }
 
-  private schedule(): void {
+  /** Something is to be done at the end of this turn. */
+  schedule(): void {
     if (this.scheduled) return;
     this.scheduled = true;
     queueMicrotask(this.runBound);
@@ -135,10 +129,8 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
     try {
       for (let io = this.queue.shift(); io !== null; io = this.queue.shift()) this.step(io);
       this.data.submit();
-      if (this.metadata.dirtyBlocks * 2 > this.metadata.cacheBlocks) this.committer.request();
-      this.committer.kick();
+      this.commits.kick();
       if (this.afterPrefetch.count > 0 && !this.prefetching) this.prefetch();
-      this.armCommitTimer();
     } catch (error) {
       this.fail(error);
     }
@@ -186,7 +178,7 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
     if (device.closed) {
       this.answer(io, 'ESHUTDOWN');
     } else if (op === LunOp.FLUSH) {
-      this.committer.waiting.push(io);
+      this.commits.flush(io);
     } else if (length < 0 || offset < 0 || offset + length > device.sizeBytes) {
       this.answer(io, 'ENXIO');
     } else if (length === 0) {
@@ -239,11 +231,6 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
     if (!this.prefetching) this.requeue(this.afterPrefetch);
   }
 
-  /** `io` goes on when the commit that is being written has ended. */
-  waitForCommit(io: ThinIo): void {
-    this.afterCommit.push(io);
-  }
-
   /** Queues the device I/O of the step; `phase` comes when all of it has ended. */
   startTransfer(io: ThinIo, phase: Phase): void {
     io.phase = phase;
@@ -279,7 +266,7 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
       io.stepEnd = end;
       this.provisioner.write(io);
     } else if (request.fua && request.op !== LunOp.READ) {
-      this.committer.waiting.push(io);
+      this.commits.flush(io);
     } else {
       this.answer(io, null);
     }
@@ -310,65 +297,12 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
       request.owner.requestDone(request, error);
       if (device.inFlight === 0) device.idle();
     }
-    if (this.inFlight === 0) wake(this.idleWaiters);
+    if (this.inFlight === 0) this.idleWaiters.wake();
   }
 
   private blocksReturned(): void {
     this.space.blocksReturned();
-    wake(this.reclaimWaiters);
-  }
-
-  // ---- commits -------------------------------------------------------------------------------------------------
-
-  private armCommitTimer(): void {
-    if (this.commitTimer !== null || this.stopped || !this.metadata.changed || this.committer.busy) return;
-    this.commitTimer = this.options.clock.setTimer(COMMIT_PERIOD_MS, () => {
-      this.commitTimer = null;
-      this.committer.request();
-      this.schedule();
-    });
-  }
-
-  commitStarted(): void {
-    this.commitTimer?.cancel();
-    this.commitTimer = null;
-  }
-
-  commitDone(flushed: IoQueue): void {
-    this.reclaimer.take(this.metadata.freed);
-    this.reclaimer.run();
-    this.data.submit();
-    this.answerFlushed(flushed, null);
-    this.commitEnded();
-    this.space.check();
-  }
-
-  commitFailed(flushed: IoQueue, error: Errno, action: string): void {
-    this.metadataFailed(action, error);
-    this.answerFlushed(flushed, 'EIO');
-    this.commitEnded();
-  }
-
-  dataFlushed(flushed: IoQueue, error: Errno | null): void {
-    if (error !== null) this.logger.error({ error }, 'the data device failed to flush');
-    this.answerFlushed(flushed, error === null ? null : 'EIO');
-    this.schedule();
-  }
-
-  private answerFlushed(flushed: IoQueue, error: Errno | null): void {
-    for (let io = flushed.shift(); io !== null; io = flushed.shift()) {
-      const { thin } = io.device;
-      // Acknowledged writes went with an aborted transaction: this answer is how the initiator learns of it.
-      const lost = error === null && thin.abortedWithChanges;
-      if (lost) thin.abortedWithChanges = false;
-      this.answer(io, lost ? 'EIO' : error);
-    }
-  }
-
-  private commitEnded(): void {
-    this.requeue(this.afterCommit);
-    wake(this.commitWaiters);
-    this.schedule();
+    this.reclaimWaiters.wake();
   }
 
   // ---- bad days ------------------------------------------------------------------------------------------------
@@ -384,12 +318,12 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
       return 'EIO';
     }
     this.logger.warn({ error: error.message }, action);
-    if (error instanceof MetadataSpaceError) this.committer.request();
+    if (error instanceof MetadataSpaceError) this.commits.request();
     return error.code;
   }
 
   /** Back to the last commit, read-only, needs_check. */
-  private metadataFailed(action: string, reason: string): void {
+  metadataFailed(action: string, reason: string): void {
     this.logger.error({ error: reason }, action);
     this.generation++;
     try {
@@ -400,7 +334,7 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
       this.fail(fatal);
     }
     this.space.wakeAll();
-    this.requeue(this.afterCommit);
+    this.commits.wakeAll();
   }
 
   /** The end of this pool, and of no other: everything is answered with EIO until it is closed. */
@@ -409,11 +343,9 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
     this.generation++;
     this.space.setMode('fail', messageOf(error));
     this.space.wakeAll();
-    this.requeue(this.afterCommit);
     this.requeue(this.afterPrefetch);
-    this.requeue(this.committer.waiting);
-    wake(this.commitWaiters);
-    wake(this.reclaimWaiters);
+    this.commits.stop();
+    this.reclaimWaiters.wake();
     this.schedule();
   }
 
@@ -424,7 +356,7 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
    * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves.
    */
   async mutate<T>(change: () => T): Promise<T> {
-    while (this.committer.busy) await new Promise<void>((resolve) => this.commitWaiters.push(resolve));
+    while (this.commits.busy) await this.commits.ended();
     if (this.space.mode === 'fail') throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
     if (this.space.mode === 'read-only') throw new StorageError('EROFS', 'Cannot change the pool: it is read-only');
     let result: T;
@@ -434,41 +366,16 @@ export class PoolEngine implements ThinIoOwner, CommitOwner, SpaceOwner {
       this.changeFailed('Cannot change the metadata', error);
       throw error;
     }
-    await this.commit();
+    await this.commits.commit();
     return result;
-  }
-
-  /** Commits what has changed. Throws EIO when that failed. */
-  async commit(): Promise<void> {
-    const { generation } = this;
-    while (this.committer.busy || this.metadata.changed) {
-      if (!this.committer.busy) {
-        this.committer.request();
-        this.schedule();
-      }
-      await new Promise<void>((resolve) => this.commitWaiters.push(resolve));
-      if (this.generation !== generation) {
-        throw new StorageError('EIO', 'Cannot commit: the transaction was aborted, see the log');
-      }
-    }
   }
 
   /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */
   async stop(): Promise<void> {
-    this.stopped = true;
     this.space.stop();
-    while (this.inFlight > 0) await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
-    this.commitTimer?.cancel();
-    this.commitTimer = null;
-    if (this.space.mode === 'read-only') return;
-    while (this.space.mode !== 'fail' && (this.committer.busy || this.metadata.changed)) await this.commit();
-    while (this.space.mode !== 'fail' && this.reclaimer.busy) {
-      await new Promise<void>((resolve) => this.reclaimWaiters.push(resolve));
-    }
+    while (this.inFlight > 0) await this.idleWaiters.wait();
+    if (this.space.mode !== 'fail' && this.space.mode !== 'read-only') await this.commits.commit();
+    this.commits.stop();
+    while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }
-}
-
-/** Wakes all who wait; who waits again meanwhile is not woken. */
-function wake(waiters: (() => void)[]): void {
-  for (const waiter of waiters.splice(0)) waiter();
 }

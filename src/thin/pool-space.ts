@@ -25,7 +25,7 @@ export interface SpaceOwner {
     readonly freed: { readonly count: number };
   };
   readonly reclaimer: { readonly busy: boolean };
-  readonly committer: { request(): void };
+  readonly commits: { request(): void };
   answer(io: ThinIo, error: Errno | null): void;
   /** Begins with all of `waiting` again. */
   requeue(waiting: IoQueue): void;
@@ -87,8 +87,8 @@ export class PoolSpace {
 
   /** There was no data block for `io`: it waits for what is being freed, or the pool is out of data space. */
   dataExhausted(io: ThinIo): void {
-    const { metadata, reclaimer, committer } = this.owner;
-    if (metadata.freed.count > 0) committer.request();
+    const { metadata, reclaimer, commits } = this.owner;
+    if (metadata.freed.count > 0) commits.request();
     if (metadata.freed.count > 0 || reclaimer.busy) {
       this.afterReclaim.push(io);
       return;
@@ -105,7 +105,7 @@ export class PoolSpace {
   metadataExhausted(io: ThinIo): void {
     if (this.owner.metadata.changed && !io.triedCommit) {
       io.triedCommit = true;
-      this.owner.committer.request();
+      this.owner.commits.request();
       this.afterReclaim.push(io);
       return;
     }

@@ -34,7 +34,7 @@ export interface PoolCreateOptions {
   metadataPath?: string;
   /** The folder's name, unless given. */
   name?: string;
-  randomBytes?: RandomBytes;
+  random?: RandomBytes;
 }
 
 export interface PoolOpenOptions {
@@ -49,7 +49,7 @@ export interface PoolOpenOptions {
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
-  randomBytes?: RandomBytes;
+  random?: RandomBytes;
 }
 
 export interface VolumeInfo extends VolumeRecord {
@@ -85,7 +85,7 @@ export class Pool {
   private readonly engine: PoolEngine;
   private readonly logger: Logger;
   private readonly lowWaterBlocks: number;
-  private readonly randomBytes: RandomBytes;
+  private readonly random: RandomBytes;
   private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   private turn: Promise<unknown> = Promise.resolve();
   private closed = false;
@@ -106,7 +106,7 @@ export class Pool {
     this.metadataDevice = metadataDevice;
     this.data = data;
     this.logger = options.logger ?? silentLogger;
-    this.randomBytes = options.randomBytes ?? randomBytes;
+    this.random = options.random ?? randomBytes;
     this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
     this.engine = new PoolEngine(metadata, data, {
       logger: this.logger,
@@ -167,7 +167,7 @@ export class Pool {
       const metadataDevice = await folder.make('metadata', options.metadataPath, metadataSize);
       devices.push(metadataDevice);
       PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
-      Catalogue.create(dir, { uuid: newUuid(options.randomBytes ?? randomBytes), name, blockSizeBytes });
+      Catalogue.create(dir, { uuid: newUuid(options.random ?? randomBytes), name, blockSizeBytes });
     } catch (error) {
       for (const device of devices.splice(0)) await device.close();
       folder.undo();
@@ -276,7 +276,7 @@ export class Pool {
         MAX_VOLUMES - 1,
         () => true,
       );
-      const naa = newNaa(this.randomBytes);
+      const naa = newNaa(this.random);
       const record: VolumeRecord = { id, name, sizeBytes, lun, serial: naa, naa, logicalBlockSize };
       await this.change([...volumes, record], () => this.metadata.createThin(id));
       return this.info(record);
@@ -363,7 +363,7 @@ export class Pool {
 
   /** Commits what has changed. */
   commit(): Promise<void> {
-    return this.engine.commit();
+    return this.engine.commits.commit();
   }
 
   /** Answers what is in flight, commits, closes, and lets other processes have the pool. */
@@ -470,7 +470,7 @@ export class Pool {
       const thin = this.metadata.openThin(id);
       const blocks = Math.max(1, this.metadata.highestMapped(thin) + 1);
       this.metadata.closeThin(thin);
-      const naa = newNaa(this.randomBytes);
+      const naa = newNaa(this.random);
       const lun = firstFree(
         found.map((volume) => volume.lun),
         0,

@@ -46,8 +46,8 @@ export class Provisioner {
       return;
     }
     if (!engine.space.mayAllocate(io)) return;
-    if (engine.committer.busy) {
-      engine.waitForCommit(io);
+    if (engine.commits.busy) {
+      engine.commits.wait(io);
       return;
     }
     if (!this.allocate(io)) return;
@@ -90,7 +90,7 @@ export class Provisioner {
       io.stepEnd = at * blockSizeBytes;
     }
     space.checkLowWater();
-    if (metadata.freeMetadataBlocks === 0) engine.committer.request();
+    if (metadata.freeMetadataBlocks === 0) engine.commits.request();
     return true;
   }
 
@@ -101,8 +101,8 @@ export class Provisioner {
       engine.answer(io, 'EIO');
       return;
     }
-    if (engine.committer.busy) {
-      engine.waitForCommit(io);
+    if (engine.commits.busy) {
+      engine.commits.wait(io);
       return;
     }
     let inserted = 0;
@@ -122,8 +122,8 @@ export class Provisioner {
   /** The data of the new blocks could not be written: they go back. */
   undo(io: ThinIo): void {
     const { engine } = this;
-    if (engine.committer.busy && io.generation === engine.generation) {
-      engine.waitForCommit(io);
+    if (engine.commits.busy && io.generation === engine.generation) {
+      engine.commits.wait(io);
       return;
     }
     this.giveBack(io, 0);

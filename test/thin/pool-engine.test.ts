@@ -226,7 +226,7 @@ describe('commits', () => {
   it('come one second after a change, without anyone asking', async () => {
     const pool = makePool();
     const lun = pool.client(1, 64 * BLOCK);
-    await pool.engine.commit();
+    await pool.engine.commits.commit();
     await lun.write(0, pattern(512, 1));
     await turns();
     expect(pool.metadata.changed).toBe(true);
@@ -256,11 +256,11 @@ describe('commits', () => {
   it('are shared by flushes that wait together', async () => {
     const pool = makePool();
     const lun = pool.client(1, 64 * BLOCK);
-    await pool.engine.commit();
-    const before = pool.engine.committer.stats.commits;
+    await pool.engine.commits.commit();
+    const before = pool.engine.commits.stats.commits;
     await lun.write(0, pattern(512, 1));
     await Promise.all(Array.from({ length: 20 }, () => lun.flush()));
-    expect(pool.engine.committer.stats.commits).toBe(before + 1);
+    expect(pool.engine.commits.stats.commits).toBe(before + 1);
   });
 
   it('let a write with FUA be answered only when it is durable', async () => {

@@ -56,7 +56,7 @@ describe('a pool', () => {
           for (let i = 0; i < 3; i++) {
             expect(Buffer.compare(await luns[i]!.read(0, VOLUME_BLOCKS * BLOCK), models[i]!)).toBe(0);
           }
-          await pool.engine.commit();
+          await pool.engine.commits.commit();
           expectClean(pool.metadataDevice);
           await pool.close();
         },
