@@ -9,6 +9,8 @@ import { FsDevice } from '../../src/block/fs-device.ts';
 import { MemoryDevice } from '../../src/block/memory-device.ts';
 import { UringDevice } from '../../src/block/uring-device.ts';
 import { blockDeviceContract, type OpenedDevice } from '../contracts/block-device.ts';
+import { FaultyDevice } from '../support/faulty-device.ts';
+import { RecordingDevice } from '../support/recording-device.ts';
 import { requireMachine } from '../support/tools.ts';
 
 type Kind = typeof FsDevice | typeof UringDevice;
@@ -72,6 +74,15 @@ blockDeviceContract(
   'MemoryDevice that completes in submit()',
   (sizeBytes) => ({ device: new MemoryDevice(sizeBytes, { inline: true }), reopen: null, remove: () => {} }),
   everything,
+);
+
+blockDeviceContract(
+  'FaultyDevice without faults, around a RecordingDevice',
+  (sizeBytes) => {
+    const device = new FaultyDevice(new RecordingDevice(new MemoryDevice(sizeBytes)));
+    return { device, reopen: null, remove: () => {} };
+  },
+  { discards: true, resizes: null },
 );
 
 const onFiles = { discards: native !== null, resizes: true };
