@@ -10,31 +10,19 @@ import {
   OVERFLOW_COUNT,
   setBitmapCount,
 } from './bitmap.ts';
+import { BitmapIndex, NOWHERE } from './bitmap-index.ts';
 import type { ReadonlyWords, WritableBlock } from './block.ts';
-import { BTree } from './btree.ts';
-import {
-  entryBlock,
-  entryFreeCount,
-  entryNoneFreeBefore,
-  INDEX_ENTRY_SIZE,
-  INDEX_ENTRY_WORDS,
-  writeIndexEntry,
-} from './index-entry.ts';
 import { RefCountTree } from './ref-count-tree.ts';
 import type { AllocationOrder, SpaceMap, SpaceMapRoot } from './space-map.ts';
 import type { TransactionManager } from './transaction-manager.ts';
-import { plainValues } from './value-type.ts';
 
-/** No place: a bitmap that the last commit did not have. */
-const NOWHERE = 0;
 const NOT_FOUND = -1;
 
 /**
  * The space map of the data device: bitmaps in metadata blocks, found through a b-tree of index entries.
  *
- * The index entries are in memory (12 bytes for 16320 blocks: 12 KiB for 1 TiB in 64 KiB blocks) and go back to
- * the tree at a commit. A bitmap of the last commit stays readable until the next one, as copies go elsewhere; a block may
- * be handed out when it is free in both.
+ * A bitmap of the last commit stays readable until the next one, as copies go elsewhere; a block may be handed out when it is
+ * free in both.
  *
  * The index entries' hints may be wrong in metadata that others wrote, so before ENOSPC every bitmap is counted once.
  * Source: dm-space-map-disk.c, dm-space-map-common.c.
@@ -46,48 +34,38 @@ export class DiskSpaceMap implements SpaceMap {
   /** Where the runs of blocks go whose count fell to 0; null: nowhere. */
   freed: RunSet | null = null;
   readonly #transaction: TransactionManager;
-  readonly #index: BTree;
+  readonly #index: BitmapIndex;
   readonly #refCounts: RefCountTree;
-  #indexRoot = 0;
   #blockCount = 0;
   #allocatedCount = 0;
-  // By ordinal of the bitmap.
-  #places: Uint32Array = new Uint32Array(0);
-  #committedPlaces: Uint32Array = new Uint32Array(0);
-  #freeCounts: Uint16Array = new Uint16Array(0);
-  #noneFreeBefore: Uint16Array = new Uint16Array(0);
-  /** The free count was made or counted by us. */
-  #trusted: Uint8Array = new Uint8Array(0);
-  #entryChanged: Uint8Array = new Uint8Array(0);
-  readonly #entry: Uint32Array = new Uint32Array(INDEX_ENTRY_WORDS);
   /** Where the search for a free block goes on. */
   #searchBegin = 0;
   /** First-fit: the lowest block that may become free for use with the next commit. */
   #lowestSkipped: number = Number.POSITIVE_INFINITY;
 
-  private constructor(transaction: TransactionManager, withheld: readonly RunSet[]) {
+  private constructor(transaction: TransactionManager, root: SpaceMapRoot, withheld: readonly RunSet[]) {
     this.#transaction = transaction;
     this.withheld = withheld;
-    this.#index = new BTree(transaction, plainValues('data index tree', INDEX_ENTRY_SIZE));
-    this.#refCounts = new RefCountTree(transaction, 'data', 0);
+    this.#index = new BitmapIndex(transaction, root.bitmapRoot);
+    this.#refCounts = new RefCountTree(transaction, 'data', root.refCountRoot);
+    this.#blockCount = root.blockCount;
+    this.#allocatedCount = root.allocatedCount;
   }
 
   /** An empty map of no blocks. ENOSPC. */
   static format(transaction: TransactionManager, withheld: readonly RunSet[]): DiskSpaceMap {
-    const map = new DiskSpaceMap(transaction, withheld);
-    map.#indexRoot = map.#index.empty();
+    const nothing = { blockCount: 0, allocatedCount: 0, bitmapRoot: 0, refCountRoot: 0 };
+    const map = new DiskSpaceMap(transaction, nothing, withheld);
+    map.#index.format();
     map.#refCounts.format();
     return map;
   }
 
   /** Reads the index of the map that the last commit left. */
   static open(transaction: TransactionManager, root: SpaceMapRoot, withheld: readonly RunSet[]): DiskSpaceMap {
-    const map = new DiskSpaceMap(transaction, withheld);
-    map.#indexRoot = root.bitmapRoot;
-    map.#refCounts.root = root.refCountRoot;
-    map.#allocatedCount = root.allocatedCount;
-    map.#setSize(root.blockCount);
-    map.#loadIndex();
+    const map = new DiskSpaceMap(transaction, root, withheld);
+    map.#index.resize(root.blockCount);
+    map.#index.load();
     return map;
   }
 
@@ -101,7 +79,7 @@ export class DiskSpaceMap implements SpaceMap {
 
   /** Bitmaps, each in a metadata block. */
   get bitmapCount(): number {
-    return this.#places.length;
+    return this.#index.length;
   }
 
   /** For the superblock. */
@@ -109,7 +87,7 @@ export class DiskSpaceMap implements SpaceMap {
     return {
       blockCount: this.#blockCount,
       allocatedCount: this.#allocatedCount,
-      bitmapRoot: this.#indexRoot,
+      bitmapRoot: this.#index.root,
       refCountRoot: this.#refCounts.root,
     };
   }
@@ -164,29 +142,26 @@ export class DiskSpaceMap implements SpaceMap {
       throw new StorageError('EINVAL', `Cannot shrink the data space map: from ${oldCount} to ${blockCount} blocks`);
     }
     const first = bitmapsFor(oldCount);
-    this.#setSize(blockCount);
+    this.#blockCount = blockCount;
+    this.#index.resize(blockCount);
     // Whatever an older program left behind the old end is not to become counts.
     if (oldCount % BITMAP_ENTRIES !== 0) this.#clearTail(first - 1, oldCount % BITMAP_ENTRIES);
     const { blocks } = this.#transaction;
-    for (let ordinal = first; ordinal < this.#places.length; ordinal++) {
+    for (let ordinal = first; ordinal < this.#index.length; ordinal++) {
       const mark = blocks.mark();
-      this.#places[ordinal] = this.#transaction.create(bitmapValidator).number;
+      this.#index.places[ordinal] = this.#transaction.create(bitmapValidator).number;
       blocks.release(mark);
-      this.#freeCounts[ordinal] = BITMAP_ENTRIES;
-      this.#trusted[ordinal] = 1;
-      this.#storeEntry(ordinal);
+      this.#index.correct(ordinal, BITMAP_ENTRIES, 0);
+      this.#index.store(ordinal);
     }
   }
 
   prepareCommit(): void {
-    const changed = this.#entryChanged;
-    for (let ordinal = changed.indexOf(1); ordinal >= 0; ordinal = changed.indexOf(1, ordinal + 1)) {
-      this.#storeEntry(ordinal);
-    }
+    this.#index.storeChanged();
   }
 
   committed(): void {
-    this.#committedPlaces.set(this.#places);
+    this.#index.committed();
     if (this.order === 'first-fit') this.#searchBegin = Math.min(this.#searchBegin, this.#lowestSkipped);
     this.#lowestSkipped = Number.POSITIVE_INFINITY;
   }
@@ -199,40 +174,11 @@ export class DiskSpaceMap implements SpaceMap {
     );
   }
 
-  #setSize(blockCount: number): void {
-    const bitmaps = bitmapsFor(blockCount);
-    this.#blockCount = blockCount;
-    this.#places = grown(this.#places, new Uint32Array(bitmaps));
-    this.#committedPlaces = grown(this.#committedPlaces, new Uint32Array(bitmaps));
-    this.#freeCounts = grown(this.#freeCounts, new Uint16Array(bitmaps));
-    this.#noneFreeBefore = grown(this.#noneFreeBefore, new Uint16Array(bitmaps));
-    this.#trusted = grown(this.#trusted, new Uint8Array(bitmaps));
-    this.#entryChanged = grown(this.#entryChanged, new Uint8Array(bitmaps));
-  }
-
-  #loadIndex(): void {
-    for (let ordinal = 0; ordinal < this.#places.length; ordinal++) {
-      if (!this.#index.lookup(this.#indexRoot, ordinal, this.#entry)) {
-        throw new StorageError('EILSEQ', `Cannot open the data space map: bitmap ${ordinal} has no index entry`);
-      }
-      this.#places[ordinal] = entryBlock(this.#entry, 0);
-      this.#freeCounts[ordinal] = Math.min(entryFreeCount(this.#entry, 0), BITMAP_ENTRIES);
-      this.#noneFreeBefore[ordinal] = Math.min(entryNoneFreeBefore(this.#entry, 0), BITMAP_ENTRIES);
-    }
-    this.#committedPlaces.set(this.#places);
-  }
-
-  #storeEntry(ordinal: number): void {
-    writeIndexEntry(this.#entry, 0, this.#places[ordinal]!, this.#freeCounts[ordinal]!, this.#noneFreeBefore[ordinal]!);
-    this.#indexRoot = this.#index.insert(this.#indexRoot, ordinal, this.#entry);
-    this.#entryChanged[ordinal] = 0;
-  }
-
   #bitmapCount(block: number): number {
     this.#check(block, block + 1);
     const { blocks } = this.#transaction;
     const mark = blocks.mark();
-    const { words } = this.#transaction.read(this.#places[Math.floor(block / BITMAP_ENTRIES)]!, bitmapValidator);
+    const { words } = this.#transaction.read(this.#index.places[Math.floor(block / BITMAP_ENTRIES)]!, bitmapValidator);
     const count = bitmapCount(words, block % BITMAP_ENTRIES);
     blocks.release(mark);
     return count;
@@ -248,9 +194,9 @@ export class DiskSpaceMap implements SpaceMap {
   }
 
   #writableBitmap(ordinal: number): WritableBlock {
-    const bitmap = this.#transaction.shadow(this.#places[ordinal]!, bitmapValidator);
-    this.#places[ordinal] = bitmap.number;
-    this.#entryChanged[ordinal] = 1;
+    const bitmap = this.#transaction.shadow(this.#index.places[ordinal]!, bitmapValidator);
+    this.#index.places[ordinal] = bitmap.number;
+    this.#index.changed[ordinal] = 1;
     return bitmap;
   }
 
@@ -266,8 +212,7 @@ export class DiskSpaceMap implements SpaceMap {
       if (count < OVERFLOW_COUNT) setBitmapCount(words, entry, count + 1);
       if (count === 0) {
         this.#allocatedCount++;
-        this.#freeCounts[ordinal] = Math.max(this.#freeCounts[ordinal]! - 1, 0);
-        if (this.#noneFreeBefore[ordinal] === entry) this.#noneFreeBefore[ordinal] = entry + 1;
+        this.#index.countUsed(ordinal, entry);
       } else if (count === OVERFLOW_COUNT - 1) {
         this.#refCounts.set(block, OVERFLOW_COUNT);
       } else if (count === OVERFLOW_COUNT) {
@@ -290,7 +235,10 @@ export class DiskSpaceMap implements SpaceMap {
         throw new StorageError('EINVAL', `Cannot drop a reference to data block ${block}: it has none`);
       }
       if (count === 1) {
-        this.#free(ordinal, block);
+        this.#allocatedCount--;
+        this.#index.countFreed(ordinal, entry);
+        if (block < this.#lowestSkipped) this.#lowestSkipped = block;
+        if (this.freed !== null) this.freed.add(block, block + 1);
       } else if (count === OVERFLOW_COUNT) {
         const exact = this.#overflowCount(block);
         if (exact > OVERFLOW_COUNT) {
@@ -304,20 +252,11 @@ export class DiskSpaceMap implements SpaceMap {
     blocks.release(mark);
   }
 
-  #free(ordinal: number, block: number): void {
-    const entry = block - ordinal * BITMAP_ENTRIES;
-    this.#allocatedCount--;
-    this.#freeCounts[ordinal] = Math.min(this.#freeCounts[ordinal]! + 1, BITMAP_ENTRIES);
-    if (entry < this.#noneFreeBefore[ordinal]!) this.#noneFreeBefore[ordinal] = entry;
-    if (block < this.#lowestSkipped) this.#lowestSkipped = block;
-    if (this.freed !== null) this.freed.add(block, block + 1);
-  }
-
   #find(begin: number, end: number): number {
     for (let from = begin; from < end; ) {
       const ordinal = Math.floor(from / BITMAP_ENTRIES);
       const to = Math.min(end, (ordinal + 1) * BITMAP_ENTRIES);
-      if (this.#freeCounts[ordinal]! > 0) {
+      if (this.#index.freeCounts[ordinal]! > 0) {
         const block = this.#findIn(ordinal, from, to);
         if (block !== NOT_FOUND) return block;
       }
@@ -331,9 +270,9 @@ export class DiskSpaceMap implements SpaceMap {
     const first = ordinal * BITMAP_ENTRIES;
     const { blocks } = this.#transaction;
     const mark = blocks.mark();
-    const { words } = this.#transaction.read(this.#places[ordinal]!, bitmapValidator);
+    const { words } = this.#transaction.read(this.#index.places[ordinal]!, bitmapValidator);
     const committed = this.#committedBitmap(ordinal);
-    let entry = Math.max(begin - first, this.#noneFreeBefore[ordinal]!);
+    let entry = Math.max(begin - first, this.#index.noneFreeBefore[ordinal]!);
     for (;;) {
       entry = findFreeEntry(words, committed, entry, end - first);
       if (entry === NOT_FOUND) break;
@@ -348,8 +287,8 @@ export class DiskSpaceMap implements SpaceMap {
 
   /** The bitmap as the last commit has it, where that is another block than now. */
   #committedBitmap(ordinal: number): ReadonlyWords | null {
-    const place = this.#committedPlaces[ordinal]!;
-    if (place === this.#places[ordinal] || place === NOWHERE) return null;
+    const place = this.#index.committedPlaces[ordinal]!;
+    if (place === this.#index.places[ordinal] || place === NOWHERE) return null;
     return this.#transaction.read(place, bitmapValidator).words;
   }
 
@@ -366,17 +305,14 @@ export class DiskSpaceMap implements SpaceMap {
   #countUntrusted(): boolean {
     let found = false;
     const { blocks } = this.#transaction;
-    for (let ordinal = 0; ordinal < this.#places.length; ordinal++) {
-      if (this.#trusted[ordinal] === 1) continue;
+    for (let ordinal = 0; ordinal < this.#index.length; ordinal++) {
+      if (this.#index.trusted[ordinal] === 1) continue;
       const mark = blocks.mark();
-      const { words } = this.#transaction.read(this.#places[ordinal]!, bitmapValidator);
+      const { words } = this.#transaction.read(this.#index.places[ordinal]!, bitmapValidator);
       const free = countFreeEntries(words);
       const noneFreeBefore = free === 0 ? BITMAP_ENTRIES : findFreeEntry(words, null, 0, BITMAP_ENTRIES);
       blocks.release(mark);
-      found ||= free > this.#freeCounts[ordinal]! || noneFreeBefore < this.#noneFreeBefore[ordinal]!;
-      this.#freeCounts[ordinal] = free;
-      this.#noneFreeBefore[ordinal] = noneFreeBefore;
-      this.#trusted[ordinal] = 1;
+      if (this.#index.correct(ordinal, free, noneFreeBefore)) found = true;
     }
     return found;
   }
@@ -384,7 +320,7 @@ export class DiskSpaceMap implements SpaceMap {
   #clearTail(ordinal: number, begin: number): void {
     const { blocks } = this.#transaction;
     const mark = blocks.mark();
-    const { words } = this.#transaction.read(this.#places[ordinal]!, bitmapValidator);
+    const { words } = this.#transaction.read(this.#index.places[ordinal]!, bitmapValidator);
     let clean = true;
     for (let entry = begin; entry < BITMAP_ENTRIES && clean; entry++) clean = bitmapCount(words, entry) === 0;
     if (!clean) {
@@ -393,9 +329,4 @@ export class DiskSpaceMap implements SpaceMap {
     }
     blocks.release(mark);
   }
-}
-
-function grown<T extends Uint8Array | Uint16Array | Uint32Array>(old: T, larger: T): T {
-  larger.set(old);
-  return larger;
 }
