@@ -16,7 +16,7 @@ export class IoRequest {
   memory: Uint8Array = NOTHING;
   memoryOffset = 0;
   completion: IoCompletion = NOBODY;
-  next: IoRequest | null = null;
+  next: this | null = null;
 
   set(op: IoOp, offset: number, length: number, completion: IoCompletion): this {
     this.op = op;

@@ -10,6 +10,8 @@ export interface MemoryDeviceOptions {
   /** Default 1. */
   alignmentBytes?: number;
   readOnly?: boolean;
+  /** Complete inside `submit()` what is submitted outside of a completion, as io_uring does with what is in the page cache. */
+  inline?: boolean;
 }
 
 /**
@@ -26,9 +28,14 @@ export class MemoryDevice implements BlockDevice {
   readonly #queued: IoQueue<IoRequest> = new IoQueue();
   readonly #submitted: IoQueue<IoRequest> = new IoQueue();
   readonly #pool: IoQueue<IoRequest> = new IoQueue();
-  readonly #run: () => void = () => this.#complete();
+  readonly #run: () => void = () => {
+    this.#scheduled = false;
+    this.#complete();
+  };
   #sizeBytes: number;
+  readonly #inline: boolean;
   #scheduled = false;
+  #completing = false;
   #closed = false;
   #drained: (() => void) | null = null;
 
@@ -38,6 +45,7 @@ export class MemoryDevice implements BlockDevice {
     this.path = options.path ?? 'memory';
     this.alignmentBytes = options.alignmentBytes ?? 1;
     this.readOnly = options.readOnly ?? false;
+    this.#inline = options.inline ?? false;
   }
 
   get sizeBytes(): number {
@@ -78,7 +86,8 @@ export class MemoryDevice implements BlockDevice {
     for (let request = this.#queued.shift(); request !== null; request = this.#queued.shift()) {
       this.#submitted.push(request);
     }
-    this.#schedule();
+    if (this.#inline && !this.#completing) this.#complete();
+    else this.#schedule();
   }
 
   readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
@@ -113,7 +122,7 @@ export class MemoryDevice implements BlockDevice {
     if (this.#closed) return;
     this.submit();
     this.#closed = true;
-    if (this.#scheduled) {
+    if (this.#scheduled || this.#completing) {
       await new Promise<void>((resolve) => {
         this.#drained = resolve;
       });
@@ -133,14 +142,14 @@ export class MemoryDevice implements BlockDevice {
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#submitted.count === 0) return;
+    if (this.#scheduled || this.#completing || this.#submitted.count === 0) return;
     this.#scheduled = true;
     setImmediate(this.#run);
   }
 
   /** Ends what was submitted before this turn; what its completions submit waits for the next. */
   #complete(): void {
-    this.#scheduled = false;
+    this.#completing = true;
     try {
       for (let left = this.#submitted.count; left > 0; left--) {
         const request = this.#submitted.shift()!;
@@ -151,6 +160,7 @@ export class MemoryDevice implements BlockDevice {
         completion.ioDone(null);
       }
     } finally {
+      this.#completing = false;
       this.#schedule();
       if (!this.#scheduled) this.#drained?.();
     }
