@@ -4,7 +4,7 @@ import { type Errno, errnoOf, messageOf, StorageError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
 import { LunOp, type LunRequest } from '../block/lun-backend.ts';
-import { Committer, type CommitOwner } from './committer.ts';
+import { type CommitOwner, Committer } from './committer.ts';
 import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { IoQueue } from './io-queue.ts';

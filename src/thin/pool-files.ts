@@ -34,7 +34,8 @@ export class PoolFolder {
   /** Throws EEXIST where a pool is already. */
   constructor(dir: string) {
     this.dir = dir;
-    if (existsSync(join(dir, 'pool.json'))) throw new StorageError('EEXIST', `Cannot create the pool "${dir}": there is one already`);
+    if (existsSync(join(dir, 'pool.json')))
+      throw new StorageError('EEXIST', `Cannot create the pool "${dir}": there is one already`);
     this.madeDir = !existsSync(dir);
     try {
       mkdirSync(dir, { recursive: true, mode: 0o700 });

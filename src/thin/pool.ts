@@ -123,16 +123,26 @@ export class Pool {
     const blockSizeBytes = options.blockSizeBytes ?? DEFAULT_BLOCK_SIZE;
     const name = options.name ?? basename(resolve(dir));
     if (!isValidName(name)) {
-      throw new StorageError('EINVAL', `Cannot name a pool "${name}": use letters, digits, ".", "_" and "-", at most 128`);
+      throw new StorageError(
+        'EINVAL',
+        `Cannot name a pool "${name}": use letters, digits, ".", "_" and "-", at most 128`,
+      );
     }
-    if (blockSizeBytes < DEFAULT_BLOCK_SIZE || blockSizeBytes > MAX_BLOCK_SIZE || blockSizeBytes % DEFAULT_BLOCK_SIZE !== 0) {
+    if (
+      blockSizeBytes < DEFAULT_BLOCK_SIZE ||
+      blockSizeBytes > MAX_BLOCK_SIZE ||
+      blockSizeBytes % DEFAULT_BLOCK_SIZE !== 0
+    ) {
       throw new StorageError(
         'EINVAL',
         `Cannot use a block size of ${formatSize(blockSizeBytes)}: it is a multiple of 64 KiB, at most 1 GiB`,
       );
     }
     if (options.dataSizeBytes !== undefined && options.dataSizeBytes < blockSizeBytes) {
-      throw new StorageError('EINVAL', `Cannot make a pool of ${formatSize(options.dataSizeBytes)}: a block has ${formatSize(blockSizeBytes)}`);
+      throw new StorageError(
+        'EINVAL',
+        `Cannot make a pool of ${formatSize(options.dataSizeBytes)}: a block has ${formatSize(blockSizeBytes)}`,
+      );
     }
     const folder = new PoolFolder(dir);
     const lock = await PoolLock.take(dir);
@@ -146,7 +156,10 @@ export class Pool {
         4 * KIB,
       );
       if (metadataSize > MAX_METADATA_SIZE) {
-        throw new StorageError('EINVAL', `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`,
+        );
       }
       const metadataDevice = folder.make('metadata', options.metadataPath, metadataSize);
       devices.push(metadataDevice);
@@ -239,13 +252,27 @@ export class Pool {
     return this.exclusive(async () => {
       const logicalBlockSize = options.logicalBlockSize ?? 512;
       if (!isValidName(name)) {
-        throw new StorageError('EINVAL', `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`,
+        );
       }
-      if (this.catalogue.find(name) !== undefined) throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
+      if (this.catalogue.find(name) !== undefined)
+        throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
       checkVolumeSize(name, sizeBytes, logicalBlockSize);
       const { volumes } = this.catalogue;
-      const id = firstFree(volumes.map((volume) => volume.id), 1, MAX_THIN_ID, (candidate) => !this.metadata.hasThin(candidate));
-      const lun = firstFree(volumes.map((volume) => volume.lun), 0, MAX_VOLUMES - 1, () => true);
+      const id = firstFree(
+        volumes.map((volume) => volume.id),
+        1,
+        MAX_THIN_ID,
+        (candidate) => !this.metadata.hasThin(candidate),
+      );
+      const lun = firstFree(
+        volumes.map((volume) => volume.lun),
+        0,
+        MAX_VOLUMES - 1,
+        () => true,
+      );
       const naa = newNaa();
       const record: VolumeRecord = { id, name, sizeBytes, lun, serial: naa, naa, logicalBlockSize };
       await this.change([...volumes, record], () => this.metadata.createThin(id));
@@ -312,7 +339,10 @@ export class Pool {
       const size = this.grow(this.data, sizeBytes);
       const blocks = Math.floor(size / this.metadata.dataBlockSizeBytes);
       if (blocks <= this.metadata.dataBlockCount) {
-        throw new StorageError('EINVAL', `Cannot grow the pool to ${formatSize(size)}: it has ${this.metadata.dataBlockCount} blocks already`);
+        throw new StorageError(
+          'EINVAL',
+          `Cannot grow the pool to ${formatSize(size)}: it has ${this.metadata.dataBlockCount} blocks already`,
+        );
       }
       await this.engine.mutate(() => this.metadata.resizeData(blocks));
       this.engine.checkSpace();
@@ -361,7 +391,8 @@ export class Pool {
 
   private record(name: string): VolumeRecord {
     const record = this.catalogue.find(name);
-    if (record === undefined) throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
+    if (record === undefined)
+      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
     return record;
   }
 
@@ -374,10 +405,12 @@ export class Pool {
 
   /** One administrative call at a time. */
   private exclusive<T>(call: () => Promise<T>): Promise<T> {
-    const result = this.turn.catch(() => {}).then(() => {
-      if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
-      return call();
-    });
+    const result = this.turn
+      .catch(() => {})
+      .then(() => {
+        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
+        return call();
+      });
     this.turn = result;
     return result;
   }
@@ -420,7 +453,8 @@ export class Pool {
     const ids = new Set(this.metadata.thinIds());
     const known = this.catalogue.volumes.filter((volume) => ids.has(volume.id));
     for (const volume of this.catalogue.volumes) {
-      if (!ids.has(volume.id)) this.logger.warn({ volume: volume.name, id: volume.id }, 'a volume is gone from the metadata');
+      if (!ids.has(volume.id))
+        this.logger.warn({ volume: volume.name, id: volume.id }, 'a volume is gone from the metadata');
       ids.delete(volume.id);
     }
     const found: VolumeRecord[] = [...known];
@@ -429,10 +463,18 @@ export class Pool {
       const blocks = Math.max(1, this.metadata.highestMapped(thin) + 1);
       this.metadata.closeThin(thin);
       const naa = newNaa();
-      const lun = firstFree(found.map((volume) => volume.lun), 0, MAX_VOLUMES - 1, () => true);
+      const lun = firstFree(
+        found.map((volume) => volume.lun),
+        0,
+        MAX_VOLUMES - 1,
+        () => true,
+      );
       const sizeBytes = blocks * this.metadata.dataBlockSizeBytes;
       found.push({ id, name: `thin-${id}`, sizeBytes, lun, serial: naa, naa, logicalBlockSize: 512 });
-      this.logger.warn({ id, sizeBytes }, 'the metadata holds a device that the catalogue does not know: named after its id');
+      this.logger.warn(
+        { id, sizeBytes },
+        'the metadata holds a device that the catalogue does not know: named after its id',
+      );
     }
     if (found.length === this.catalogue.volumes.length && ids.size === 0) return;
     try {
@@ -455,7 +497,12 @@ function checkVolumeSize(name: string, sizeBytes: number, logicalBlockSize: numb
   }
 }
 
-function firstFree(taken: readonly number[], from: number, last: number, usable: (candidate: number) => boolean): number {
+function firstFree(
+  taken: readonly number[],
+  from: number,
+  last: number,
+  usable: (candidate: number) => boolean,
+): number {
   const set = new Set(taken);
   for (let candidate = from; candidate <= last; candidate++) {
     if (!set.has(candidate) && usable(candidate)) return candidate;

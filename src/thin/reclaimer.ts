@@ -1,5 +1,5 @@
 import type { Errno } from '../base/errors.ts';
-import { RunSet } from '../base/run-set.ts';
+import type { RunSet } from '../base/run-set.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
 import type { DeferredSet } from './deferred-set.ts';
 
