@@ -154,34 +154,3 @@ export const preFetch: CommandHandler = {
 
   step(): void {},
 };
-
-/**
- * START STOP UNIT (SBC-4 5.32). There is no medium to load and no power condition to change; STOP flushes and makes the unit answer NOT READY
- * until it is started.
- */
-export const startStopUnit: CommandHandler = {
-  prepare(command: Command): boolean {
-    const { cdb } = command.task;
-    if (cdb[4]! >>> 4 !== 0) return command.checkCdb(4, 7);
-    if ((cdb[4]! & 0x02) !== 0) return command.checkCdb(4, 1);
-    return command.transferNone();
-  },
-
-  execute(command: Command): void {
-    const { unit, task } = command;
-    const start = (task.cdb[4]! & 0x01) !== 0;
-    const noFlush = (task.cdb[4]! & 0x04) !== 0;
-    if (start) unit.stopped = false;
-    if (start || noFlush) {
-      if (!start) unit.stopped = true;
-      command.finish();
-      return;
-    }
-    command.submitRange(LunOp.FLUSH, 0, 0, false);
-  },
-
-  step(command: Command): void {
-    command.unit.stopped = true;
-    command.finish();
-  },
-};

@@ -197,6 +197,11 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     if (this.unit.ranges.acquire(this, this.lba, this.lba + this.blocks, exclusive)) this.#step();
   }
 
+  /** Gives the range back before the end. */
+  unlock(): void {
+    this.unit.ranges.release(this);
+  }
+
   /** Gets a scratch buffer; goes on at the row's `step` when it has it. */
   needScratch(): void {
     if (this.unit.scratch.acquire(this)) this.#step();

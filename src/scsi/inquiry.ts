@@ -2,6 +2,7 @@ import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts'
 import type { Command, CommandHandler } from './command.ts';
 import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
 import type { UnitState } from './unit-state.ts';
+import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
 
 /** INQUIRY (SPC-4 6.6) and the vital product data pages (SPC-4 7.8, SBC-4 6.6). */
 
@@ -53,6 +54,8 @@ export const inquiryOfAbsent: CommandHandler = {
 function writeStandard(unit: UnitState): number {
   const out = unit.reply;
   out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
+  // RMB
+  out[1] = unit.removable ? 0x80 : 0;
   out[2] = VERSION_SPC_4;
   // HISUP, RESPONSE DATA FORMAT 2
   out[3] = 0x12;
@@ -198,9 +201,6 @@ function writeBlockLimits(unit: UnitState): number {
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
   return 0x3c;
 }
-
-/** MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT. */
-export const MAX_UNMAP_DESCRIPTORS = 256;
 
 /** VPD page B2h (SBC-4 6.6.6). */
 function writeLogicalBlockProvisioning(out: Uint8Array): number {

@@ -1,10 +1,10 @@
 import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { COMMANDS } from './commands.ts';
+import { COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
 import type { Nexus } from './nexus.ts';
 import {
   INVALID_COMMAND_OPERATION_CODE,
   INVALID_FIELD_IN_CDB,
-  NOT_READY_INITIALIZING_COMMAND_REQUIRED,
+  MEDIUM_NOT_PRESENT,
   type Sense,
   SOFTWARE_WRITE_PROTECTED,
   WRITE_PROTECTED,
@@ -33,7 +33,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `table` does not have. */
   constructor(
     options: LogicalUnitOptions,
-    table: CommandTable = COMMANDS,
+    table: CommandTable = options.removable === true ? REMOVABLE_COMMANDS : COMMANDS,
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
@@ -62,7 +62,7 @@ export class LogicalUnit {
   }
 
   /**
-   * LOGICAL UNIT RESET (SAM-5 6.3.3): the mode parameters go back to their defaults, a stopped unit is started, every nexus gets a unit attention.
+   * LOGICAL UNIT RESET (SAM-5 6.3.3): the mode parameters go back to their defaults, removal is allowed, every nexus gets a unit attention.
    * Aborting the tasks is the front end's part.
    */
   reset(): void {
@@ -70,7 +70,7 @@ export class LogicalUnit {
     state.descriptorSense = false;
     state.softwareWriteProtect = false;
     state.writeCache = state.defaultWriteCache;
-    state.stopped = false;
+    for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
     state.raiseAttention(UnitAttention.LOGICAL_UNIT_RESET, null);
   }
 
@@ -135,14 +135,12 @@ export class LogicalUnit {
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
     if (!checkReserved(command, row)) return false;
-    if (row.access !== Access.NONE && this.state.stopped) {
-      return command.check(NOT_READY_INITIALIZING_COMMAND_REQUIRED);
+    const { state } = this;
+    if (row.access !== Access.NONE && !state.mediumPresent) return command.check(MEDIUM_NOT_PRESENT);
+    if (row.access === Access.WRITE && state.writeProtected) {
+      return command.check(state.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
     }
-    if (!row.handler.prepare(command)) return false;
-    if (row.access === Access.WRITE && this.state.writeProtected) {
-      return command.check(this.state.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
-    }
-    return true;
+    return row.handler.prepare(command);
   }
 }
 

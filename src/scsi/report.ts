@@ -1,12 +1,12 @@
-import { readU16BE, readU32BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
-import type { Command, CommandHandler, CommandRow } from './command.ts';
+import { readU16BE, readU32BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
+import type { Command, CommandHandler } from './command.ts';
 import { encodeLun } from './lun.ts';
 import {
   LOGICAL_UNIT_NOT_SUPPORTED,
+  MEDIUM_NOT_PRESENT,
   NO_INFORMATION,
   NO_SENSE,
   NO_SKS,
-  NOT_READY_INITIALIZING_COMMAND_REQUIRED,
   writeSense,
 } from './sense.ts';
 
@@ -16,8 +16,7 @@ const nothing = (): void => {};
 
 /** TEST UNIT READY (SPC-4 6.47). */
 export const testUnitReady: CommandHandler = {
-  prepare: (command: Command): boolean =>
-    command.unit.stopped ? command.check(NOT_READY_INITIALIZING_COMMAND_REQUIRED) : command.transferNone(),
+  prepare: (command: Command): boolean => command.transferNone(),
   execute: (command: Command): void => command.finish(),
   step: nothing,
 };
@@ -29,7 +28,7 @@ export const requestSense: CommandHandler = {
   execute(command: Command): void {
     const { task, unit, nexusState } = command;
     let sense = nexusState ? nexusState.attentions.take() : NO_SENSE;
-    if (sense === NO_SENSE && unit.stopped) sense = NOT_READY_INITIALIZING_COMMAND_REQUIRED;
+    if (sense === NO_SENSE && !unit.mediumPresent) sense = MEDIUM_NOT_PRESENT;
     const descriptorFormat = (task.cdb[1]! & 1) !== 0;
     const length = writeSense(unit.reply, descriptorFormat, sense, NO_INFORMATION, NO_SKS);
     command.finishReply(length, task.cdb[4]!);
@@ -120,107 +119,6 @@ function writeLunList(out: Uint8Array, luns: readonly number[]): number {
   for (let i = 0; i < luns.length; i++) encodeLun(luns[i]!, out, 8 + 8 * i);
   return 8 + 8 * luns.length;
 }
-
-const ALL = 0;
-const ONE_WITHOUT_SERVICE_ACTION = 1;
-const ONE_WITH_SERVICE_ACTION = 2;
-const ONE = 3;
-const TIMEOUTS_LENGTH = 12;
-const NOT_SUPPORTED = 1;
-const SUPPORTED_AS_STANDARD = 3;
-
-/** REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), out of the same table that dispatches. */
-export const reportSupportedOperationCodes: CommandHandler = {
-  prepare(command: Command): boolean {
-    const { cdb } = command.task;
-    const option = cdb[2]! & 0x07;
-    if (option > ONE) return command.checkCdb(2, 2);
-    if (option !== ALL) {
-      const hasActions = command.table.hasServiceActions(cdb[3]!);
-      if (option === ONE_WITHOUT_SERVICE_ACTION && hasActions) return command.checkCdb(2, 2);
-      if (option === ONE_WITH_SERVICE_ACTION && !hasActions) return command.checkCdb(2, 2);
-    }
-    return command.transferIn(readU32BE(cdb, 6));
-  },
-
-  execute(command: Command): void {
-    const { unit, task, table } = command;
-    const { cdb } = task;
-    const withTimeouts = (cdb[2]! & 0x80) !== 0;
-    const length =
-      (cdb[2]! & 0x07) === ALL
-        ? writeAllCommands(unit.reply, table.rows, withTimeouts)
-        : writeOneCommand(unit.reply, findRequested(command), withTimeouts);
-    command.finishReply(length, readU32BE(cdb, 6));
-  },
-
-  step: nothing,
-};
-
-function findRequested(command: Command): CommandRow | null {
-  const { cdb } = command.task;
-  const serviceAction = readU16BE(cdb, 4);
-  const row = command.table.find(cdb[3]!, serviceAction);
-  // Option 3 asks for an opcode without service actions by action 0 (SPC-4 table 287).
-  return row && row.serviceAction < 0 && (cdb[2]! & 0x07) === ONE && serviceAction !== 0 ? null : row;
-}
-
-function writeAllCommands(out: Uint8Array, rows: readonly CommandRow[], withTimeouts: boolean): number {
-  let at = 4;
-  for (const row of rows) {
-    out.fill(0, at, at + 8);
-    out[at] = row.opcode;
-    if (row.serviceAction >= 0) writeU16BE(out, at + 2, row.serviceAction);
-    out[at + 5] = (withTimeouts ? 2 : 0) | (row.serviceAction >= 0 ? 1 : 0);
-    writeU16BE(out, at + 6, row.cdbLength);
-    at += 8;
-    if (withTimeouts) at = writeTimeouts(out, at, row);
-  }
-  writeU32BE(out, 0, at - 4);
-  return at;
-}
-
-function writeOneCommand(out: Uint8Array, row: CommandRow | null, withTimeouts: boolean): number {
-  out.fill(0, 0, 4);
-  if (row === null) {
-    out[1] = NOT_SUPPORTED;
-    return 4;
-  }
-  out[1] = (withTimeouts ? 0x80 : 0) | SUPPORTED_AS_STANDARD;
-  writeU16BE(out, 2, row.cdbLength);
-  out.set(row.usage, 4);
-  const at = 4 + row.cdbLength;
-  return withTimeouts ? writeTimeouts(out, at, row) : at;
-}
-
-/** Command timeouts descriptor: no nominal time, the row's recommended one. */
-function writeTimeouts(out: Uint8Array, at: number, row: CommandRow): number {
-  out.fill(0, at, at + TIMEOUTS_LENGTH);
-  writeU16BE(out, at, TIMEOUTS_LENGTH - 2);
-  writeU32BE(out, at + 8, row.recommendedTimeoutSeconds);
-  return at + TIMEOUTS_LENGTH;
-}
-
-/** REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36). */
-export const reportTaskManagementFunctions: CommandHandler = {
-  prepare(command: Command): boolean {
-    return command.transferIn(readU32BE(command.task.cdb, 6));
-  },
-
-  execute(command: Command): void {
-    const { unit, task } = command;
-    const out = unit.reply;
-    const extended = (task.cdb[2]! & 0x80) !== 0;
-    const length = extended ? 16 : 4;
-    out.fill(0, 0, length);
-    // ATS, ATSS, CTSS, LURS: abort task, abort task set, clear task set, logical unit reset
-    out[0] = 0x80 | 0x40 | 0x10 | 0x08;
-    if (extended) out[3] = 0x0c;
-    command.finishReply(length, readU32BE(task.cdb, 6));
-  },
-
-  step: nothing,
-};
 
 /**
  * READ DEFECT DATA (SBC-4 5.24, 5.25): empty lists in the format asked for; a thin volume's medium has no defects that an initiator could know

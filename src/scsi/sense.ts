@@ -1,6 +1,5 @@
 import { writeU32BE, writeU64BE } from '../base/bytes.ts';
 import type { Errno } from '../base/errors.ts';
-import { SenseKey } from './spec.ts';
 
 /**
  * Sense data (SPC-4 4.5).
@@ -15,9 +14,7 @@ export type Sense = number;
 export const NO_SENSE: Sense = 0x000000;
 export const NOT_READY_CAUSE_NOT_REPORTABLE: Sense = 0x020400;
 export const NOT_READY_BECOMING_READY: Sense = 0x020401;
-export const NOT_READY_INITIALIZING_COMMAND_REQUIRED: Sense = 0x020402;
 export const MEDIUM_NOT_PRESENT: Sense = 0x023a00;
-export const LOGICAL_UNIT_NOT_CONFIGURED: Sense = 0x046800;
 export const WRITE_ERROR: Sense = 0x030c00;
 export const UNRECOVERED_READ_ERROR: Sense = 0x031100;
 export const INTERNAL_TARGET_FAILURE: Sense = 0x044400;
@@ -28,7 +25,9 @@ export const INVALID_FIELD_IN_CDB: Sense = 0x052400;
 export const LOGICAL_UNIT_NOT_SUPPORTED: Sense = 0x052500;
 export const INVALID_FIELD_IN_PARAMETER_LIST: Sense = 0x052600;
 export const SAVING_PARAMETERS_NOT_SUPPORTED: Sense = 0x053900;
-export const POWER_ON_OCCURRED: Sense = 0x062901;
+export const MEDIUM_REMOVAL_PREVENTED: Sense = 0x055302;
+export const MEDIUM_MAY_HAVE_CHANGED: Sense = 0x062800;
+export const POWER_ON_OCCURRED: Sense = 0x062900;
 export const BUS_DEVICE_RESET_FUNCTION_OCCURRED: Sense = 0x062903;
 export const I_T_NEXUS_LOSS_OCCURRED: Sense = 0x062907;
 export const MODE_PARAMETERS_CHANGED: Sense = 0x062a01;
@@ -151,14 +150,4 @@ function writeSks(out: Uint8Array, at: number, sks: number): void {
   out[at] = sks >>> 16;
   out[at + 1] = sks >>> 8;
   out[at + 2] = sks;
-}
-
-/** The sense key of a `Sense`. */
-export function senseKeyOf(sense: Sense): number {
-  return sense >>> 16;
-}
-
-/** True when `sense` is a unit attention. */
-export function isUnitAttention(sense: Sense): boolean {
-  return senseKeyOf(sense) === SenseKey.UNIT_ATTENTION;
 }

@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts';
 import { MIB } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
@@ -25,12 +26,12 @@ export interface LogicalUnitOptions {
   readonly revision?: string;
   /** The WCE bit at the start: false makes every write durable before its status. */
   readonly writeCache: boolean;
+  /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
+  readonly removable?: boolean;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 256 MiB. */
   readonly maxWriteSameBytes?: number;
-  /** Makes the buffers of multi-step commands; default plain zeroed memory. Page-aligned memory spares direct I/O a copy. */
-  readonly allocateScratch?: (sizeBytes: number) => Uint8Array;
 }
 
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
@@ -44,6 +45,8 @@ export const REPLY_SIZE = 8192;
 /** What a logical unit keeps for one I_T nexus. */
 export class NexusState {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
+  /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
+  preventsRemoval = false;
 }
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
@@ -69,8 +72,9 @@ export class UnitState {
   descriptorSense = false;
   /** SWP of the control mode page. */
   softwareWriteProtect = false;
-  /** Stopped by START STOP UNIT. */
-  stopped = false;
+  readonly removable: boolean;
+  /** False after an eject. */
+  mediumPresent = true;
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -91,6 +95,7 @@ export class UnitState {
     this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
     this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
     this.revision = (options.revision ?? '0001').slice(0, 4);
+    this.removable = options.removable ?? false;
     this.blockSize = logicalBlockSize;
     this.physicalBlockExponent = exponent;
     this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
@@ -100,11 +105,7 @@ export class UnitState {
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
-    this.scratch = new ScratchPool(
-      SCRATCH_SIZE,
-      SCRATCH_COUNT,
-      options.allocateScratch ?? ((size) => new Uint8Array(size)),
-    );
+    this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
   }
@@ -122,6 +123,11 @@ export class UnitState {
     for (const [nexus, state] of this.nexuses) {
       if (nexus !== except) state.attentions.raise(kind);
     }
+  }
+
+  get removalPrevented(): boolean {
+    for (const state of this.nexuses.values()) if (state.preventsRemoval) return true;
+    return false;
   }
 
   get writeProtected(): boolean {

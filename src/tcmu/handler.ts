@@ -264,8 +264,10 @@ export class TcmuHandler {
     const device = this.#devices.get(event.minor);
     if (device === undefined) throw new StorageError('ENODEV', `Cannot change ${event.uioName}: it is not served`);
     const { name } = device.entry;
-    if (event.devConfig !== null && event.devConfig !== `${name.subtype}/${name.cfgstring}`) {
-      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${event.devConfig}: make a new device`);
+    // As it was written, with the newline of an echo.
+    const config = event.devConfig?.trimEnd();
+    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
+      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
     }
     // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
     if (event.sizeBytes !== null && event.sizeBytes !== device.unit.state.backend.sizeBytes) {

@@ -16,7 +16,7 @@ export interface UioEntry {
 export function readUioEntry(paths: TcmuPaths, minor: number): UioEntry | null {
   let uioName: string;
   try {
-    uioName = readFileSync(join(paths.uioClass, `uio${minor}`, 'name'), 'utf8').replace(/\n$/, '');
+    uioName = readFileSync(join(paths.uioClass, `uio${minor}`, 'name'), 'utf8').trimEnd();
   } catch {
     return null;
   }

@@ -20,10 +20,34 @@ const FILE = 'pool.json';
 const FORMAT = 1;
 export const MAX_VOLUMES = 16384;
 
+/** A volume as the catalogue knows it. */
+export interface VolumeRecord {
+  /** dm-thin's device id. */
+  id: number;
+  name: string;
+  sizeBytes: number;
+  lun: number;
+  /** VPD page 80h. */
+  serial: string;
+  /** VPD page 83h: 16 hexadecimal digits. */
+  naa: string;
+  logicalBlockSize: 512 | 4096;
+}
+
+interface CatalogueFile {
+  format: 1;
+  uuid: string;
+  name: string;
+  blockSizeBytes: number;
+  transactionId: number;
+  volumes: VolumeRecord[];
+  pending?: { transactionId: number; volumes: VolumeRecord[] } | undefined;
+}
+
 const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
 const COUNT = z.int().nonnegative();
 
-const VOLUME = z.strictObject({
+const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   id: COUNT.max(2 ** 24 - 1),
   name: NAME,
   sizeBytes: COUNT,
@@ -33,7 +57,7 @@ const VOLUME = z.strictObject({
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
 });
 
-const CATALOGUE = z.strictObject({
+const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   format: z.literal(FORMAT),
   uuid: z.uuid(),
   name: NAME,
@@ -42,10 +66,6 @@ const CATALOGUE = z.strictObject({
   volumes: z.array(VOLUME).max(MAX_VOLUMES),
   pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
 });
-
-/** A volume as the catalogue knows it. */
-export type VolumeRecord = z.infer<typeof VOLUME>;
-type CatalogueFile = z.infer<typeof CATALOGUE>;
 
 /** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
 export function isValidName(name: string): boolean {

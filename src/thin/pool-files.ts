@@ -1,9 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { StorageError, wrapError } from '../base/errors.ts';
-import { formatSize, KIB, MIB, roundUp } from '../base/units.ts';
+import { formatSize, MIB, roundUp } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { openBlockDevice } from '../block/file-device.ts';
+import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { syncFolder } from './catalogue.ts';
 
 /** The two devices of a pool folder; each is a file, or a symbolic link to a file or block device. */
@@ -12,7 +14,7 @@ export type PoolFile = 'metadata' | 'data';
 const METADATA_BYTES_PER_BLOCK = 48;
 const MIN_METADATA_SIZE = 2 * MIB;
 /** 4,161,600 blocks of 4 KiB: what the metadata's index block can address. */
-export const MAX_METADATA_SIZE: number = 4_161_600 * 4 * KIB;
+export const MAX_METADATA_SIZE: number = 4_161_600 * BLOCK_SIZE;
 
 /** The kernel documentation's rule of thumb, at least 2 MiB. */
 export function defaultMetadataSize(dataSizeBytes: number, blockSizeBytes: number): number {
@@ -48,7 +50,7 @@ export class PoolFolder {
    * Makes `metadata` or `data`: a sparse file in the folder, or a link to `path`, which is a block device, an existing file or a
    * file to be made. Opens it. `sizeBytes` may be left out where `path` has a size. Throws EEXIST when it holds something.
    */
-  make(file: PoolFile, path: string | undefined, sizeBytes: number | undefined): BlockDevice {
+  async make(file: PoolFile, path: string | undefined, sizeBytes: number | undefined): Promise<BlockDevice> {
     const inFolder = join(this.dir, file);
     if (existsSync(inFolder)) throw new StorageError('EEXIST', `Cannot create "${inFolder}": it is there already`);
     const target = path === undefined ? inFolder : resolve(path);
@@ -71,7 +73,7 @@ export class PoolFolder {
       }
       syncFolder(this.dir);
     } catch (error) {
-      void device.close();
+      await device.close();
       throw error;
     }
     return device;
@@ -84,23 +86,25 @@ export class PoolFolder {
   }
 }
 
+/** Nothing of the device has been changed when it throws. */
 function checkUsable(device: BlockDevice, file: PoolFile, sizeBytes: number | undefined): void {
-  if (sizeBytes !== undefined && device.sizeBytes < sizeBytes) {
-    if (!statSync(device.path).isFile()) {
-      throw new StorageError(
-        'EINVAL',
-        `Cannot use "${device.path}": it has ${formatSize(device.sizeBytes)}, asked for ${formatSize(sizeBytes)}`,
-      );
-    }
-    device.resize(sizeBytes);
-  }
-  if (file === 'data') return;
-  const first = new Uint8Array(4 * KIB);
-  device.readSync(0, first, 0, first.length);
-  if (first.some((byte) => byte !== 0)) {
+  const { path } = device;
+  const short = sizeBytes !== undefined && device.sizeBytes < sizeBytes;
+  if (short && !statSync(path).isFile()) {
     throw new StorageError(
-      'EEXIST',
-      `Cannot use "${device.path}" for metadata: its first block is not empty; clear it first if nothing there is needed`,
+      'EINVAL',
+      `Cannot use "${path}": it has ${formatSize(device.sizeBytes)}, asked for ${formatSize(sizeBytes)}`,
     );
   }
+  if (file === 'metadata' && device.sizeBytes >= BLOCK_SIZE) {
+    const first = alignedMemory(BLOCK_SIZE);
+    device.readSync(0, first, 0, BLOCK_SIZE);
+    if (first.some((byte) => byte !== 0)) {
+      throw new StorageError(
+        'EEXIST',
+        `Cannot use "${path}" for metadata: its first block is not empty; clear it first if nothing there is needed`,
+      );
+    }
+  }
+  if (short) device.resize(sizeBytes);
 }

@@ -1,12 +1,13 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { basename, resolve } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
-import { native } from '../base/native.ts';
 import { formatSize, GIB, KIB, MIB, roundUp } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { newNaa, newUuid, type RandomBytes } from './identity.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { defaultMetadataSize, MAX_METADATA_SIZE, openPoolFile, PoolFolder } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
@@ -33,6 +34,7 @@ export interface PoolCreateOptions {
   metadataPath?: string;
   /** The folder's name, unless given. */
   name?: string;
+  randomBytes?: RandomBytes;
 }
 
 export interface PoolOpenOptions {
@@ -47,6 +49,7 @@ export interface PoolOpenOptions {
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
+  randomBytes?: RandomBytes;
 }
 
 export interface VolumeInfo extends VolumeRecord {
@@ -82,6 +85,7 @@ export class Pool {
   private readonly engine: PoolEngine;
   private readonly logger: Logger;
   private readonly lowWaterBlocks: number;
+  private readonly randomBytes: RandomBytes;
   private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   private turn: Promise<unknown> = Promise.resolve();
   private closed = false;
@@ -102,8 +106,8 @@ export class Pool {
     this.metadataDevice = metadataDevice;
     this.data = data;
     this.logger = options.logger ?? silentLogger;
+    this.randomBytes = options.randomBytes ?? randomBytes;
     this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
-    const copySize = COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes);
     this.engine = new PoolEngine(metadata, data, {
       logger: this.logger,
       clock: options.clock ?? monotonicClock,
@@ -112,8 +116,7 @@ export class Pool {
       errorIfNoSpace: options.errorIfNoSpace ?? false,
       discardPassdown: options.discardPassdown ?? true,
       zeroNewBlocks: true,
-      readOnly: options.readOnly ?? false,
-      copyMemory: native === null ? new Uint8Array(copySize) : new Uint8Array(native.alignedBuffer(copySize, 4 * KIB)),
+      copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: options.onEvent ?? (() => {}),
     });
   }
@@ -148,7 +151,7 @@ export class Pool {
     const lock = await PoolLock.take(dir);
     const devices: BlockDevice[] = [];
     try {
-      const data = folder.make('data', options.dataPath, options.dataSizeBytes);
+      const data = await folder.make('data', options.dataPath, options.dataSizeBytes);
       devices.push(data);
       const dataBlockCount = Math.floor((options.dataSizeBytes ?? data.sizeBytes) / blockSizeBytes);
       const metadataSize = roundUp(
@@ -161,10 +164,10 @@ export class Pool {
           `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`,
         );
       }
-      const metadataDevice = folder.make('metadata', options.metadataPath, metadataSize);
+      const metadataDevice = await folder.make('metadata', options.metadataPath, metadataSize);
       devices.push(metadataDevice);
       PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
-      Catalogue.create(dir, { uuid: randomUUID(), name, blockSizeBytes });
+      Catalogue.create(dir, { uuid: newUuid(options.randomBytes ?? randomBytes), name, blockSizeBytes });
     } catch (error) {
       for (const device of devices.splice(0)) await device.close();
       folder.undo();
@@ -218,7 +221,7 @@ export class Pool {
   }
 
   get mode(): PoolMode {
-    return this.engine.mode;
+    return this.engine.space.mode;
   }
 
   volumes(): VolumeInfo[] {
@@ -234,7 +237,7 @@ export class Pool {
     return {
       name: this.name,
       uuid: this.uuid,
-      mode: this.engine.mode,
+      mode: this.engine.space.mode,
       needsCheck: metadata.needsCheck,
       transactionId: metadata.transactionId,
       blockSizeBytes: metadata.dataBlockSizeBytes,
@@ -273,7 +276,7 @@ export class Pool {
         MAX_VOLUMES - 1,
         () => true,
       );
-      const naa = newNaa();
+      const naa = newNaa(this.randomBytes);
       const record: VolumeRecord = { id, name, sizeBytes, lun, serial: naa, naa, logicalBlockSize };
       await this.change([...volumes, record], () => this.metadata.createThin(id));
       return this.info(record);
@@ -345,7 +348,7 @@ export class Pool {
         );
       }
       await this.engine.mutate(() => this.metadata.resizeData(blocks));
-      this.engine.checkSpace();
+      this.engine.space.check();
     });
   }
 
@@ -354,7 +357,7 @@ export class Pool {
     return this.exclusive(async () => {
       this.grow(this.metadataDevice, sizeBytes);
       await this.engine.mutate(() => this.metadata.resizeMetadata());
-      this.engine.checkSpace();
+      this.engine.space.check();
     });
   }
 
@@ -428,7 +431,12 @@ export class Pool {
       if (this.metadata.transactionId !== next) this.catalogue.cancel();
       throw error;
     }
-    this.catalogue.finish();
+    try {
+      this.catalogue.finish();
+    } catch (error) {
+      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
+      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
+    }
   }
 
   private async trimPastEnd(record: VolumeRecord): Promise<void> {
@@ -462,7 +470,7 @@ export class Pool {
       const thin = this.metadata.openThin(id);
       const blocks = Math.max(1, this.metadata.highestMapped(thin) + 1);
       this.metadata.closeThin(thin);
-      const naa = newNaa();
+      const naa = newNaa(this.randomBytes);
       const lun = firstFree(
         found.map((volume) => volume.lun),
         0,
@@ -508,9 +516,4 @@ function firstFree(
     if (!set.has(candidate) && usable(candidate)) return candidate;
   }
   throw new StorageError('ENOSPC', 'Cannot create the volume: all numbers are taken');
-}
-
-/** A locally assigned name (SPC-5 7.8.6.6.5, NAA 3h): 60 random bits need no company's number. */
-function newNaa(): string {
-  return `3${randomBytes(8).toString('hex').slice(1)}`;
 }

@@ -18,8 +18,7 @@ export class ThinDevice implements LunBackend {
   /** Requests that have been submitted and not answered. */
   inFlight = 0;
   closed = false;
-  /** Called once when `inFlight` falls to zero. */
-  onIdle: (() => void) | null = null;
+  private onIdle: (() => void) | null = null;
   /** Requests that came while the device was held, or null when it is not. */
   private heldRequests: LunRequest[] | null = null;
 
@@ -33,6 +32,13 @@ export class ThinDevice implements LunBackend {
   submit(request: LunRequest): void {
     if (this.heldRequests === null) this.engine.submit(this, request);
     else this.heldRequests.push(request);
+  }
+
+  /** Called by the engine whenever `inFlight` falls to zero. */
+  idle(): void {
+    const { onIdle } = this;
+    this.onIdle = null;
+    onIdle?.();
   }
 
   /** Resolves when nothing that was submitted is unanswered. One waiter at a time. */

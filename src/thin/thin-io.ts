@@ -39,6 +39,8 @@ export class ThinIo implements IoCompletion {
   pending = 0;
   /** Lookups that found metadata not cached. */
   misses = 0;
+  /** A commit was asked for because metadata space was short. */
+  triedCommit = false;
   /** The transaction attempt it allocated in; after an abort its blocks are not its own any more. */
   generation = 0;
   /** Of the deferred set; -1 when it has not entered. */
@@ -84,6 +86,7 @@ export class ThinIo implements IoCompletion {
     this.error = null;
     this.pending = 0;
     this.misses = 0;
+    this.triedCommit = false;
     this.epoch = -1;
     this.cell = null;
     this.stepBegin = request.offset;

@@ -2,7 +2,8 @@ import { roundDown } from '../base/units.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { LunOp } from '../block/lun-backend.ts';
 import type { Copier } from './copier.ts';
-import type { PoolMetadata, RunResult } from './pool-metadata.ts';
+import type { PoolMetadata } from './pool-metadata.ts';
+import type { RunResult } from './run-lookup.ts';
 import type { ThinIo } from './thin-io.ts';
 
 /** What a transfer needs of the pool. */

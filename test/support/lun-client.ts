@@ -80,3 +80,12 @@ export function pattern(length: number, seed: number): Uint8Array {
   }
   return bytes;
 }
+
+/** Fails with the first position at which the two differ; for what is too large to print. */
+export function expectBytes(actual: Uint8Array, expected: Uint8Array): void {
+  if (Buffer.compare(actual, expected) === 0) return;
+  const at = actual.findIndex((byte, i) => byte !== expected[i]);
+  throw new Error(
+    `${actual.length} bytes, expected ${expected.length}; the first difference is at ${at}: ${actual[at]}, expected ${expected[at]}`,
+  );
+}

@@ -1,15 +1,15 @@
-# title: a TCMU device over tcm_loop is partitioned by nobody, formatted, verified, trimmed and removed (RAM disk)
+# title: a TCMU device over tcm_loop is formatted, verified, trimmed and removed (RAM disk)
 # needs: dist native-bindings/build/Release
 . /project/test/kernel/lib.sh
 
 background serve node $KERNEL_TESTS/support/serve-ram.mjs
 wait_for 20 'the handler' grep -q ready /tmp/serve.log
-dir=$(tcmu_create vol thin/ram/vol 268435456 hw_max_sectors=1024,max_data_area_mb=64)
+dir=$(tcmu_create vol thin/ram/vol 402653184 hw_max_sectors=1024,max_data_area_mb=64)
 ok "a device is added and answered for"
 same 'cmd_time_out' 0 "$(cat $dir/attrib/cmd_time_out)"
 same 'tmr_notification' 1 "$(cat $dir/attrib/tmr_notification)"
 disk=$(tcm_loop_create vol $dir)
-same 'size' 268435456 "$(blockdev --getsize64 $disk)"
+same 'size' 402653184 "$(blockdev --getsize64 $disk)"
 sg_inq $disk | grep -q THINLUN || fail 'INQUIRY does not say who we are'
 ok "the disk is there with its size and identity: $disk"
 

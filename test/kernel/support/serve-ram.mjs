@@ -1,9 +1,9 @@
 // Serves TCMU devices of subtype `thin` from RAM disks: the handler without a pool. The cfgstring says what the disk is like:
 // `ram/NAME`; `absent/NAME` cannot be opened; `slow/NAME` takes 2 s to open. SIGUSR1 freezes the disks, SIGUSR2 thaws them.
 import { createHash } from 'node:crypto';
-import { appendFileSync } from 'node:fs';
 import { monotonicClock } from '/project/dist/base/clock.js';
 import { StorageError } from '/project/dist/base/errors.js';
+import { TcmuDbus } from '/project/dist/daemon/tcmu-dbus.js';
 import { LogicalUnit } from '/project/dist/scsi/logical-unit.js';
 import { TcmuHandler } from '/project/dist/tcmu/handler.js';
 import { RamLun } from './ram-lun.mjs';
@@ -20,7 +20,7 @@ const disks = new Map();
 function open(cfgstring, sizeBytes, device) {
   const known = disks.get(cfgstring);
   if (known !== undefined) return known.unit;
-  const backend = new RamLun(sizeBytes);
+  const backend = new RamLun(sizeBytes, `/tmp/ram-${cfgstring.replaceAll('/', '-')}`);
   const hash = createHash('sha256').update(cfgstring).digest();
   hash[0] = 0x60 | (hash[0] & 0xf);
   const unit = new LogicalUnit({
@@ -36,11 +36,19 @@ function open(cfgstring, sizeBytes, device) {
   return unit;
 }
 
+function check(cfgstring) {
+  if (cfgstring.startsWith('absent/')) {
+    throw new StorageError('ENOENT', `Cannot open ${cfgstring}: there is no such volume`);
+  }
+}
+
+const dbus = new TcmuDbus({ subtype: 'thin', description: 'POOL/VOLUME', check, logger, clock: monotonicClock });
+const mode = await dbus.start();
+console.log('dbus', mode);
 const handler = new TcmuHandler({
   subtype: 'thin',
   async resolve(cfgstring, sizeBytes, device) {
-    if (cfgstring.startsWith('absent/'))
-      throw new StorageError('ENOENT', `Cannot open ${cfgstring}: there is no such volume`);
+    check(cfgstring);
     if (cfgstring.startsWith('slow/')) await new Promise((resolve) => setTimeout(resolve, 2000));
     return open(cfgstring, sizeBytes, device);
   },
@@ -55,11 +63,10 @@ const handler = new TcmuHandler({
   },
   logger,
   clock: monotonicClock,
-  exclusive: process.env.COEXIST === undefined,
+  exclusive: mode !== 'guest',
 });
 await handler.start();
 const alive = setInterval(() => {}, 1000); // timers and descriptors of the handler alone do not keep a process alive
-appendFileSync('/tmp/serve-ram.ready', 'ready\n');
 console.log('ready');
 process.on('SIGUSR1', () => {
   for (const { backend } of disks.values()) backend.frozen = true;
@@ -72,6 +79,7 @@ process.on('SIGUSR2', () => {
 process.on('SIGHUP', () => console.log('status', JSON.stringify(handler.devices()), 'rss', process.memoryUsage().rss));
 process.on('SIGTERM', async () => {
   await handler.stop();
+  dbus.stop();
   clearInterval(alive);
   console.log('stopped');
   process.exit(0);
