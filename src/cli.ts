@@ -25,7 +25,9 @@ export async function main(args: readonly string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error);
   }
-  // Nothing may keep a finished command alive; what it wrote to pipes, files and terminals is out already.
+  // What keeps the output from being written is reported (guardOutput) before this goes on. Then nothing may keep a finished
+  // command alive.
+  await new Promise((resolve) => process.stdout.write('', resolve));
   process.exit();
 }
 

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { KIB, parseSize } from '../base/units.ts';
-import { LOG_LEVELS, type LogLevel } from '../daemon/logger.ts';
+import { LOG_LEVELS, type LogLevel } from '../daemon/log-level.ts';
 import { type PortalAddress, parsePortal } from '../daemon/portal-address.ts';
 import { isValidName } from '../thin/catalogue.ts';
 

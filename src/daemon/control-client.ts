@@ -21,8 +21,11 @@ import type { PoolControl } from './pool-control.ts';
 
 const ANSWER_TIMEOUT_MS = 60_000;
 const MAX_ANSWER_SIZE = 64 * 1024 * 1024;
-/** What connecting says when no process listens: no socket, a dead one's socket, one that is just closing. */
-const NOBODY = new Set(['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE']);
+/** What connecting says when no process listens: there is no socket, or it is a dead one's. */
+const NOBODY = new Set(['ENOENT', 'ECONNREFUSED']);
+
+/** No server listens: nothing was sent. */
+export class NoServerError extends StorageError {}
 
 interface Answer {
   status: number;
@@ -56,6 +59,8 @@ function exchange(socketPath: string, method: string, path: string, message: unk
 
 /** A pool that a server has open, reached through its control socket. */
 export class ControlClient implements PoolControl {
+  /** Calls that have been answered, the one of `connect` included. */
+  answered = 0;
   readonly #dir: string;
   readonly #name: ControlSocketName;
 
@@ -72,8 +77,7 @@ export class ControlClient implements PoolControl {
       return client;
     } catch (error) {
       await client.close();
-      const cause = (error as Error).cause as { code?: string } | undefined;
-      if (NOBODY.has(cause?.code ?? '')) return null;
+      if (error instanceof NoServerError) return null;
       throw error;
     }
   }
@@ -113,6 +117,7 @@ export class ControlClient implements PoolControl {
     } catch (error) {
       throw this.#unreachable(method, error);
     }
+    this.answered++;
     if (answer.status >= 200 && answer.status < 300) return this.#parse(answer.body, schema);
     const { error } = this.#parse(answer.body, errorSchema);
     const code = errnoOf(error);
@@ -144,6 +149,8 @@ export class ControlClient implements PoolControl {
   #unreachable(method: string, error: unknown): StorageError {
     const options = { cause: error };
     const message = `Cannot reach the server of pool "${this.#dir}": ${messageOf(error)}`;
+    const { code, syscall } = error as { code?: string; syscall?: string };
+    if (syscall === 'connect' && NOBODY.has(code ?? '')) return new NoServerError('ENODEV', message, options);
     if (errnoOf(error) === 'EACCES' || method === 'GET') return new StorageError(errnoOf(error), message, options);
     const hint = 'Whether the change was made is not known: look with "thinlun volume list".';
     return new AdvisedError(errnoOf(error), message, hint, options);

@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createAdaptorServer } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
@@ -57,8 +58,8 @@ async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T
   return parsed.data;
 }
 
-/** What the socket answers: one pool's `PoolControl` as paths below `/v1`. */
-export function controlRoutes(control: PoolControl, logger: Logger): Hono {
+/** What the socket answers: one pool's `PoolControl` as paths below `/v1`. `work` runs every call that a whole request asks for. */
+function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Promise<T>) => Promise<T>): Hono {
   const app = new Hono().basePath(`/${CONTROL_VERSION}`);
   app.use(
     bodyLimit({
@@ -67,20 +68,20 @@ export function controlRoutes(control: PoolControl, logger: Logger): Hono {
     }),
   );
 
-  app.get('/pool', async (c) => c.json(poolSchema.parse(await control.status())));
-  app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await control.commit() })));
-  app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await control.listVolumes() })));
+  app.get('/pool', async (c) => c.json(poolSchema.parse(await work(control.status()))));
+  app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await work(control.commit()) })));
+  app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await work(control.listVolumes()) })));
   app.post('/volumes', async (c) => {
     const request = await readMessage(c, createVolumeSchema);
-    return c.json(volumeSchema.parse(await control.createVolume(request)), 201);
+    return c.json(volumeSchema.parse(await work(control.createVolume(request))), 201);
   });
   app.patch('/volumes/:name', async (c) => {
     const request = await readMessage(c, resizeVolumeSchema);
-    return c.json(volumeSchema.parse(await control.resizeVolume(c.req.param('name'), request)));
+    return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
   });
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
-    await control.deleteVolume(name);
+    await work(control.deleteVolume(name));
     return c.json(deletedSchema.parse({ deleted: name }));
   });
 
@@ -107,6 +108,8 @@ export function controlRoutes(control: PoolControl, logger: Logger): Hono {
   return app;
 }
 
+/** Between the last connection that can be made and the end of listening. */
+const ACCEPT_MS = 20;
 /** How long a connection without a whole request may hold up `close`. */
 const LINGER_MS = 1_000;
 
@@ -114,20 +117,19 @@ const LINGER_MS = 1_000;
 export class ControlServer {
   readonly #server: Server;
   readonly #name: ControlSocketName;
-  /** Requests that are being worked on. */
-  #active = 0;
+  /** Calls under way that a request asked for. */
+  #working = 0;
 
   private constructor(control: PoolControl, name: ControlSocketName, logger: Logger) {
-    const routes = controlRoutes(control, logger);
-    const fetch = async (request: Request): Promise<Response> => {
-      this.#active++;
+    const work = async <T>(call: Promise<T>): Promise<T> => {
+      this.#working++;
       try {
-        return await routes.fetch(request);
+        return await call;
       } finally {
-        this.#active--;
+        this.#working--;
       }
     };
-    this.#server = createAdaptorServer({ fetch }) as Server;
+    this.#server = createAdaptorServer({ fetch: controlRoutes(control, logger, work).fetch }) as Server;
     this.#name = name;
   }
 
@@ -148,10 +150,13 @@ export class ControlServer {
 
   /** Takes no more requests, answers those in flight, removes the socket. */
   async close(): Promise<void> {
+    // Who has connected already is heard before the listening socket, and what waits in it, is dropped.
+    rmSync(this.#name.path, { force: true });
+    await sleep(ACCEPT_MS);
     const ended = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
     const cut = setInterval(() => {
-      if (this.#active === 0) this.#server.closeAllConnections();
+      if (this.#working === 0) this.#server.closeAllConnections();
     }, LINGER_MS);
     await ended;
     clearInterval(cut);

@@ -13,6 +13,7 @@ import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 import { formatPortal, type PortalAddress } from './portal-address.ts';
 import { VERSION } from './version.ts';
+import { VolumeExports } from './volume-exports.ts';
 
 export interface DaemonOptions {
   /** Pool folders. */
@@ -139,7 +140,8 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        served = { dir, service, target: service.startExports(targetName).target, control: null };
+        service.exports = new VolumeExports(service.pool, targetName, logger);
+        served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
       } catch (error) {

@@ -1,9 +1,7 @@
 import { isatty } from 'node:tty';
 import { styleText } from 'node:util';
 import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino';
-
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+import type { LogLevel } from './log-level.ts';
 
 const STANDARD_ERROR = 2;
 /** Fields of every line that say nothing to somebody who watches. */

@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.ts';
 import { errnoOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { AdvisedError } from './advised-error.ts';
-import { ControlClient } from './control-client.ts';
+import { ControlClient, NoServerError } from './control-client.ts';
 import type { PoolControl } from './pool-control.ts';
 import { PoolService, type PoolServiceOptions } from './pool-service.ts';
 
@@ -39,6 +39,28 @@ export function requirePool(dir: string): void {
  */
 export function accessPool(dir: string, options: PoolAccessOptions): Promise<PoolControl> {
   return untilFree(dir, options.clock, async () => (await ControlClient.connect(dir)) ?? openHere(dir, options));
+}
+
+/**
+ * Runs `work` on the pool in `dir`, as `accessPool` finds it, and gives the pool back whatever happens. When the server ended just
+ * before it could be asked for anything, `work` is run again.
+ */
+export async function usePool<T>(
+  dir: string,
+  options: PoolAccessOptions,
+  work: (pool: PoolControl) => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    const pool = await accessPool(dir, options);
+    try {
+      return await work(pool);
+    } catch (error) {
+      const untouched = pool instanceof ControlClient && pool.answered === 1;
+      if (!(error instanceof NoServerError) || !untouched) throw error;
+    } finally {
+      await pool.close();
+    }
+  }
 }
 
 /** Opens the pool in `dir` in this process to serve it. Throws EBUSY when a server has it. */

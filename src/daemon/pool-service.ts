@@ -1,5 +1,4 @@
 import { resolve } from 'node:path';
-import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -15,7 +14,7 @@ import type {
   VolumeMessage,
 } from './control-messages.ts';
 import type { PoolControl } from './pool-control.ts';
-import { VolumeExports } from './volume-exports.ts';
+import type { VolumeExports } from './volume-exports.ts';
 
 export interface PoolServiceOptions {
   logger: Logger;
@@ -24,20 +23,19 @@ export interface PoolServiceOptions {
   onEvent?: (event: PoolEvent) => void;
 }
 
-/** A pool that this process has open; its volumes are logical units too once `startExports` was called. */
+/** A pool that this process has open: in a command for a moment, in a server together with its `exports`. */
 export class PoolService implements PoolControl {
   readonly pool: Pool;
   /** What `status` says about this process as a server; null when it is none. */
   describeServer: () => ServerMessage | null = () => null;
-  readonly #logger: Logger;
-  #exports: VolumeExports | null = null;
+  /** Where its volumes are logical units; null while they are not served. */
+  exports: VolumeExports | null = null;
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
 
-  private constructor(pool: Pool, logger: Logger) {
+  private constructor(pool: Pool) {
     this.pool = pool;
-    this.#logger = logger;
   }
 
   /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
@@ -49,23 +47,7 @@ export class PoolService implements PoolControl {
       ...(readOnly === undefined ? {} : { readOnly }),
       ...(onEvent === undefined ? {} : { onEvent }),
     });
-    return new PoolService(pool, logger);
-  }
-
-  get exports(): VolumeExports | null {
-    return this.#exports;
-  }
-
-  /** The exports of a pool that is served. */
-  requireExports(): VolumeExports {
-    assert(this.#exports !== null, 'a served pool has exports');
-    return this.#exports;
-  }
-
-  /** Makes logical units of the volumes, below a target of that name. Called at most once. */
-  startExports(targetName: string): VolumeExports {
-    this.#exports = new VolumeExports(this.pool, targetName, this.#logger);
-    return this.#exports;
+    return new PoolService(pool);
   }
 
   async status(): Promise<PoolMessage> {
@@ -99,7 +81,7 @@ export class PoolService implements PoolControl {
     return this.#exclusive(async () => {
       const options = logicalBlockSize === undefined ? {} : { logicalBlockSize };
       const volume = await this.pool.createVolume(name, sizeBytes, options);
-      this.#exports?.add(volume);
+      this.exports?.add(volume);
       return volumeMessage(volume);
     });
   }
@@ -115,7 +97,7 @@ export class PoolService implements PoolControl {
         );
       }
       const volume = await this.pool.resizeVolume(name, sizeBytes);
-      this.#exports?.resized(name);
+      this.exports?.resized(name);
       return volumeMessage(volume);
     });
   }
@@ -123,11 +105,11 @@ export class PoolService implements PoolControl {
   deleteVolume(name: string): Promise<void> {
     return this.#exclusive(async () => {
       const volume = this.pool.volume(name);
-      await this.#exports?.remove(name);
+      await this.exports?.remove(name);
       try {
         await this.pool.deleteVolume(name);
       } catch (error) {
-        this.#exports?.add(volume);
+        this.exports?.add(volume);
         throw error;
       }
     });
@@ -142,7 +124,7 @@ export class PoolService implements PoolControl {
   close(): Promise<void> {
     this.#closing ??= this.#turn
       .catch(() => {})
-      .then(() => this.#exports?.close())
+      .then(() => this.exports?.close())
       .finally(() => this.pool.close());
     return this.#closing;
   }

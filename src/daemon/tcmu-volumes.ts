@@ -1,3 +1,4 @@
+import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
@@ -57,7 +58,8 @@ export class TcmuVolumes {
       const sizes = { volume: formatSize(known.sizeBytes), backstore: formatSize(sizeBytes) };
       this.#logger.warn({ cfgstring, ...sizes }, "the volume's size is served, not the backstore's");
     }
-    return service.requireExports().acquire(volume);
+    assert(service.exports !== null, 'a served pool has exports');
+    return service.exports.acquire(volume);
   }
 
   release(cfgstring: string, unit: LogicalUnit): void {

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { AdvisedError, hintOf } from '../../src/daemon/advised-error.ts';
-import { ControlClient } from '../../src/daemon/control-client.ts';
+import { ControlClient, NoServerError } from '../../src/daemon/control-client.ts';
 import { ControlServer } from '../../src/daemon/control-server.ts';
 import { FakePoolControl } from './fake-pool-control.ts';
 
@@ -244,6 +244,7 @@ describe('closing', () => {
     const closed = server!.close();
     server = null;
     expect(await ControlClient.connect(dir)).toBeNull();
+    expect(await failureOf(client.commit())).toBeInstanceOf(NoServerError);
     go();
     expect((await under).name).toBe('late');
     await closed;
