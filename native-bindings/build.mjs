@@ -47,7 +47,7 @@ function findNodeGyp() {
     which('node-gyp'),
     '/usr/share/nodejs/node-gyp/bin/node-gyp.js',
   ];
-  return candidates.find((file) => file && file.endsWith('.js') && existsSync(file)) ?? null;
+  return candidates.find((file) => file?.endsWith('.js') && existsSync(file)) ?? null;
 }
 
 /** Where Node's headers are on this machine; null leaves it to node-gyp, which then downloads them. */

@@ -102,7 +102,8 @@ export interface NativeBindings {
 const ADDON = '../../native-bindings/build/Release/thinlun_native.node';
 
 function load(): { bindings: NativeBindings | null; error: string | null } {
-  if (process.env['THINLUN_NATIVE'] === 'off') return { bindings: null, error: 'turned off by THINLUN_NATIVE=off' };
+  const { THINLUN_NATIVE: setting } = process.env;
+  if (setting === 'off') return { bindings: null, error: 'turned off by THINLUN_NATIVE=off' };
   try {
     return { bindings: createRequire(import.meta.url)(ADDON) as NativeBindings, error: null };
   } catch (error) {

@@ -27,6 +27,7 @@ wait_for() {
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -lt $limit ] || fail "waited in vain for $what"
+    case $what in 'the handler' | 'the server') alive serve || fail "$what has ended" ;; esac
     sleep 0.1
   done
 }
@@ -111,9 +112,9 @@ tcmu_create() {
 tcmu_remove() { rmdir "$1" "$(dirname "$1")"; }
 
 start_iscsid() {
-  echo "InitiatorName=iqn.2026-11.test:${1:-initiator}" >/etc/iscsi/initiatorname.iscsi
+  echo "InitiatorName=iqn.2026-11.org.example:${1:-initiator}" >/etc/iscsi/initiatorname.iscsi
   background iscsid iscsid -f -d 0
-  wait_for 10 iscsid iscsiadm -m session -P 0 2>/dev/null || true
+  wait_for 10 iscsid grep -q ISCSIADM_ABSTRACT_NAMESPACE /proc/net/unix
 }
 
 # The /dev/sdX of LUN number $2 of the session with target $1.
