@@ -1,41 +1,28 @@
 import { randomBytes } from 'node:crypto';
-import { basename, resolve } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
-import { formatSize, GIB, KIB, MIB, roundUp } from '../base/units.ts';
+import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { Catalogue, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
-import { newNaa, newUuid, type RandomBytes } from './identity.ts';
+import { Catalogue, type VolumeRecord } from './catalogue.ts';
+import type { RandomBytes } from './identity.ts';
+import { createPool, type PoolCreateOptions } from './pool-create.ts';
 import { PoolEngine } from './pool-engine.ts';
-import { defaultMetadataSize, MAX_METADATA_SIZE, openPoolFile, PoolFolder } from './pool-files.ts';
+import { openPoolFile } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
+
+export type { PoolCreateOptions } from './pool-create.ts';
+
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { ThinDevice } from './thin-device.ts';
+import { checkVolumeSize, newVolumeRecord, reconcile } from './volume-records.ts';
 
-export const DEFAULT_BLOCK_SIZE: number = 64 * KIB;
-const MAX_BLOCK_SIZE = GIB;
-/** The largest volume: what a SCSI LBA and a double-precision byte offset both hold with room. */
-export const MAX_VOLUME_SIZE: number = 2 ** 50;
-const MAX_THIN_ID = 2 ** 24 - 1;
 const COPY_BUFFERS = 16;
 const NO_SPACE_TIMEOUT_MS = 60_000;
 /** Warned at when a sixteenth of the pool is left, unless told otherwise. */
 const LOW_WATER_FRACTION = 16;
-
-export interface PoolCreateOptions {
-  dataSizeBytes?: number;
-  blockSizeBytes?: number;
-  metadataSizeBytes?: number;
-  /** A block device or file to be used instead of a file in the pool's folder. */
-  dataPath?: string;
-  metadataPath?: string;
-  /** The folder's name, unless given. */
-  name?: string;
-  random?: RandomBytes;
-}
 
 export interface PoolOpenOptions {
   logger?: Logger;
@@ -121,61 +108,8 @@ export class Pool {
     });
   }
 
-  /** Makes a pool in `dir`. Throws EEXIST when one is there or a device holds metadata already, EINVAL for impossible sizes. */
-  static async create(dir: string, options: PoolCreateOptions): Promise<void> {
-    const blockSizeBytes = options.blockSizeBytes ?? DEFAULT_BLOCK_SIZE;
-    const name = options.name ?? basename(resolve(dir));
-    if (!isValidName(name)) {
-      throw new StorageError(
-        'EINVAL',
-        `Cannot name a pool "${name}": use letters, digits, ".", "_" and "-", at most 128`,
-      );
-    }
-    if (
-      blockSizeBytes < DEFAULT_BLOCK_SIZE ||
-      blockSizeBytes > MAX_BLOCK_SIZE ||
-      blockSizeBytes % DEFAULT_BLOCK_SIZE !== 0
-    ) {
-      throw new StorageError(
-        'EINVAL',
-        `Cannot use a block size of ${formatSize(blockSizeBytes)}: it is a multiple of 64 KiB, at most 1 GiB`,
-      );
-    }
-    if (options.dataSizeBytes !== undefined && options.dataSizeBytes < blockSizeBytes) {
-      throw new StorageError(
-        'EINVAL',
-        `Cannot make a pool of ${formatSize(options.dataSizeBytes)}: a block has ${formatSize(blockSizeBytes)}`,
-      );
-    }
-    const folder = new PoolFolder(dir);
-    const lock = await PoolLock.take(dir);
-    const devices: BlockDevice[] = [];
-    try {
-      const data = await folder.make('data', options.dataPath, options.dataSizeBytes);
-      devices.push(data);
-      const dataBlockCount = Math.floor((options.dataSizeBytes ?? data.sizeBytes) / blockSizeBytes);
-      const metadataSize = roundUp(
-        options.metadataSizeBytes ?? defaultMetadataSize(dataBlockCount * blockSizeBytes, blockSizeBytes),
-        4 * KIB,
-      );
-      if (metadataSize > MAX_METADATA_SIZE) {
-        throw new StorageError(
-          'EINVAL',
-          `Cannot use ${formatSize(metadataSize)} of metadata: the format ends at 15.88 GiB`,
-        );
-      }
-      const metadataDevice = await folder.make('metadata', options.metadataPath, metadataSize);
-      devices.push(metadataDevice);
-      PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
-      Catalogue.create(dir, { uuid: newUuid(options.random ?? randomBytes), name, blockSizeBytes });
-    } catch (error) {
-      for (const device of devices.splice(0)) await device.close();
-      folder.undo();
-      throw error;
-    } finally {
-      for (const device of devices) await device.close();
-      lock.release();
-    }
+  static create(dir: string, options: PoolCreateOptions): Promise<void> {
+    return createPool(dir, options);
   }
 
   /** Opens the pool in `dir`. Throws EBUSY when another process has it, ENOENT when there is none, and what the metadata says. */
@@ -203,7 +137,9 @@ export class Pool {
       }
       catalogue.settle(metadata.transactionId);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, options);
-      pool.reconcile();
+      const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
+      if (volumes !== null) catalogue.replace(volumes);
+      if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -253,32 +189,13 @@ export class Pool {
   /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
   createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
     return this.exclusive(async () => {
-      const logicalBlockSize = options.logicalBlockSize ?? 512;
-      if (!isValidName(name)) {
-        throw new StorageError(
-          'EINVAL',
-          `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`,
-        );
-      }
-      if (this.catalogue.find(name) !== undefined)
-        throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
-      checkVolumeSize(name, sizeBytes, logicalBlockSize);
       const { volumes } = this.catalogue;
-      const id = firstFree(
-        volumes.map((volume) => volume.id),
-        1,
-        MAX_THIN_ID,
-        (candidate) => !this.metadata.hasThin(candidate),
+      const record = newVolumeRecord(
+        volumes,
+        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
+        this.random,
       );
-      const lun = firstFree(
-        volumes.map((volume) => volume.lun),
-        0,
-        MAX_VOLUMES - 1,
-        () => true,
-      );
-      const naa = newNaa(this.random);
-      const record: VolumeRecord = { id, name, sizeBytes, lun, serial: naa, naa, logicalBlockSize };
-      await this.change([...volumes, record], () => this.metadata.createThin(id));
+      await this.change([...volumes, record], () => this.metadata.createThin(record.id));
       return this.info(record);
     });
   }
@@ -299,14 +216,15 @@ export class Pool {
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
     return this.exclusive(async () => {
       const record = this.record(name);
-      checkVolumeSize(name, sizeBytes, record.logicalBlockSize);
       const next = { ...record, sizeBytes };
+      checkVolumeSize(next);
       this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.devices.get(name)?.device;
-      if (device !== undefined) device.sizeBytes = sizeBytes;
-      if (sizeBytes < record.sizeBytes) {
-        if (device === undefined) await this.trimPastEnd(next);
-        else await device.whileHeld(() => this.trimPastEnd(next));
+      const device = this.openVolume(name);
+      try {
+        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
+        else await device.whileHeld(() => this.shrink(device, sizeBytes));
+      } finally {
+        await this.closeVolume(device);
       }
       return this.info(next);
     });
@@ -439,81 +357,24 @@ export class Pool {
     }
   }
 
-  private async trimPastEnd(record: VolumeRecord): Promise<void> {
-    const thin = this.metadata.openThin(record.id);
-    try {
-      let at = Math.ceil(record.sizeBytes / this.metadata.dataBlockSizeBytes);
-      for (let end = this.metadata.highestMapped(thin) + 1; at < end; ) {
-        await this.engine.mutate(() => {
-          at = this.metadata.removeRange(thin, at, end, TRIM_BATCH);
-        });
-      }
-    } finally {
-      this.metadata.closeThin(thin);
-    }
-  }
-
   /**
-   * The metadata is the truth about which devices exist: those that the kernel or another tool made meanwhile get a name, those
-   * that are gone lose theirs.
+   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
+   * finds what is left to be dropped.
    */
-  private reconcile(): void {
-    const ids = new Set(this.metadata.thinIds());
-    const known = this.catalogue.volumes.filter((volume) => ids.has(volume.id));
-    for (const volume of this.catalogue.volumes) {
-      if (!ids.has(volume.id))
-        this.logger.warn({ volume: volume.name, id: volume.id }, 'a volume is gone from the metadata');
-      ids.delete(volume.id);
-    }
-    const found: VolumeRecord[] = [...known];
-    for (const id of ids) {
-      const thin = this.metadata.openThin(id);
-      const blocks = Math.max(1, this.metadata.highestMapped(thin) + 1);
-      this.metadata.closeThin(thin);
-      const naa = newNaa(this.random);
-      const lun = firstFree(
-        found.map((volume) => volume.lun),
-        0,
-        MAX_VOLUMES - 1,
-        () => true,
-      );
-      const sizeBytes = blocks * this.metadata.dataBlockSizeBytes;
-      found.push({ id, name: `thin-${id}`, sizeBytes, lun, serial: naa, naa, logicalBlockSize: 512 });
-      this.logger.warn(
-        { id, sizeBytes },
-        'the metadata holds a device that the catalogue does not know: named after its id',
-      );
-    }
-    if (found.length === this.catalogue.volumes.length && ids.size === 0) return;
+  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
+    device.sizeBytes = sizeBytes;
+    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
+    if (mappedEnd <= sizeBytes) return;
+    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
+    await this.engine.commits.commit();
+  }
+
+  private async finishShrink(name: string): Promise<void> {
+    const device = this.openVolume(name);
     try {
-      this.catalogue.replace(found);
-    } catch (error) {
-      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be brought in step with the metadata');
+      await this.shrink(device, device.sizeBytes);
+    } finally {
+      await this.closeVolume(device);
     }
   }
-}
-
-/** Mappings dropped between two commits when a volume shrinks. */
-const TRIM_BATCH = 16384;
-
-function checkVolumeSize(name: string, sizeBytes: number, logicalBlockSize: number): void {
-  if (sizeBytes <= 0 || sizeBytes > MAX_VOLUME_SIZE || sizeBytes % logicalBlockSize !== 0) {
-    throw new StorageError(
-      'EINVAL',
-      `Cannot make the volume "${name}" ${formatSize(sizeBytes)} large: it is a multiple of ${logicalBlockSize} bytes up to 1 PiB`,
-    );
-  }
-}
-
-function firstFree(
-  taken: readonly number[],
-  from: number,
-  last: number,
-  usable: (candidate: number) => boolean,
-): number {
-  const set = new Set(taken);
-  for (let candidate = from; candidate <= last; candidate++) {
-    if (!set.has(candidate) && usable(candidate)) return candidate;
-  }
-  throw new StorageError('ENOSPC', 'Cannot create the volume: all numbers are taken');
 }

@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts';
-import type { LunBackend, LunRequest } from '../block/lun-backend.ts';
+import { StorageError } from '../base/errors.ts';
+import { type LunBackend, LunOp, LunRequest } from '../block/lun-backend.ts';
 import { BioPrison } from './bio-prison.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
@@ -39,6 +40,22 @@ export class ThinDevice implements LunBackend {
     const { onIdle } = this;
     this.onIdle = null;
     onIdle?.();
+  }
+
+  /** Discards `[begin, end)` bytes. Throws what the request is answered. */
+  unmap(begin: number, end: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const request = new LunRequest({
+        requestDone: (_, error) => {
+          if (error === null) resolve();
+          else reject(new StorageError(error, `Cannot discard blocks of thin device ${this.thin.id}: ${error}`));
+        },
+      });
+      request.op = LunOp.UNMAP;
+      request.offset = begin;
+      request.length = end - begin;
+      this.submit(request);
+    });
   }
 
   /** Resolves when nothing that was submitted is unanswered. One waiter at a time. */

@@ -228,3 +228,24 @@ describe('growth', () => {
     expect((await open()).status().metadataBlocks).toBe(20480);
   });
 });
+
+describe('a crash', () => {
+  it('in the middle of shrinking a volume leaves nothing that a later growth would bring back', async () => {
+    await Pool.create(dir, { dataSizeBytes: GIB });
+    const pool = await open();
+    await pool.createVolume('a', 4 * MIB);
+    const device = pool.openVolume('a');
+    await new LunClient(device).write(0, pattern(4 * MIB, 1), true);
+    await close(pool);
+    // The catalogue has the new size, the blocks are still there.
+    const json = JSON.parse(readFileSync(join(dir, 'pool.json'), 'utf8'));
+    json.volumes[0].sizeBytes = MIB + 512;
+    writeFileSync(join(dir, 'pool.json'), JSON.stringify(json));
+    const again = await open();
+    expect(again.status().usedDataBlocks).toBe(17);
+    await again.resizeVolume('a', 4 * MIB);
+    const lun = new LunClient(again.openVolume('a'));
+    expectBytes(await lun.read(0, MIB + 512), pattern(4 * MIB, 1).subarray(0, MIB + 512));
+    expectBytes(await lun.read(MIB + 512, 3 * MIB - 512), new Uint8Array(3 * MIB - 512));
+  });
+});
