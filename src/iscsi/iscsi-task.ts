@@ -1,5 +1,4 @@
-import type { Nexus } from '../scsi/nexus.ts';
-import { ScsiTask, type ScsiTaskOwner } from '../scsi/task.ts';
+import { ScsiTask } from '../scsi/task.ts';
 
 /** Where a task is between its command PDU and its response. */
 export const TaskState = {
@@ -37,6 +36,8 @@ export class IscsiTask extends ScsiTask {
   /** Up to two ranges of the data memory; a length of 0 is none. */
   memoryOffset = 0;
   memoryLength = 0;
+  /** The first range is of the urgent kind; the other never is. */
+  memoryUrgent = false;
   restOffset = 0;
   restLength = 0;
 
@@ -55,9 +56,6 @@ export class IscsiTask extends ScsiTask {
   readonly r2tEnds: number[] = [];
   r2tFirst = 0;
   r2tLast = 0;
-  /** Condition of RFC 7143 11.4.7.2 that the task failed with, 0 for none. */
-  condition = 0;
-
   /** Of the data that `PduWriter.dataIn` sent: nothing points into the memory any more. */
   memoryCopied = true;
   /** Data-In PDUs sent. */
@@ -88,7 +86,7 @@ export class IscsiTask extends ScsiTask {
     this.r2tCount = 0;
     this.r2tFirst = 0;
     this.r2tLast = 0;
-    this.condition = 0;
+    this.memoryUrgent = false;
     this.dataInCount = 0;
     this.abortWaiters = null;
     this.nextInLine = null;

@@ -28,7 +28,7 @@ export interface PortalLimits {
   readonly maxOutstandingR2T: number;
   /** One text negotiation, continued over several PDUs, in either direction. */
   readonly textBytes: number;
-  /** Text requests answered in several PDUs, of one session. */
+  /** Login requests of one login. */
   readonly loginRequests: number;
 
   /** Memory for the data of all commands. */
@@ -54,7 +54,7 @@ export const DEFAULT_LIMITS: PortalLimits = {
   heldBytes: MIB,
   maxRecvDataSegmentLength: 256 * KIB,
   maxBurstLength: MIB,
-  firstBurstLength: 256 * KIB,
+  firstBurstLength: 64 * KIB,
   maxOutstandingR2T: 4,
   textBytes: 64 * KIB,
   loginRequests: 32,
@@ -80,7 +80,7 @@ export function checkLimits(limits: PortalLimits): PortalLimits {
     'limits: FirstBurstLength exceeds MaxBurstLength',
   );
   assert(limits.maxOutstandingR2T >= 1 && limits.maxOutstandingR2T <= 0xffff, 'limits: MaxOutstandingR2T');
-  assert(limits.slabBytesPerConnection <= limits.slabBytes, 'limits: a connection may hold more than there is');
+  assert(limits.slabBytesPerConnection <= limits.slabBytes / 2, 'limits: one connection may hold more than half');
   assert(
     limits.maxBurstLength <= limits.slabBytesPerConnection,
     'limits: a connection cannot hold one burst of MaxBurstLength',

@@ -106,6 +106,11 @@ export class Login {
     this.collector = new TextCollector(environment.limits.textBytes);
   }
 
+  /** Nothing has come yet. */
+  get isFresh(): boolean {
+    return this.requests === 0;
+  }
+
   /** The reply to the next request. After one with a status other than SUCCESS, or a complete one, the login is over. */
   next(request: LoginRequest): LoginReply {
     try {

@@ -16,6 +16,17 @@ export class Parameters {
   defaultTime2Wait = 2;
   defaultTime2Retain = 20;
 
+  /** What belongs to the session and not to its connection is as in `session`. */
+  takeSessionWide(session: Parameters): void {
+    this.initialR2T = session.initialR2T;
+    this.immediateData = session.immediateData;
+    this.maxBurstLength = session.maxBurstLength;
+    this.firstBurstLength = session.firstBurstLength;
+    this.maxOutstandingR2T = session.maxOutstandingR2T;
+    this.defaultTime2Wait = session.defaultTime2Wait;
+    this.defaultTime2Retain = session.defaultTime2Retain;
+  }
+
   /** Data that a command may send without an R2T, in it and behind it. */
   get unsolicitedLength(): number {
     return Math.min(this.firstBurstLength, this.maxBurstLength);

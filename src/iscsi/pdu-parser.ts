@@ -90,6 +90,11 @@ export class PduParser {
     return this.step === Step.HEADER && this.wholeLength === 0;
   }
 
+  /** It stopped before the end of what it was fed: the handler blocked or paused. */
+  get isHalted(): boolean {
+    return this.step === Step.JUDGE || (this.paused && this.step === Step.HEADER);
+  }
+
   /** A copy of the header with its additional segments, for a reject. */
   copyHeader(): Uint8Array {
     return this.header.slice(this.headerAt, this.headerAt + BHS_SIZE + this.ahsLength);

@@ -17,6 +17,7 @@ import {
   TRANSIT,
   VERSION,
 } from './spec.ts';
+import type { TextAnswer } from './text-exchange.ts';
 import type { Transmitter } from './transmitter.ts';
 
 const GOOD = 0;
@@ -113,15 +114,12 @@ export class PduWriter {
     this.transmitter.endHeader(at);
   }
 
-  /** The answer to a ping with its data (RFC 7143 11.19). */
-  nopIn(tag: number, lunHigh: number, lunLow: number, data: Uint8Array, length: number): void {
-    const at = this.begin(Opcode.NOP_IN, FINAL, tag, length);
-    const { bytes } = this.transmitter;
-    writeU32BE(bytes, at + Field.LUN, lunHigh);
-    writeU32BE(bytes, at + Field.LUN + 4, lunLow);
-    writeU32BE(bytes, at + Field.TRANSFER_TAG, RESERVED_TAG);
+  /** The answer to a ping, with its data (RFC 7143 11.19). */
+  nopIn(tag: number, data: Uint8Array): void {
+    const at = this.begin(Opcode.NOP_IN, FINAL, tag, data.length);
+    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, RESERVED_TAG);
     this.endWithStatus(at);
-    this.data(data, length);
+    this.data(data);
   }
 
   /** A NOP-In that asks for nothing: tells ExpCmdSN and MaxCmdSN. StatSN is the next one and does not advance. */
@@ -138,23 +136,12 @@ export class PduWriter {
     this.endWithStatus(at);
   }
 
-  /** `transferTag` other than the reserved one: more text follows when the initiator asks for it with this tag. */
-  textResponse(
-    tag: number,
-    final: boolean,
-    continues: boolean,
-    transferTag: number,
-    text: Uint8Array,
-    from: number,
-    length: number,
-  ): void {
-    const at = this.begin(Opcode.TEXT_RESPONSE, (final ? FINAL : 0) | (continues ? CONTINUE : 0), tag, length);
-    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, transferTag);
+  textResponse(tag: number, answer: TextAnswer): void {
+    const flags = (answer.final ? FINAL : 0) | (answer.continues ? CONTINUE : 0);
+    const at = this.begin(Opcode.TEXT_RESPONSE, flags, tag, answer.text.length);
+    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, answer.transferTag);
     this.endWithStatus(at);
-    if (length > 0) {
-      this.transmitter.copyData(text, from, length);
-      this.transmitter.endData();
-    }
+    this.data(answer.text);
   }
 
   logoutResponse(tag: number, response: number): void {
@@ -168,7 +155,7 @@ export class PduWriter {
     const at = this.begin(Opcode.REJECT, FINAL, RESERVED_TAG, header.length);
     this.transmitter.bytes[at + Field.RESPONSE] = reason;
     this.endWithStatus(at);
-    this.data(header, header.length);
+    this.data(header);
   }
 
   /** `isid` and the tag are copied from the request's header at `requestAt` of `request`. */
@@ -188,12 +175,12 @@ export class PduWriter {
     writeU16BE(bytes, at + Field.TSIH, tsih);
     writeU16BE(bytes, at + Field.STATUS_CLASS, reply.status);
     this.endWithStatus(at);
-    this.data(reply.text, reply.text.length);
+    this.data(reply.text);
   }
 
-  private data(bytes: Uint8Array, length: number): void {
-    if (length === 0) return;
-    this.transmitter.copyData(bytes, 0, length);
+  private data(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.transmitter.copyData(bytes, 0, bytes.length);
     this.transmitter.endData();
   }
 

@@ -93,11 +93,7 @@ export class LogicalUnit {
     const { cdb } = task;
     const row = this.#table.find(cdb[0]!, cdb[1]! & 0x1f);
     const command = this.#commandOf(task, row, inventory);
-    if (this.#check(command, row)) return true;
-    task.dataOutLength = 0;
-    task.dataInLength = 0;
-    task.residual = task.expectedDataIn + task.expectedDataOut;
-    return false;
+    return this.#check(command, row);
   }
 
   /** Step 3 of a task that `prepare` let through. */

@@ -1,14 +1,17 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'vitest';
+import { describe } from 'vitest';
 import { native, nativeError } from '../../src/base/native.ts';
 import { type FileDeviceOptions, openBlockDevice } from '../../src/block/file-device.ts';
 import { FsDevice } from '../../src/block/fs-device.ts';
 import { MemoryDevice } from '../../src/block/memory-device.ts';
 import { UringDevice } from '../../src/block/uring-device.ts';
 import { blockDeviceContract, type OpenedDevice } from '../contracts/block-device.ts';
+import { FaultyDevice } from '../support/faulty-device.ts';
+import { RecordingDevice } from '../support/recording-device.ts';
+import { requireMachine } from '../support/tools.ts';
 
 type Kind = typeof FsDevice | typeof UringDevice;
 
@@ -50,13 +53,13 @@ function loop(kind: Kind, options: FileDeviceOptions): (sizeBytes: number) => Op
   };
 }
 
-function hasLoopDevices(): boolean {
-  if (process.getuid?.() !== 0 || !existsSync('/dev/loop-control')) return false;
+function whyNoLoopDevices(): string | null {
+  if (process.getuid?.() !== 0) return 'block devices: only root can make loop devices';
   try {
     execFileSync('losetup', ['--find'], { stdio: 'ignore' });
-    return true;
+    return null;
   } catch {
-    return false;
+    return 'block devices: this machine has no loop devices';
   }
 }
 
@@ -73,18 +76,33 @@ blockDeviceContract(
   everything,
 );
 
+blockDeviceContract(
+  'FaultyDevice without faults, around a RecordingDevice',
+  (sizeBytes) => {
+    const device = new FaultyDevice(new RecordingDevice(new MemoryDevice(sizeBytes)));
+    return { device, reopen: null, remove: () => {} };
+  },
+  { discards: true, resizes: null },
+);
+
 const onFiles = { discards: native !== null, resizes: true };
 blockDeviceContract('FsDevice on a file', fileIn(tmpdir(), FsDevice, {}), onFiles);
 blockDeviceContract('FsDevice on a file in /dev/shm', fileIn('/dev/shm', FsDevice, {}), onFiles);
 
-describe.skipIf(native === null)('with the addon', () => {
+describe('with the addon', () => {
+  requireMachine(
+    native === null ? `the native addon is missing (${nativeError}): node native-bindings/build.mjs` : null,
+  );
+
   blockDeviceContract('FsDevice with direct I/O', fileIn(tmpdir(), FsDevice, { direct: true }), onFiles);
   blockDeviceContract('UringDevice on a file', fileIn(tmpdir(), UringDevice, {}), everything);
   blockDeviceContract('UringDevice with direct I/O', fileIn(tmpdir(), UringDevice, { direct: true }), everything);
   // No FALLOC_FL_ZERO_RANGE there.
   blockDeviceContract('UringDevice on a file in /dev/shm', fileIn('/dev/shm', UringDevice, {}), everything);
 
-  describe.skipIf(!hasLoopDevices())('on loop devices (as root)', () => {
+  describe('on loop devices', () => {
+    requireMachine(whyNoLoopDevices());
+
     const onDevices = { discards: true, resizes: false };
     blockDeviceContract('FsDevice on a block device', loop(FsDevice, {}), onDevices);
     blockDeviceContract('UringDevice on a block device', loop(UringDevice, {}), onDevices);
@@ -94,8 +112,4 @@ describe.skipIf(native === null)('with the addon', () => {
       onDevices,
     );
   });
-});
-
-test('the addon is there, so that nothing of this was skipped', () => {
-  if (native === null) throw new Error(`run node native-bindings/build.mjs: ${nativeError}`);
 });

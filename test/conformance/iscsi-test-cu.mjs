@@ -5,9 +5,9 @@
  *
  * A test that is skipped, or that passes without having asserted anything, is not counted as passed: CUnit's own summary does both.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { findTool } from '../support/debian-tools.mjs';
 import { run, runOk, TestProcess } from '../support/processes.mjs';
@@ -16,10 +16,22 @@ import { ThinlunServer, thinlun } from '../support/thinlun-server.mjs';
 const ROOT = join(import.meta.dirname, '..', '..');
 const EXPECTED_FILE = join(import.meta.dirname, 'expected.json');
 const TABLE_FILE = join(ROOT, 'docs', 'conformance.md');
+const DEFAULT_TOOL = 'iscsi-test-cu';
 const TEST_LIMIT_MS = 25_000;
 
 /** From best to worst. */
-const VERDICTS = /** @type {const} */ (['pass', 'empty', 'skip', 'fail', 'timeout', 'crash']);
+const VERDICTS = /** @type {const} */ (['pass', 'empty', 'skip', 'tool', 'fail', 'timeout', 'crash']);
+
+/**
+ * Tests of Debian's 1.19.0 that no target like ours can pass: whatever they end with other than `pass` is `tool`.
+ * @type {Readonly<Record<string, string>>}
+ */
+const TOOL_DEFECTS = {
+  'ALL.iSCSITMF.LUNResetSimpleAsync':
+    'asserts, before it has waited for the answer, that the answer has come; at times it then crashes over memory it has freed',
+  'ALL.GetLBAStatus.UnmapSingle':
+    'asks for the status from one block after a physical block begins and expects the answer to begin one physical block later',
+};
 
 /**
  * @typedef {(typeof VERDICTS)[number]} Verdict
@@ -32,7 +44,7 @@ const VERDICTS = /** @type {const} */ (['pass', 'empty', 'skip', 'fail', 'timeou
 
 const { values: options } = parseArgs({
   options: {
-    tool: { type: 'string', default: 'iscsi-test-cu' },
+    tool: { type: 'string', default: DEFAULT_TOOL },
     url: { type: 'string' },
     only: { type: 'string', default: '.' },
     expect: { type: 'string', default: EXPECTED_FILE },
@@ -111,7 +123,10 @@ async function runTest(name, url) {
   clearTimeout(timer);
   const text = `${child.stdout}\n${child.stderr}`;
   if (options.verbose) console.log(text);
-  return { name, ...judge(text, status, timedOut) };
+  const judged = judge(text, status, timedOut);
+  const defect = options.tool === DEFAULT_TOOL ? TOOL_DEFECTS[name] : undefined;
+  if (defect === undefined || judged.verdict === 'pass') return { name, ...judged };
+  return { name, verdict: 'tool', reason: defect, asserts: judged.asserts };
 }
 
 /**
@@ -122,24 +137,32 @@ async function runTest(name, url) {
  */
 function judge(text, status, timedOut) {
   const asserts = Number(/^\s*asserts\s+\d+\s+(\d+)/m.exec(text)?.[1] ?? 0);
-  const failed = /^\s*tests\s+\d+\s+(\d+)\s+(\d+)\s+(\d+)/m.exec(text);
-  const complaint = reasonIn(text);
-  if (timedOut) return { verdict: 'timeout', reason: complaint || `no end within ${TEST_LIMIT_MS / 1000} s`, asserts };
-  if (!failed) {
-    const how = status.signal ?? `exit status ${status.code}`;
-    return { verdict: 'crash', reason: complaint || `${how}: ${lastLine(text)}`, asserts };
+  // What the tool says before and after the test itself comes from its own setting up and clearing away.
+  const told = /Test: \S+ \.\.\.([\s\S]*?)(?<=\.\.\.|^)(passed|FAILED)/m.exec(text);
+  const hasSummary = /^\s*tests\s+\d+\s+1\s+/m.test(text);
+  const body = told?.[1] ?? text;
+  if (timedOut) {
+    return { verdict: 'timeout', reason: complaintIn(body) || `no end within ${TEST_LIMIT_MS / 1000} s`, asserts };
   }
-  if (Number(failed[3]) > 0 || /^\s*\[FAILED\]/m.test(text)) return { verdict: 'fail', reason: complaint, asserts };
-  const skipped = /\[SKIPPED\]\s*(.*)/.exec(text);
+  if (!told || !hasSummary) {
+    const how = status.signal ?? `exit status ${status.code}`;
+    return { verdict: 'crash', reason: complaintIn(body) || `${how}: ${lastLine(text)}`, asserts };
+  }
+  // A complaint in a test that passed is about something that the test wanted to fail.
+  if (told[2] === 'FAILED') return { verdict: 'fail', reason: complaintIn(text), asserts };
+  const skipped = /\[SKIPPED\]\s*(.*)/.exec(body);
   if (skipped) return { verdict: 'skip', reason: skipped[1]?.trim() ?? '', asserts };
   if (asserts === 0) return { verdict: 'empty', reason: 'passed without asserting anything', asserts };
   return { verdict: 'pass', reason: '', asserts };
 }
 
 /** The first line in which the tool says what it did not like. @param {string} text */
-function reasonIn(text) {
-  const line = /\[FAILED\]\s*(.*)/.exec(text)?.[1] ?? /^\s*\d+\. (\S+:\d+\s+-.*)$/m.exec(text)?.[1] ?? '';
-  return line.trim().slice(0, 200);
+function complaintIn(text) {
+  const line = /^\s*\d+\. (\S+:\d+\s+-.*)$/m.exec(text)?.[1] ?? /\[FAILED\]\s*(.*)/.exec(text)?.[1] ?? '';
+  return line
+    .replace(/\s*\[SKIPPED\].*/, '')
+    .trim()
+    .slice(0, 200);
 }
 
 /** @param {string} text */
@@ -152,15 +175,15 @@ function table(results, version) {
   const suites = new Map();
   for (const result of results) {
     const suite = result.name.split('.')[1] ?? '';
-    const counts = suites.get(suite) ?? { pass: 0, empty: 0, skip: 0, fail: 0, timeout: 0, crash: 0 };
+    const counts = suites.get(suite) ?? { pass: 0, empty: 0, skip: 0, tool: 0, fail: 0, timeout: 0, crash: 0 };
     counts[result.verdict]++;
     suites.set(suite, counts);
   }
   const count = (/** @type {Verdict} */ verdict) => results.filter((result) => result.verdict === verdict).length;
   const rows = [...suites].map(([suite, counts]) => {
     const bad = counts.fail + counts.timeout + counts.crash;
-    const total = counts.pass + counts.empty + counts.skip + bad;
-    return `| ${suite} | ${total} | ${counts.pass} | ${bad} | ${counts.skip} | ${counts.empty} |`;
+    const total = counts.pass + counts.empty + counts.skip + counts.tool + bad;
+    return `| ${suite} | ${total} | ${counts.pass} | ${bad} | ${counts.skip} | ${counts.tool} | ${counts.empty} |`;
   });
   const others = results
     .filter((result) => result.verdict !== 'pass')
@@ -172,10 +195,12 @@ What libiscsi's \`iscsi-test-cu\` says about a thin volume behind the portal. Ge
 
 Tool: ${version}, family ALL, one process per test, destructive and sanitize tests allowed, the URL given twice.
 
-**${count('pass')} of ${results.length} pass**, ${count('fail')} fail, ${count('timeout')} time out, ${count('crash')} crash, ${count('skip')} are skipped by the tool, ${count('empty')} pass without asserting anything.
+**${count('pass')} of ${results.length} pass**, ${count('fail')} fail, ${count('timeout')} time out, ${count('crash')} crash, ${count('skip')} are
+skipped by the tool (mostly: a command that is not there yet), ${count('tool')} cannot be passed because of the tool itself, ${count('empty')} pass without asserting
+anything, which proves nothing.
 
-| suite | tests | pass | fail | skipped | empty |
-|---|--:|--:|--:|--:|--:|
+| suite | tests | pass | fail | skipped | tool | empty |
+|---|--:|--:|--:|--:|--:|--:|
 ${rows.join('\n')}
 
 ## What does not pass
@@ -189,7 +214,7 @@ ${others.join('\n')}
 /** @returns {Promise<string>} */
 async function toolVersion() {
   const result = await run('dpkg-query', ['-W', '-f', '${Version}', 'libiscsi-bin']);
-  return options.tool === 'iscsi-test-cu' && result.code === 0 ? `libiscsi-bin ${result.stdout}` : options.tool;
+  return options.tool === DEFAULT_TOOL && result.code === 0 ? `libiscsi-bin ${result.stdout}` : options.tool;
 }
 
 async function main() {
@@ -240,6 +265,7 @@ async function main() {
       results.map(({ name, verdict, reason }) => [name, verdict === 'pass' ? { verdict } : { verdict, reason }]),
     );
     writeFileSync(EXPECTED_FILE, `${JSON.stringify({ tool: version, tests }, null, 2)}\n`);
+    mkdirSync(dirname(TABLE_FILE), { recursive: true });
     writeFileSync(TABLE_FILE, table(results, version));
   }
   const counts = VERDICTS.map(

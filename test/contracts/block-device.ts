@@ -19,8 +19,8 @@ export interface OpenedDevice {
 export interface ContractOptions {
   /** `discard` works here, and what it discarded reads as zeroes. */
   discards: boolean;
-  /** `resize` works here. */
-  resizes: boolean;
+  /** `resize` works here; false: it says EOPNOTSUPP; null: not for this suite. */
+  resizes: boolean | null;
 }
 
 function same(left: Uint8Array, right: Uint8Array): boolean {
@@ -229,14 +229,18 @@ export function blockDeviceContract(
     test('completions may queue and submit more, for ever, while the event loop goes on', async () => {
       const { device, unit } = start();
       let rounds = 0;
-      let stop = false;
+      let turns = 0;
       const memory = alignedMemory(unit);
-      const ended = new Promise<void>((resolve) => {
+      await new Promise<void>((resolve) => {
+        const turn = setInterval(() => turns++, 0);
         const again: IoCompletion = {
           ioDone: (error) => {
             expect(error).toBe(null);
             rounds++;
-            if (stop) return resolve();
+            if (rounds > 100 && turns > 2) {
+              clearInterval(turn);
+              return resolve();
+            }
             device.read((rounds % 100) * unit, memory, 0, unit, again);
             device.submit();
           },
@@ -244,10 +248,6 @@ export function blockDeviceContract(
         device.read(0, memory, 0, unit, again);
         device.submit();
       });
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      stop = true;
-      await ended;
-      expect(rounds).toBeGreaterThan(10);
     });
 
     test('close waits for what was queued, and is the end', async () => {
@@ -286,7 +286,7 @@ export function blockDeviceContract(
         expect(same(await readBytes(device, 64 * KIB, 64 * KIB), new Uint8Array(64 * KIB))).toBe(true);
         expect(same(await readBytes(device, 0, 64 * KIB), pattern(256 * KIB, 9).subarray(0, 64 * KIB))).toBe(true);
       });
-    } else {
+    } else if (options.resizes === false) {
       test('says that it cannot be resized', () => {
         const { device } = start();
         expect(() => device.resize(512 * KIB)).toThrow(expect.objectContaining({ code: 'EOPNOTSUPP' }));

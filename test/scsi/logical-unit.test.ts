@@ -131,7 +131,7 @@ describe('unit attentions', () => {
     initiator.lun.resize(2 * 1024 * 1024);
     initiator.unit.capacityChanged();
     expect(initiator.out(TEST_UNIT_READY)).toMatchObject(checkCondition('6/2a/09'));
-    for (const sense of ['6/29/01', '6/2a/09', '']) {
+    for (const sense of ['6/29/00', '6/2a/09', '']) {
       pending.start(initiator.unit, TEST_UNIT_READY, NO_DATA, 0);
       expect(pending.result().sense).toBe(sense);
     }
@@ -152,7 +152,7 @@ describe('unit attentions', () => {
     expect(initiator.out(TEST_UNIT_READY)).toMatchObject(GOOD);
     expect(initiator.unit.state.nexuses.size).toBe(0);
     initiator.unit.attach(initiator.nexus);
-    expect(initiator.out(TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/01'));
+    expect(initiator.out(TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/00'));
   });
 
   it('have the sense format that the mode page asks for', () => {

@@ -35,7 +35,7 @@ describe('a target', () => {
 
   it('passes a task to its LUN', () => {
     target.setLun(3, unit());
-    expect(send(3, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/01'));
+    expect(send(3, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/00'));
     expect(send(3, TEST_UNIT_READY)).toMatchObject(checkCondition('6/3f/0e'));
     expect(send(3, TEST_UNIT_READY)).toMatchObject(GOOD);
     expect(send(3, [0x12, 0, 0, 0, 36, 0], 36).data[0]).toBe(0);

@@ -31,7 +31,7 @@ describe('a queue of unit attentions', () => {
     queue.raise(UnitAttention.POWER_ON);
     queue.raise(UnitAttention.LOGICAL_UNIT_RESET);
     queue.raise(UnitAttention.MODE_PARAMETERS_CHANGED);
-    expect(takeAll(queue)).toEqual(['062901', '062903', '062a01']);
+    expect(takeAll(queue)).toEqual(['062900', '062903', '062a01']);
   });
 
   it('clears a kind without reporting it', () => {

@@ -89,7 +89,8 @@ export function moduleReferences(source: string): ModuleReference[] {
   collect(/(?<![\w$.])import\s+(?:[\w$*{][^'"`;=]*?\sfrom\s*)?['"]([^'"\n]+)['"]/g, 'import');
   collect(/(?<![\w$.])export\s+(?:type\s+)?[*{][^'"`;=]*?\sfrom\s*['"]([^'"\n]+)['"]/g, 'export');
   collect(/(?<![\w$.])import\s*\(\s*['"]([^'"\n]+)['"]/g, 'dynamic');
-  collect(/new\s+URL\(\s*['"](\.{1,2}\/[^'"\n]+)['"]\s*,\s*import\.meta\.url/g, 'worker');
+  // Other files than TypeScript that are named like this are data.
+  collect(/new\s+URL\(\s*['"](\.{1,2}\/[^'"\n]+\.ts)['"]\s*,\s*import\.meta\.url/g, 'worker');
   return references;
 }
 
