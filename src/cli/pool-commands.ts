@@ -5,7 +5,6 @@ import type { PoolMessage } from '../daemon/control-messages.ts';
 import { Pool, type PoolCreateOptions } from '../thin/pool.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';
 import type { Output } from './output.ts';
-import { checkPool } from './pool-check.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { withPool } from './with-pool.ts';
 
@@ -73,7 +72,10 @@ Reads the metadata by itself and changes nothing. Works while a server has the p
 Examples:
   thinlun pool check /srv/pool`,
     )
-    .action((dir: string, flags: { json?: boolean }) => checkPool(context, dir, flags));
+    .action(async (dir: string, flags: { json?: boolean }) => {
+      const { checkPool } = await import('./pool-check.ts');
+      await checkPool(context, dir, flags);
+    });
 }
 
 async function createPool(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {

@@ -5,6 +5,7 @@ import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Portal } from '../iscsi/portal.ts';
 import type { Target } from '../scsi/target.ts';
+import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
 import type { ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
@@ -12,6 +13,8 @@ import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 import { formatPortal, type PortalAddress } from './portal-address.ts';
+import { TcmuDbus } from './tcmu-dbus.ts';
+import { TcmuVolumes } from './tcmu-volumes.ts';
 import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
@@ -55,6 +58,8 @@ export class Daemon {
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
   #portal: Portal | null = null;
+  #tcmu: TcmuHandler | null = null;
+  #dbus: TcmuDbus | null = null;
   #portals: string[] = [];
   #signalAllFailed: () => void = () => {};
   #stopping: Promise<void> | null = null;
@@ -111,7 +116,8 @@ export class Daemon {
   async #stop(): Promise<void> {
     const pools = [...this.#pools.values()];
     await Promise.all(pools.map(({ control }) => control?.close()));
-    await this.#portal?.close();
+    this.#dbus?.stop();
+    await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
@@ -155,6 +161,7 @@ export class Daemon {
 
   async #startFrontEnds(): Promise<void> {
     const address = this.#options.portal;
+    if (this.#options.tcmu) await this.#startTcmu();
     if (address !== null) {
       const pools = this.#pools;
       const portal = new Portal({
@@ -167,13 +174,42 @@ export class Daemon {
         randomBytes,
       });
       try {
-        const { port } = await portal.listen(address.host, address.port);
-        this.#portals = [formatPortal({ host: address.host, port })];
         this.#portal = portal;
+        const bound = await portal.listen(address.host, address.port);
+        this.#portals = [bound.address];
       } catch (error) {
         throw listenFailure(address, error);
       }
     }
+  }
+
+  async #startTcmu(): Promise<void> {
+    const { clock } = this.#options;
+    const logger = this.#logger.child({ part: 'tcmu' });
+    const volumes = new TcmuVolumes((name) => this.#poolNamed(name)?.service, logger);
+    this.#dbus = new TcmuDbus({
+      subtype: SUBTYPE,
+      description:
+        'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
+      check: (cfgstring) => volumes.check(cfgstring),
+      logger,
+      clock,
+    });
+    const mode = await this.#dbus.start();
+    this.#tcmu = new TcmuHandler({
+      subtype: SUBTYPE,
+      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device.blockSizeBytes),
+      release: (cfgstring, unit) => volumes.release(cfgstring, unit),
+      resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
+      logger,
+      clock,
+      exclusive: mode !== 'guest',
+    });
+    await this.#tcmu.start();
+  }
+
+  #poolNamed(name: string): ServedPool | undefined {
+    return [...this.#pools.values()].find(({ service }) => service.pool.name === name);
   }
 
   async #startControl(pool: ServedPool): Promise<void> {
@@ -205,12 +241,15 @@ export class Daemon {
   }
 }
 
+/** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
+const SUBTYPE = 'thin';
+
 function listenFailure(address: PortalAddress, error: unknown): unknown {
-  const code = (error as { code?: string } | null)?.code;
+  const { code, cause } = error as { code?: string; cause?: { code?: string } };
   const where = formatPortal(address);
   const next = formatPortal({ host: address.host, port: address.port + 1 });
-  switch (code) {
-    case 'EADDRINUSE':
+  switch (cause?.code ?? code) {
+    case 'EBUSY':
       return new AdvisedError(
         'EBUSY',
         `Cannot listen on ${where}: another program listens there`,

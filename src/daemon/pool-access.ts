@@ -79,7 +79,7 @@ export function openForServing(dir: string, options: PoolServiceOptions): Promis
 }
 
 /** Tries again for a while when `open` finds the pool held: another command has it for a moment, a server starts or ends. */
-async function untilFree<T>(dir: string, clock: Clock, open: () => Promise<T>): Promise<T> {
+export async function untilFree<T>(dir: string, clock: Clock, open: () => Promise<T>): Promise<T> {
   requirePool(dir);
   const deadline = clock.nowMs() + HELD_TIMEOUT_MS;
   for (;;) {

@@ -133,6 +133,13 @@ export class Catalogue {
     return this.file.volumes;
   }
 
+  /** The volumes that belong to the metadata at that transaction id; null when it and this catalogue do not belong together. */
+  volumesAt(metadataTransactionId: number): readonly VolumeRecord[] | null {
+    const { pending, transactionId, volumes } = this.file;
+    if (pending?.transactionId === metadataTransactionId) return pending.volumes;
+    return transactionId === metadataTransactionId ? volumes : null;
+  }
+
   find(name: string): VolumeRecord | undefined {
     return this.file.volumes.find((volume) => volume.name === name);
   }
