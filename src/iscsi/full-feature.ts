@@ -27,7 +27,7 @@ import {
 } from './spec.ts';
 import { startTaskManagement, TaskManagement } from './task-management.ts';
 import { TaskSet, type TaskSetHost } from './task-set.ts';
-import { formatText, parseText, type TextPair } from './text.ts';
+import { formatText, NOT_UNDERSTOOD, parseText, REJECT, type TextPair } from './text.ts';
 import { TextExchange } from './text-exchange.ts';
 
 /** What full feature phase needs of its connection. */
@@ -328,6 +328,10 @@ export class FullFeature implements TaskSetHost {
     const context = { limits: this.host.limits, parameters: this.parameters };
     const discovery = this.session.target === null;
     answers.push(...negotiate(parameters, { ...context, discovery, fullFeature: true, leading: false }));
+    // A request of which nothing means anything is rejected as a whole, as LIO does: initiators (libiscsi) that do not know the answer
+    // `key=NotUnderstood` to a request take it for a broken connection.
+    const refused = answers.every((answer) => answer.value === NOT_UNDERSTOOD || answer.value === REJECT);
+    if (answers.length > 0 && refused) return RejectReason.COMMAND_NOT_SUPPORTED;
     return formatText(answers);
   }
 
