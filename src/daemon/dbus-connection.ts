@@ -81,9 +81,10 @@ export class DbusConnection {
     this.#connection.on('message', (message) => this.#received(message));
   }
 
-  /** Introduces us to the bus. Rejects with `StorageError`. */
-  async ready(): Promise<void> {
-    await this.callBus('Hello', '', []);
+  /** Introduces us to the bus. Resolves to our unique name; rejects with `StorageError`. */
+  async ready(): Promise<string> {
+    const [name] = await this.callBus('Hello', '', []);
+    return String(name);
   }
 
   /** Calls a method; resolves to the arguments of the reply, rejects with `DbusError` or `StorageError`. */

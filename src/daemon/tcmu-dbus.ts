@@ -51,6 +51,7 @@ export class TcmuDbus {
   readonly #options: TcmuDbusOptions;
   readonly #logger: Logger;
   #connection: DbusConnection | null = null;
+  #uniqueName = '';
   #mode: TcmuDbusMode = 'none';
   #retryMs = RETRY_MIN_MS;
   #retry: Timer | null = null;
@@ -89,7 +90,7 @@ export class TcmuDbus {
     });
     this.#connection = connection;
     try {
-      await connection.ready();
+      this.#uniqueName = await connection.ready();
       await connection.callBus('AddMatch', 's', [
         `type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='${SERVICE}'`,
       ]);
@@ -146,7 +147,7 @@ export class TcmuDbus {
   #signal(message: DbusMessage): void {
     if (message.member !== 'NameOwnerChanged' || message.body?.[0] !== SERVICE) return;
     const connection = this.#connection;
-    if (connection === null || this.#mode !== 'guest') return;
+    if (connection === null || this.#mode !== 'guest' || message.body[2] === this.#uniqueName) return;
     this.#takeName(connection).catch((error: unknown) => {
       this.#logger.warn({ reason: messageOf(error) }, 'targetcli does not show user:thin');
     });

@@ -128,3 +128,46 @@ iscsi_disk() {
   done
   return 1
 }
+
+# start_thinlun ARGUMENTS...: `thinlun serve ARGUMENTS`, until it is ready. Its log is /tmp/serve.log.
+start_thinlun() {
+  : >/tmp/serve.log
+  background serve node "$PROJECT/bin/thinlun" serve "$@"
+  wait_for 30 'the server' grep -q '^Ready' /tmp/serve.log
+}
+
+stop_thinlun() {
+  kill -TERM "$(cat /tmp/serve.pid)"
+  ended serve 0
+}
+
+kill_thinlun() {
+  kill -9 "$(cat /tmp/serve.pid)"
+  wait "$(cat /tmp/serve.pid)" 2>/dev/null || true
+}
+
+# Bytes of data space that the pool uses.
+pool_used() { thinlun pool status "$1" --json | json .dataUsedBytes; }
+
+# Both judges are content with the metadata of a pool that nobody has open.
+check_pool() {
+  thin_check "$1/metadata" >/tmp/thin_check.out 2>&1 || { cat /tmp/thin_check.out; fail "thin_check of $1"; }
+  thinlun pool check "$1" >/tmp/pool_check.out 2>&1 || { cat /tmp/pool_check.out; fail "thinlun pool check of $1"; }
+}
+
+# verify_fio NAME FOLDER [SIZE]: writes with checksums, reads back.
+verify_fio() {
+  fio --eta=never --name="$1" --directory="$2" --size="${3:-32M}" --rw=randwrite --bs=4k-128k --ioengine=libaio --direct=1 --iodepth=16 \
+    --fsync=64 --verify=crc32c --do_verify=1 --output="/tmp/fio.$1" || { cat "/tmp/fio.$1"; fail "fio $1"; }
+  grep -q 'err= 0' "/tmp/fio.$1" || { cat "/tmp/fio.$1"; fail "fio $1 found errors"; }
+}
+
+make_fs() { # KIND DISK
+  case $1 in ext4) mkfs.ext4 -q -F "$2" ;; xfs) mkfs.xfs -q -f "$2" ;; esac
+}
+check_fs() {
+  case $1 in
+    ext4) fsck.ext4 -fn "$2" >/tmp/fsck.out 2>&1 ;;
+    xfs) xfs_repair -n "$2" >/tmp/fsck.out 2>&1 ;;
+  esac || { cat /tmp/fsck.out; fail "the $1 on $2 is not clean"; }
+}

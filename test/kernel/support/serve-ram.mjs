@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { monotonicClock } from '/project/dist/base/clock.js';
 import { StorageError } from '/project/dist/base/errors.js';
+import { MemoryLun } from '/project/dist/block/memory-lun.js';
 import { TcmuDbus } from '/project/dist/daemon/tcmu-dbus.js';
 import { LogicalUnit } from '/project/dist/scsi/logical-unit.js';
 import { TcmuHandler } from '/project/dist/tcmu/handler.js';
@@ -20,7 +21,9 @@ const disks = new Map();
 function open(cfgstring, sizeBytes, device) {
   const known = disks.get(cfgstring);
   if (known !== undefined) return known.unit;
-  const backend = new RamLun(sizeBytes, `/tmp/ram-${cfgstring.replaceAll('/', '-')}`);
+  const backend = cfgstring.startsWith('memory/')
+    ? new MemoryLun(sizeBytes)
+    : new RamLun(sizeBytes, `/tmp/ram-${cfgstring.replaceAll('/', '-')}`);
   const hash = createHash('sha256').update(cfgstring).digest();
   hash[0] = 0x60 | (hash[0] & 0xf);
   const unit = new LogicalUnit({
