@@ -11,6 +11,8 @@ export type { BlockDevice, IoCompletion } from './block/block-device.ts';
 export { openBlockDevice } from './block/file-device.ts';
 export { IoVector } from './block/io-vector.ts';
 export { type LunBackend, LunOp, LunRequest, type LunRequestOwner } from './block/lun-backend.ts';
+export { MemoryDevice, type MemoryDeviceOptions } from './block/memory-device.ts';
+export { MemoryLun, type MemoryLunOptions } from './block/memory-lun.ts';
 export { ControlClient } from './daemon/control-client.ts';
 export type { CreateVolumeMessage, PoolMessage, ServerMessage, VolumeMessage } from './daemon/control-messages.ts';
 export { Daemon, type DaemonOptions } from './daemon/daemon.ts';
