@@ -192,7 +192,7 @@ export class PoolMetadata extends PoolState {
   /** How many leaves refer to a data block. EINVAL past the end. */
   dataBlockReferences(block: number): number {
     this.transaction.checkAlive();
-    return this.transaction.trees.dataMap.count(block);
+    return this.transaction.trees.dataBlocks.count(block);
   }
 
   /**
@@ -203,7 +203,7 @@ export class PoolMetadata extends PoolState {
     this.transaction.checkChangeable('allocate a data block');
     this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
     try {
-      const block = this.transaction.trees.dataMap.allocate();
+      const block = this.transaction.trees.dataBlocks.allocate();
       this.transaction.changed = true;
       return block;
     } catch (error) {
@@ -218,7 +218,7 @@ export class PoolMetadata extends PoolState {
   /** Takes an allocation back that was not inserted, as when writing to the block failed. */
   freeDataBlock(block: number): void {
     this.transaction.checkChangeable('free a data block');
-    this.transaction.change(() => this.transaction.trees.dataMap.decrement(block, block + 1));
+    this.transaction.change(() => this.transaction.trees.dataBlocks.decrement(block, block + 1));
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
@@ -329,7 +329,7 @@ export class PoolMetadata extends PoolState {
     this.devices.markChanged(thin);
     thin.leaf = null;
     const { trees } = this.transaction;
-    const mayChange = trees.metadataMap.isNew(thin.root) && !trees.metadataMap.isShared(thin.root);
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
     if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
   }
 
