@@ -43,7 +43,7 @@ const STEPS = [
   {
     name: 'lint',
     what: 'format and lint',
-    command: [bin('biome'), 'ci', '--error-on-warnings', '.'],
+    command: [bin('biome'), 'ci', '--colors=off', '--error-on-warnings', '.'],
     limitMs: 5 * MINUTE,
   },
   { name: 'typecheck', what: 'types', command: [bin('tsc'), '-p', 'tsconfig.json'], limitMs: 5 * MINUTE },

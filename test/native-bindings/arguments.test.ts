@@ -100,7 +100,6 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],
   setIoFlusher: [],
-  lockMemory: [],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],
 };
 
