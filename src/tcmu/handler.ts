@@ -140,6 +140,17 @@ export class TcmuHandler {
     // Not ours: not even a refusal, as the first answer from anybody counts.
     if (!isOurs(uioName, this.#options.subtype)) return;
     this.#logger.debug({ event, known: known !== undefined }, 'TCMU event');
+    let answered = false;
+    const answer = (status: number): void => {
+      if (answered) return;
+      answered = true;
+      this.#netlink?.answer(event, status);
+    };
+    // A step before this one may hang on a folder that the kernel has locked until it has our answer.
+    let early: Timer | null = null;
+    if (event.kind === TcmuEventKind.REMOVED) {
+      early = this.#options.clock.setTimer(DRAIN_TIMEOUT_MS, () => answer(0));
+    }
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
@@ -152,7 +163,8 @@ export class TcmuHandler {
         status = -errnoNumber(error);
         this.#logger.warn({ device: uioName, status, reason: messageOf(error) }, 'refused what the kernel asked');
       }
-      this.#netlink?.answer(event, status);
+      early?.cancel();
+      answer(status);
     });
   }
 
