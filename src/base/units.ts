@@ -2,9 +2,9 @@ import { StorageError } from './errors.ts';
 
 export const SECTOR_SIZE = 512;
 export const KIB = 1024;
-export const MIB = 1024 * KIB;
-export const GIB = 1024 * MIB;
-export const TIB = 1024 * GIB;
+export const MIB: number = 1024 * KIB;
+export const GIB: number = 1024 * MIB;
+export const TIB: number = 1024 * GIB;
 
 const SUFFIX_BYTES: Readonly<Record<string, number>> = { '': 1, k: KIB, m: MIB, g: GIB, t: TIB, p: 1024 * TIB };
 

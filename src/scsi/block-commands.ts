@@ -99,11 +99,11 @@ export const read: CommandHandler = {
 
 const Write = { LOCKED: 0, WRITTEN: 1 } as const;
 
-/** WRITE (SBC-4 5.40 to 5.43). Of what the initiator sends less than the CDB says, whole blocks are written. */
+/** WRITE (SBC-4 5.40 to 5.43). When the initiator announced less than the CDB says, the whole blocks that it announced are written. */
 export const write: CommandHandler = {
   prepare(command: Command): boolean {
     const { blockSize } = command.unit;
-    return takeTransfer(command) && command.transferOut(command.blocks * blockSize, blockSize);
+    return takeTransfer(command) && command.transferOutBlocks(command.blocks * blockSize);
   },
 
   execute(command: Command): void {

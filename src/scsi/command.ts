@@ -7,6 +7,7 @@ import {
   FAILURE_SENSE,
   fieldPointer,
   INVALID_FIELD_IN_CDB,
+  INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT,
   INVALID_FIELD_IN_PARAMETER_LIST,
   LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
   NO_INFORMATION,
@@ -18,10 +19,12 @@ import { Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
 
-/** Which LUNs REPORT LUNS shows: the target's business, or of a unit that stands alone, only itself. */
+/** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
 export interface LunInventory {
   /** Ascending. */
   readonly luns: readonly number[];
+  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
+  readonly targetPorts: readonly number[];
   /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
   inventoryReported(command: Command): void;
 }
@@ -122,19 +125,35 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     return true;
   }
 
-  /** The command returns up to `lengthBytes`. */
+  /** The command returns up to `lengthBytes`; said again, with no more, when it is known how much it is. */
   transferIn(lengthBytes: number): true {
     const { task } = this;
     task.dataInLength = Math.min(lengthBytes, task.expectedDataIn);
-    task.residual = task.expectedDataIn - lengthBytes;
+    // What was announced the other way counts only when nothing is to be returned.
+    task.residual = task.expectedDataIn - lengthBytes + (lengthBytes === 0 ? task.expectedDataOut : 0);
     return true;
   }
 
-  /** The command takes `lengthBytes`; of what the initiator cannot send, whole multiples of `unitBytes` are taken. */
-  transferOut(lengthBytes: number, unitBytes: number): true {
+  /**
+   * The command takes `lengthBytes` of whole blocks. Of an initiator that announced less, what it announced is taken if these are whole blocks,
+   * otherwise the command is refused (as FCP-4 9.4.2 offers and libiscsi asks): false after CHECK CONDITION.
+   */
+  transferOutBlocks(lengthBytes: number): boolean {
     const { task } = this;
     const got = Math.min(lengthBytes, task.expectedDataOut);
-    task.dataOutLength = got - (got % unitBytes);
+    if (got % this.unit.blockSize !== 0) {
+      this.check(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+      task.residual = task.expectedDataOut - lengthBytes;
+      return false;
+    }
+    return this.transferOut(lengthBytes);
+  }
+
+  /** The command takes `lengthBytes`. */
+  transferOut(lengthBytes: number): true {
+    const { task } = this;
+    if (lengthBytes === 0) return this.transferNone();
+    task.dataOutLength = Math.min(lengthBytes, task.expectedDataOut);
     task.residual = task.expectedDataOut - lengthBytes;
     return true;
   }
@@ -183,9 +202,7 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   finishReply(length: number, limit: number): void {
     const { task, unit } = this;
     assert(length <= unit.reply.length, 'a reply fits its buffer');
-    const returned = Math.min(length, limit);
-    task.residual = task.expectedDataIn - returned;
-    task.dataInLength = Math.min(returned, task.expectedDataIn);
+    this.transferIn(Math.min(length, limit));
     task.dataIn.copyFrom(unit.reply, 0, 0, task.dataInLength);
     this.finish();
   }

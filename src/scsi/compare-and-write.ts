@@ -23,7 +23,7 @@ export const compareAndWrite: CommandHandler = {
     if (command.blocks > unit.maxCompareAndWriteBlocks) return command.checkCdb(BLOCKS_FIELD);
     const length = 2 * command.blocks * unit.blockSize;
     if (task.expectedDataOut !== length) return command.checkCdb(BLOCKS_FIELD);
-    return command.transferOut(length, unit.blockSize);
+    return command.transferOut(length);
   },
 
   execute(command: Command): void {
@@ -73,7 +73,7 @@ export const compareAndWrite: CommandHandler = {
 export const orWrite: CommandHandler = {
   prepare(command: Command): boolean {
     const { blockSize } = command.unit;
-    return takeTransfer(command) && command.transferOut(command.blocks * blockSize, blockSize);
+    return takeTransfer(command) && command.transferOutBlocks(command.blocks * blockSize);
   },
 
   execute(command: Command): void {

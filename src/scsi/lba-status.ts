@@ -52,9 +52,7 @@ function end(command: Command): void {
   writeU32BE(bytes, 0, length - 4);
   writeU32BE(bytes, 4, 0);
   task.dataIn.copyFrom(bytes, 0, 0, Math.min(HEADER_LENGTH, task.dataInLength));
-  const returned = Math.min(length, allocationLength(command));
-  task.residual = task.expectedDataIn - returned;
-  task.dataInLength = Math.min(returned, task.dataInLength);
+  command.transferIn(Math.min(length, allocationLength(command)));
   command.finish();
 }
 

@@ -192,7 +192,7 @@ export const modeSelect: CommandHandler = {
     const length = parameterListLength(cdb);
     if (length > MAX_PARAMETER_LIST) return command.checkCdb(7);
     if (command.task.expectedDataOut < length) return command.check(PARAMETER_LIST_LENGTH_ERROR);
-    return command.transferOut(length, 1);
+    return command.transferOut(length);
   },
 
   execute(command: Command): void {

@@ -30,7 +30,7 @@ export interface LogicalUnitOptions {
   readonly removable?: boolean;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
-  /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 256 MiB. */
+  /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
 }
 
@@ -38,7 +38,11 @@ export interface LogicalUnitOptions {
 export const SCRATCH_SIZE: number = 128 * 1024;
 const SCRATCH_COUNT = 8;
 const DEFAULT_MAX_TRANSFER = 8 * MIB;
-const DEFAULT_MAX_WRITE_SAME = 256 * MIB;
+/**
+ * Blocks. Below 65536, as libiscsi's WriteSame16.Unmap writes that many in one WRITE when it may unmap as many, whatever MAXIMUM TRANSFER
+ * LENGTH says; and a power of two, so that commands of that length stay aligned.
+ */
+const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 /** Bytes of the longest reply that is put together in memory (REPORT SUPPORTED OPERATION CODES with timeouts, REPORT LUNS of 256). */
 export const REPLY_SIZE = 8192;
 
@@ -99,7 +103,9 @@ export class UnitState {
     this.blockSize = logicalBlockSize;
     this.physicalBlockExponent = exponent;
     this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
-    this.maxWriteSameBlocks = Math.floor((options.maxWriteSameBytes ?? DEFAULT_MAX_WRITE_SAME) / logicalBlockSize);
+    this.maxWriteSameBlocks = Math.floor(
+      (options.maxWriteSameBytes ?? DEFAULT_MAX_WRITE_SAME_BLOCKS * logicalBlockSize) / logicalBlockSize,
+    );
     assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
     assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));

@@ -50,7 +50,7 @@ export const unmap: CommandHandler = {
     if (length > 0 && (length < HEADER_LENGTH || task.expectedDataOut < length)) {
       return command.check(PARAMETER_LIST_LENGTH_ERROR);
     }
-    return command.transferOut(length, 1);
+    return command.transferOut(length);
   },
 
   execute(command: Command): void {

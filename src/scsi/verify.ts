@@ -89,12 +89,12 @@ export const verify: CommandHandler = {
       case ByteCheck.NONE:
         return takeRange(command) && command.transferNone();
       case ByteCheck.ALL:
-        return takeTransfer(command) && command.transferOut(command.blocks * blockSize, blockSize);
+        return takeTransfer(command) && command.transferOutBlocks(command.blocks * blockSize);
       case ByteCheck.ONE_BLOCK:
         if (!takeRange(command)) return false;
         if (command.blocks === 0) return command.transferNone();
         if (task.expectedDataOut < blockSize) return command.checkCdb(1, 2);
-        return command.transferOut(blockSize, blockSize);
+        return command.transferOut(blockSize);
       default:
         return command.checkCdb(1, 2);
     }
@@ -128,7 +128,7 @@ export const verify: CommandHandler = {
 export const writeAndVerify: CommandHandler = {
   prepare(command: Command): boolean {
     const { blockSize } = command.unit;
-    return takeTransfer(command) && command.transferOut(command.blocks * blockSize, blockSize);
+    return takeTransfer(command) && command.transferOutBlocks(command.blocks * blockSize);
   },
 
   execute(command: Command): void {

@@ -39,7 +39,7 @@ export const writeSame: CommandHandler = {
     command.flag = cdb[0] === Opcode.WRITE_SAME_16 && (cdb[1]! & NDOB) !== 0;
     if (command.flag) return command.transferNone();
     if (task.expectedDataOut !== unit.blockSize) return command.checkCdb(blockCountField(cdb));
-    return command.transferOut(unit.blockSize, unit.blockSize);
+    return command.transferOut(unit.blockSize);
   },
 
   execute(command: Command): void {

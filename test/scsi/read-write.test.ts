@@ -96,15 +96,37 @@ describe.each([512, 4096] as const)('READ and WRITE with blocks of %i bytes', (b
   it('write whole blocks of what the initiator announced', () => {
     const initiator = make();
     const data = pattern(2 * blockSize, 2);
-    expect(initiator.out(cdb10(0x2a, 0, 2), data, blockSize + 200)).toMatchObject({
+    expect(initiator.out(cdb10(0x2a, 0, 2), data, blockSize)).toMatchObject({
       ...GOOD,
-      residual: 200 - blockSize,
+      residual: -blockSize,
       dataOutLength: blockSize,
     });
     expect(initiator.lun.data.slice(0, blockSize)).toEqual(data.slice(0, blockSize));
     expect(initiator.lun.data.slice(blockSize, 2 * blockSize).every((byte) => byte === 0)).toBe(true);
     expect(initiator.out(cdb10(0x2a, 5, 1), data, 2 * blockSize)).toMatchObject({ ...GOOD, residual: blockSize });
     expect(initiator.out(cdb10(0x2a, 5, 1), NO_DATA, 0)).toMatchObject({ ...GOOD, residual: -blockSize });
+  });
+
+  it('refuse to write a part of a block, and say how much was missing', () => {
+    const initiator = make();
+    for (const [blocks, announced] of [
+      [1, 200],
+      [2, blockSize + 200],
+    ] as const) {
+      expect(initiator.out(cdb10(0x2a, 0, blocks), pattern(announced), announced)).toMatchObject({
+        ...checkCondition('5/0e/03'),
+        residual: announced - blocks * blockSize,
+        dataOutLength: 0,
+      });
+    }
+    expect(initiator.lun.log).toEqual([]);
+  });
+
+  it('that were announced the other way move nothing', () => {
+    const initiator = make();
+    expect(initiator.out(cdb10(0x28, 0, 1), pattern(blockSize))).toMatchObject({ ...GOOD, residual: -blockSize });
+    expect(initiator.in(cdb10(0x2a, 0, 1), blockSize)).toMatchObject({ ...GOOD, residual: -blockSize, data: NO_DATA });
+    expect(initiator.lun.log).toEqual([]);
   });
 
   it('with FUA reach the medium', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { LunOp } from '../../src/block/lun-backend.ts';
-import { cdb10, cdb16, checkCondition, GOOD, Initiator, MIB, NO_DATA, pattern } from './support/initiator.ts';
+import { cdb10, cdb16, checkCondition, GOOD, Initiator, MIB, NO_DATA, Pending, pattern } from './support/initiator.ts';
 
 const UNMAP = 0x08;
 const NDOB = 0x01;
@@ -147,6 +147,22 @@ describe.each([512, 4096] as const)('WRITE SAME with blocks of %i bytes', (block
     lun.drain();
     expect(pending.result().status).toBe(0x40);
     expect(lun.log.length).toBe(2);
+  });
+
+  it('of several pieces is seen before or after it, not between', () => {
+    const initiator = make();
+    const { pending, unit, lun, nexus } = initiator;
+    const block = pattern(blockSize, 7);
+    pending.start(unit, cdb16(0x93, 0, end), block, 0);
+    const reader = new Pending(nexus);
+    reader.start(unit, cdb10(0x28, 0, end), NO_DATA, MIB);
+    lun.completeOne(0);
+    expect(lun.queue.length).toBe(1);
+    lun.drain();
+    const { data } = reader.result();
+    for (let at = 0; at < MIB; at += blockSize) {
+      if (Buffer.compare(data.subarray(at, at + blockSize), block) !== 0) expect.fail(`torn at ${at}`);
+    }
   });
 
   it('is refused before its data is looked at on a write-protected unit', () => {

@@ -32,6 +32,7 @@ export interface Server {
 export class Pending {
   readonly task: ScsiTask;
   doneCount = 0;
+  onDone: (() => void) | null = null;
   #arena: Uint8Array = new Uint8Array(0);
   #inBegin = 0;
   #inLength = 0;
@@ -39,7 +40,15 @@ export class Pending {
   #dataOutLength = 0;
 
   constructor(nexus: Nexus) {
-    this.task = new ScsiTask({ taskDone: () => this.doneCount++ }, nexus);
+    this.task = new ScsiTask(
+      {
+        taskDone: () => {
+          this.doneCount++;
+          this.onDone?.();
+        },
+      },
+      nexus,
+    );
   }
 
   /** Prepares and executes. Data-In goes to an arena in `pieces` pieces with poison between them. */

@@ -1,0 +1,56 @@
+/**
+ * How many metadata blocks are kept back, and how many a change may take: it is refused beforehand rather than run out
+ * half-way. Upper bounds, so that a small device is called full a little early; on all but the smallest they are
+ * below the reserve.
+ */
+import { bitmapsFor } from '../persistent-data/bitmap.ts';
+
+const MAX_RESERVE_BLOCKS = 4096;
+const RESERVE_DIVISOR = 10;
+const MAX_LOW_THRESHOLD_BLOCKS = 1024;
+const LOW_THRESHOLD_DIVISOR = 4;
+/** Nodes other than the root are at least a third full. */
+const MIN_CHILDREN = 84;
+const MAX_LEAF_ENTRIES = 252;
+
+/** Hidden from the free count, so that a pool which says that it is full can still delete and commit. */
+export function metadataReserve(blockCount: number): number {
+  return Math.min(MAX_RESERVE_BLOCKS, Math.floor(blockCount / RESERVE_DIVISOR));
+}
+
+/** Free blocks, the reserve included, below which the device should be grown. */
+export function metadataLowThreshold(blockCount: number): number {
+  return Math.min(MAX_LOW_THRESHOLD_BLOCKS, Math.floor(blockCount / LOW_THRESHOLD_DIVISOR));
+}
+
+/** No tree on a device of so many blocks has more levels. */
+function maxDepth(blockCount: number): number {
+  return 1 + Math.ceil(Math.log(blockCount) / Math.log(MIN_CHILDREN));
+}
+
+/**
+ * For a change of one entry in each of `treeCount` trees: each level is copied once and split once, and the bitmaps of what is
+ * allocated and freed meanwhile move as well.
+ */
+export function pathBlocks(blockCount: number, treeCount: number): number {
+  return treeCount * (2 * maxDepth(blockCount) + 1) + bitmapsFor(blockCount);
+}
+
+/**
+ * For changes in a leaf that may be shared: its copy is one more reference to all that it maps, in as many data bitmaps, and the
+ * mappings dropped from it count down in others.
+ */
+export function leafChangeBlocks(blockCount: number, dataBitmapCount: number): number {
+  return pathBlocks(blockCount, 4) + Math.min(dataBitmapCount, 2 * MAX_LEAF_ENTRIES);
+}
+
+/** For bitmaps that are new, with their index entries. */
+export function dataBitmapBlocks(blockCount: number, bitmapCount: number): number {
+  return bitmapCount + Math.ceil(bitmapCount / MIN_CHILDREN) + pathBlocks(blockCount, 1);
+}
+
+/** For the commit that follows: details, index entries of the data bitmaps, the index block. */
+export function commitBlocks(blockCount: number, dataBitmapCount: number, changedDevices: number): number {
+  const detailsBlocks = Math.min(changedDevices + 1, 8) * (maxDepth(blockCount) - 1) + changedDevices;
+  return detailsBlocks + Math.ceil(dataBitmapCount / MIN_CHILDREN) + 2;
+}

@@ -1,0 +1,345 @@
+import { assert } from '../base/assert.ts';
+import { StorageError } from '../base/errors.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
+import type { BlockDevice } from '../block/block-device.ts';
+import { bitmapsFor } from '../persistent-data/bitmap.ts';
+import { BLOCK_SIZE } from '../persistent-data/block.ts';
+import { DEFAULT_CACHE_BLOCKS } from '../persistent-data/block-cache.ts';
+import { BlockManager } from '../persistent-data/block-manager.ts';
+import { MetadataSpaceError } from '../persistent-data/space-map.ts';
+import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
+import { DEVICE_ID_LIMIT } from './device-details.ts';
+import { dataBitmapBlocks, leafChangeBlocks, pathBlocks } from './metadata-room.ts';
+import { PoolState } from './pool-state.ts';
+import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
+import { lookupRun, type RunResult } from './run-lookup.ts';
+import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
+import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
+import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
+
+export interface FormatOptions {
+  /** A multiple of 64 KiB, at most 1 GiB. */
+  dataBlockSizeBytes: number;
+  dataBlockCount: number;
+  /** Slots of the block cache, 4 KiB each. */
+  cacheBlocks?: number;
+}
+
+export interface OpenOptions {
+  readOnly?: boolean;
+  /** EINVAL when the metadata says otherwise. */
+  expectedDataBlockSizeBytes?: number;
+  /** Slots of the block cache, 4 KiB each. */
+  cacheBlocks?: number;
+}
+
+/**
+ * The metadata of a thin pool, in dm-thin's format: devices, their mappings, the reference counts of both devices'
+ * blocks, and the transactions that change them.
+ *
+ * Every change belongs to the current transaction and becomes durable, all or nothing, with the commit. The pool sees to it
+ * that data which a new mapping refers to is durable *before* `writeBlocks`.
+ *
+ * Everything is synchronous except the commit's two writing steps and `prefetch`. Failures are `StorageError`s. A call that
+ * refuses (EEXIST, ENODATA, EINVAL, EBUSY, EPERM, most ENOSPC) has changed nothing. After one that failed half-way `mustAbort`
+ * is true, and nothing but `abort` is accepted. ENOSPC of the metadata device is a `MetadataSpaceError`.
+ */
+export class PoolMetadata extends PoolState {
+  readonly #value: Uint32Array = new Uint32Array(2);
+
+  /**
+   * Makes the device a pool's metadata, whatever it held, and opens it. EINVAL for a wrong block size or count, ENOSPC when
+   * the device is too small to count so many data blocks.
+   */
+  static format(device: BlockDevice, options: FormatOptions): PoolMetadata {
+    const { dataBlockSizeBytes, dataBlockCount } = options;
+    const action = `Cannot format pool metadata "${device.path}"`;
+    const damage = dataBlockSizeDamage(dataBlockSizeBytes);
+    if (damage !== null) throw new StorageError('EINVAL', `${action}: ${damage}`);
+    if (!Number.isSafeInteger(dataBlockCount) || dataBlockCount < 1 || dataBlockCount > MAX_DATA_BLOCKS) {
+      throw new StorageError('EINVAL', `${action}: ${dataBlockCount} data blocks, expected 1 to ${MAX_DATA_BLOCKS}`);
+    }
+    const blockCount = usableBlocks(device);
+    // The roots, and the bitmaps twice as the first commits move those of the metadata.
+    const needed = 8 + 2 * bitmapsFor(blockCount) + dataBitmapBlocks(blockCount, bitmapsFor(dataBlockCount));
+    if (blockCount < needed) {
+      throw new MetadataSpaceError(`${action}: it has ${blockCount} blocks of 4 KiB and needs at least ${needed}`);
+    }
+    const withheld = noWithheldRuns();
+    const blocks = newBlockManager(device, blockCount, options.cacheBlocks);
+    // What was there before is not to be taken for a pool if this is interrupted.
+    blocks.create(SUPERBLOCK_LOCATION, superblockValidator);
+    blocks.writeDirtySync();
+    device.flushSync();
+    blocks.reset();
+    const trees = PoolTrees.format(blocks, withheld);
+    const superblock = newSuperblock(dataBlockSizeBytes, blockCount);
+    const pool = new PoolMetadata(blocks, trees, superblock, false, withheld);
+    pool.transaction.changed = true;
+    pool.commitSync();
+    // In a commit of its own, as the kernel does it.
+    pool.resizeData(dataBlockCount);
+    pool.commitSync();
+    return pool;
+  }
+
+  /**
+   * ENODATA when the device was never formatted; EILSEQ, ENOTBLK for damage or another kind of metadata; EINVAL for another data
+   * block size, unknown features or a device that has become too small. With `needsCheck` set it opens read-only.
+   */
+  static open(device: BlockDevice, options: OpenOptions = {}): PoolMetadata {
+    const readOnly = options.readOnly === true || device.readOnly;
+    const superblock = readSuperblock(device, readOnly);
+    const expected = options.expectedDataBlockSizeBytes;
+    if (expected !== undefined && superblock.dataBlockSizeBytes !== expected) {
+      throw new StorageError(
+        'EINVAL',
+        `Cannot open pool metadata "${device.path}": data block size is ${superblock.dataBlockSizeBytes}, expected ${expected}`,
+      );
+    }
+    const blocks = newBlockManager(device, superblock.metadataSpaceMap.blockCount, options.cacheBlocks);
+    const withheld = noWithheldRuns();
+    return new PoolMetadata(blocks, PoolTrees.open(blocks, superblock, withheld), superblock, readOnly, withheld);
+  }
+
+  /** EINVAL when the id is not `expectedOld` any more. */
+  setTransactionId(expectedOld: number, next: number): void {
+    this.transaction.checkChangeable('set the transaction id');
+    if (expectedOld !== this.transactionId) {
+      const reason = `it is ${this.transactionId}, expected ${expectedOld}`;
+      throw new StorageError('EINVAL', `Cannot set the transaction id: ${reason}`);
+    }
+    if (!Number.isSafeInteger(next) || next < 0) {
+      throw new StorageError('EINVAL', `Cannot set the transaction id: ${next} is not a whole number below 2^53`);
+    }
+    this.transaction.superblock.transactionId = next;
+    this.transaction.changed = true;
+  }
+
+  /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */
+  createThin(id: number): void {
+    this.#checkNewDevice(id, `create thin device ${id}`);
+    this.transaction.change(() => this.devices.create(id));
+  }
+
+  /**
+   * Makes device `id` a snapshot of `origin`; costs the same for any size. The caller has stopped writes to the origin and waited for
+   * those in flight. EEXIST, ENODATA, EINVAL, ENOSPC; ERANGE when the 24 bits of time are used up.
+   */
+  createSnap(id: number, origin: number): void {
+    const action = `create snapshot ${id} of thin device ${origin}`;
+    this.#checkNewDevice(id, action);
+    if (!this.hasThin(origin)) throw new StorageError('ENODATA', `Cannot ${action}: no such thin device`);
+    const time = this.time + 1;
+    if (time >= TIME_LIMIT) {
+      throw new StorageError('ERANGE', `Cannot ${action}: the pool's times are used up, after ${time - 1} snapshots`);
+    }
+    this.transaction.change(() => {
+      this.transaction.superblock.time = time;
+      this.devices.snapshot(id, origin, time);
+    });
+  }
+
+  /**
+   * Deletes the device and drops its mappings: reads every leaf that is not shared, so for a big device take its
+   * mappings away in steps first (`removeRange`). ENODATA, EBUSY when open. Works within the reserve.
+   */
+  deleteThin(id: number): void {
+    this.transaction.checkChangeable(`delete thin device ${id}`);
+    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot delete thin device ${id}: no such thin device`);
+    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot delete thin device ${id}: it is in use`);
+    this.transaction.change(() => this.devices.delete(id));
+  }
+
+  hasThin(id: number): boolean {
+    this.transaction.checkAlive();
+    return this.devices.has(id);
+  }
+
+  /** Ascending. */
+  thinIds(): number[] {
+    this.transaction.checkAlive();
+    return this.devices.ids();
+  }
+
+  /** ENODATA. The same object for everybody who has the device open; `closeThin` once for each call. */
+  openThin(id: number): ThinMetadata {
+    this.transaction.checkAlive();
+    return this.devices.open(id);
+  }
+
+  closeThin(thin: ThinMetadata): void {
+    this.devices.close(thin);
+  }
+
+  /**
+   * How the map goes on at `begin`: as one run, mapped to consecutive data blocks (all of them shared, or none) or not mapped,
+   * to `result.end`, at most to `end`. With `nonBlocking` it returns false if that is not known without reading the
+   * device (see `prefetch`), and a run may end early where a leaf does.
+   */
+  lookupRun(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
+    this.#checkThin(thin);
+    assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
+    return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
+  }
+
+  /** The highest virtual block with a mapping; -1 when there is none. */
+  highestMapped(thin: ThinMetadata): number {
+    this.#checkThin(thin);
+    return this.transaction.trees.mappings.highestKey(thin.root);
+  }
+
+  /** How many leaves refer to a data block. EINVAL past the end. */
+  dataBlockReferences(block: number): number {
+    this.transaction.checkAlive();
+    return this.transaction.trees.dataBlocks.count(block);
+  }
+
+  /**
+   * A free data block; its count becomes 1. ENOSPC when there is none: as blocks freed in this transaction are not
+   * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
+   */
+  allocateDataBlock(): number {
+    this.transaction.checkChangeable('allocate a data block');
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
+    try {
+      const block = this.transaction.trees.dataBlocks.allocate();
+      this.transaction.changed = true;
+      return block;
+    } catch (error) {
+      // Without a free block nothing has been touched.
+      const untouched =
+        error instanceof StorageError && error.code === 'ENOSPC' && !(error instanceof MetadataSpaceError);
+      if (!untouched) this.transaction.fail();
+      throw error;
+    }
+  }
+
+  /** Takes an allocation back that was not inserted, as when writing to the block failed. */
+  freeDataBlock(block: number): void {
+    this.transaction.checkChangeable('free a data block');
+    this.transaction.change(() => this.transaction.trees.dataBlocks.decrement(block, block + 1));
+  }
+
+  /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
+  insert(thin: ThinMetadata, virtualBlock: number, dataBlock: number): void {
+    this.transaction.checkChangeable('insert a mapping');
+    this.#checkThin(thin);
+    assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
+    assert(dataBlock >= 0 && dataBlock < this.dataBlockCount, 'insert: a data block past the end');
+    this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
+    try {
+      const { mappings } = this.transaction.trees;
+      this.#beginTreeChange(thin);
+      writeBlockTime(this.#value, 0, dataBlock, this.time);
+      this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
+      if (mappings.inserted) thin.mappedBlocks++;
+    } catch (error) {
+      this.transaction.fail();
+      throw error;
+    }
+  }
+
+  /**
+   * Drops at most `maxMappings` mappings of `[begin, end)`, from the lowest up. Returns where to go on, `end` when nothing is left.
+   * The metadata is consistent between calls. ENOSPC.
+   */
+  removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
+    this.transaction.checkChangeable('remove mappings');
+    this.#checkThin(thin);
+    assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
+    const { mappings } = this.transaction.trees;
+    if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
+    this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
+    try {
+      this.#beginTreeChange(thin);
+      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, maxMappings));
+      thin.mappedBlocks -= mappings.removedCount;
+      return mappings.nextKey;
+    } catch (error) {
+      this.transaction.fail();
+      throw error;
+    }
+  }
+
+  /** Grows only: EINVAL. ENOSPC when the metadata device has no room for the bitmaps. Commit right after. */
+  resizeData(blockCount: number): void {
+    const action = `resize the data device to ${blockCount} blocks`;
+    this.transaction.checkChangeable(action);
+    const { dataMap } = this.transaction.trees;
+    const oldCount = dataMap.blockCount;
+    if (!Number.isSafeInteger(blockCount) || blockCount < oldCount || blockCount > MAX_DATA_BLOCKS) {
+      throw new StorageError(
+        'EINVAL',
+        `Cannot ${action}: it has ${oldCount}, never fewer, and at most ${MAX_DATA_BLOCKS}`,
+      );
+    }
+    if (blockCount === oldCount) return;
+    const bitmaps = bitmapsFor(blockCount) - bitmapsFor(oldCount);
+    this.#checkRoom(dataBitmapBlocks(this.metadataBlockCount, bitmaps), action);
+    this.transaction.change(() => dataMap.extend(blockCount));
+  }
+
+  /** Takes the metadata device's present size into use. Grows only: EINVAL. Commit right after. */
+  resizeMetadata(): void {
+    const { device, blocks, trees } = this.transaction;
+    this.transaction.checkChangeable('resize the metadata device');
+    device.refreshSize();
+    const blockCount = usableBlocks(device);
+    if (blockCount < this.metadataBlockCount) {
+      const reason = `it has room for ${blockCount} blocks, ${this.metadataBlockCount} are counted`;
+      throw new StorageError('EINVAL', `Cannot resize the metadata device: ${reason}`);
+    }
+    if (blockCount === this.metadataBlockCount) return;
+    this.transaction.change(() => {
+      blocks.extend(blockCount);
+      trees.metadataMap.extend(blockCount);
+    });
+  }
+
+  #checkThin(thin: ThinMetadata): void {
+    this.transaction.checkAlive();
+    if (thin.root === NO_ROOT) {
+      throw new StorageError('ENODATA', `Cannot use thin device ${thin.id}: its creation was aborted`);
+    }
+  }
+
+  #checkNewDevice(id: number, action: string): void {
+    this.transaction.checkChangeable(action);
+    if (!Number.isInteger(id) || id < 0 || id >= DEVICE_ID_LIMIT) {
+      throw new StorageError('EINVAL', `Cannot ${action}: device ids are whole numbers below ${DEVICE_ID_LIMIT}`);
+    }
+    if (this.hasThin(id)) throw new StorageError('EEXIST', `Cannot ${action}: there is a thin device ${id}`);
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 3), action);
+  }
+
+  #checkRoom(blocks: number, action: string): void {
+    this.transaction.checkRoom(blocks, this.devices.changedCount, action);
+  }
+
+  #leafChangeBlocks(): number {
+    return leafChangeBlocks(this.metadataBlockCount, this.transaction.trees.dataMap.bitmapCount);
+  }
+
+  /**
+   * The leaf of the top-level tree comes first: if it is shared with the metadata snapshot, copying it is what makes the device's root
+   * shared.
+   */
+  #beginTreeChange(thin: ThinMetadata): void {
+    this.devices.markChanged(thin);
+    thin.leaf = null;
+    const { trees } = this.transaction;
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
+    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
+  }
+
+  #endTreeChange(thin: ThinMetadata, root: number): void {
+    if (root === thin.root) return;
+    thin.root = root;
+    this.transaction.trees.setDeviceRoot(thin.id, root);
+  }
+}
+
+function newBlockManager(device: BlockDevice, blockCount: number, cacheBlocks = DEFAULT_CACHE_BLOCKS): BlockManager {
+  return new BlockManager(device, blockCount, alignedMemory(cacheBlocks * BLOCK_SIZE));
+}

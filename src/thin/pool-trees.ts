@@ -1,0 +1,132 @@
+import { RunSet } from '../base/run-set.ts';
+import { readU64 } from '../persistent-data/block.ts';
+import type { BlockManager } from '../persistent-data/block-manager.ts';
+import { BTree, NO_KEY } from '../persistent-data/btree.ts';
+import type { SpaceMap } from '../persistent-data/space-map.ts';
+import { CheckedMetadataBlocks, CheckedSpaceMap } from '../persistent-data/space-map-checked.ts';
+import { DiskSpaceMap } from '../persistent-data/space-map-disk.ts';
+import { MetadataSpaceMap } from '../persistent-data/space-map-metadata.ts';
+import { type MetadataBlocks, TransactionManager } from '../persistent-data/transaction-manager.ts';
+import { plainValues } from '../persistent-data/value-type.ts';
+import {
+  DEVICE_DETAILS_SIZE,
+  DEVICE_DETAILS_WORDS,
+  type DeviceDetails,
+  decodeDetails,
+  encodeDetails,
+} from './device-details.ts';
+import { MappingValues, RootValues } from './mapping-values.ts';
+import type { Superblock } from './superblock.ts';
+
+/** Every test runs with it; see `CheckedSpaceMap`. */
+const VERIFY = process.env['THINLUN_VERIFY'] === '1';
+
+/** Runs of data blocks that are free and may not be handed out: see `PoolMetadata.freed` and `.discarding`. */
+export interface WithheldRuns {
+  readonly freed: RunSet;
+  readonly discarding: RunSet;
+}
+
+export function noWithheldRuns(): WithheldRuns {
+  return { freed: new RunSet(), discarding: new RunSet() };
+}
+
+/**
+ * Everything that a superblock leads to, as the current transaction has it: both space maps and the trees. An abort throws it
+ * away and opens it again.
+ */
+export class PoolTrees {
+  readonly transaction: TransactionManager;
+  readonly metadataMap: MetadataSpaceMap;
+  readonly dataMap: DiskSpaceMap;
+  /** `dataMap` for counting and allocating. */
+  readonly dataBlocks: SpaceMap;
+  /** `metadataMap` for counting. */
+  readonly metadataBlocks: MetadataBlocks;
+  /** Device trees: virtual block to data block and time. */
+  readonly mappings: BTree;
+  mappingRoot: number;
+  detailsRoot: number;
+  /** Device id to root of the device's tree. */
+  readonly #devices: BTree;
+  readonly #details: BTree;
+  readonly #rootValue: Uint32Array = new Uint32Array(2);
+  readonly #detailsValue: Uint32Array = new Uint32Array(DEVICE_DETAILS_WORDS);
+
+  private constructor(
+    transaction: TransactionManager,
+    metadataMap: MetadataSpaceMap,
+    dataMap: DiskSpaceMap,
+    mappingRoot: number,
+    detailsRoot: number,
+  ) {
+    this.transaction = transaction;
+    this.metadataMap = metadataMap;
+    this.dataMap = dataMap;
+    this.dataBlocks = VERIFY ? new CheckedSpaceMap(dataMap) : dataMap;
+    this.metadataBlocks = VERIFY ? new CheckedMetadataBlocks(metadataMap) : metadataMap;
+    transaction.setSpaceMap(this.metadataBlocks);
+    this.mappings = new BTree(transaction, new MappingValues(this.dataBlocks));
+    this.#devices = new BTree(transaction, new RootValues(transaction, (root) => this.mappings.delete(root)));
+    this.#details = new BTree(transaction, plainValues('device details tree', DEVICE_DETAILS_SIZE));
+    this.mappingRoot = mappingRoot;
+    this.detailsRoot = detailsRoot;
+  }
+
+  /** Empty trees and a data space map of no blocks, on a device whose contents do not matter. ENOSPC. */
+  static format(blocks: BlockManager, withheld: WithheldRuns): PoolTrees {
+    const transaction = new TransactionManager(blocks);
+    const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
+    const dataMap = DiskSpaceMap.format(transaction, [withheld.discarding, withheld.freed]);
+    const trees = new PoolTrees(transaction, metadataMap, dataMap, 0, 0);
+    trees.mappingRoot = trees.#devices.empty();
+    trees.detailsRoot = trees.#details.empty();
+    return trees;
+  }
+
+  static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
+    const transaction = new TransactionManager(blocks);
+    const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
+    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, [withheld.discarding, withheld.freed]);
+    return new PoolTrees(transaction, metadataMap, dataMap, superblock.mappingRoot, superblock.detailsRoot);
+  }
+
+  /** The root of a device's tree; `NO_KEY` when there is no such device. */
+  deviceRoot(id: number): number {
+    return this.#devices.lookup(this.mappingRoot, id, this.#rootValue) ? readU64(this.#rootValue, 0) : NO_KEY;
+  }
+
+  /** Adds a device, or puts down where its tree has moved to. */
+  setDeviceRoot(id: number, root: number): void {
+    this.#rootValue[0] = root;
+    this.#rootValue[1] = 0;
+    this.mappingRoot = this.#devices.insert(this.mappingRoot, id, this.#rootValue);
+  }
+
+  /** Drops the device's tree. */
+  removeDeviceRoot(id: number): void {
+    this.mappingRoot = this.#devices.remove(this.mappingRoot, id);
+  }
+
+  /** False when there is no such device. */
+  readDetails(id: number, details: DeviceDetails): boolean {
+    if (!this.#details.lookup(this.detailsRoot, id, this.#detailsValue)) return false;
+    decodeDetails(this.#detailsValue, 0, details);
+    return true;
+  }
+
+  writeDetails(id: number, details: DeviceDetails): void {
+    encodeDetails(details, this.#detailsValue);
+    this.detailsRoot = this.#details.insert(this.detailsRoot, id, this.#detailsValue);
+  }
+
+  removeDetails(id: number): void {
+    this.detailsRoot = this.#details.remove(this.detailsRoot, id);
+  }
+
+  /** The device with the smallest id at or above `id`; `NO_KEY` when there is none. */
+  nextDevice(id: number): number {
+    this.#details.lookupNext(this.detailsRoot, id, this.#detailsValue);
+    return this.#details.foundKey;
+  }
+}

@@ -1,0 +1,104 @@
+import type { ReadableBlock, ReadonlyWords } from '../persistent-data/block.ts';
+import type { BTree } from '../persistent-data/btree.ts';
+import { entryCount, keyAt, lowerBound, valueAt } from '../persistent-data/btree-node.ts';
+import { dataBlockAt, timeAt } from './block-time.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
+
+const VALUE_WORDS = 2;
+
+/** What `lookupRun` found. Owned by the caller and used again and again. */
+export class RunResult {
+  /** Mapped, or a hole. */
+  mapped = false;
+  /** Where the first virtual block is, and the others behind it. Only if mapped. */
+  dataBlock = 0;
+  /** A write must go to a new block. Only if mapped. */
+  shared = false;
+  /** The virtual block behind the run. */
+  end = 0;
+}
+
+/**
+ * See `PoolMetadata.lookupRun`. Most lookups end in the same leaf as the one before, so that is tried first.
+ * Allocates nothing.
+ */
+export function lookupRun(
+  tree: BTree,
+  thin: ThinMetadata,
+  begin: number,
+  end: number,
+  result: RunResult,
+  nonBlocking: boolean,
+): boolean {
+  let leaf = leafOf(tree, thin, begin, nonBlocking);
+  if (leaf === null) return false;
+  let { words } = leaf;
+  let index = lowerBound(words, begin);
+  result.mapped = index >= 0 && keyAt(words, index) === begin;
+  if (result.mapped) {
+    const at = valueAt(words, index);
+    result.dataBlock = dataBlockAt(words, at);
+    result.shared = thin.snapshottedTime > timeAt(words, at);
+  } else {
+    index++;
+  }
+  let to = begin;
+  for (;;) {
+    to = result.mapped
+      ? mappedEnd(words, index, begin, to, end, result, thin.snapshottedTime)
+      : holeEnd(words, index, thin.leafEnd);
+    // Behind a leaf, the next one may go on with the run.
+    if (to >= end || to !== thin.leafEnd) break;
+    leaf = leafOf(tree, thin, to, nonBlocking);
+    if (leaf === null) break;
+    words = leaf.words;
+    index = lowerBound(words, to);
+    if (index < 0 || keyAt(words, index) !== to) index++;
+  }
+  result.end = Math.min(to, end);
+  return true;
+}
+
+/** The leaf that covers `key`, pinned by nothing: valid until the next block is read or created. */
+function leafOf(tree: BTree, thin: ThinMetadata, key: number, nonBlocking: boolean): ReadableBlock | null {
+  const cached = thin.leaf;
+  if (cached !== null && cached.number === thin.leafNumber && key >= thin.leafBegin && key < thin.leafEnd)
+    return cached;
+  const { blocks } = tree.nodes.transaction;
+  const mark = blocks.mark();
+  const leaf = tree.findLeaf(thin.root, key, nonBlocking);
+  blocks.release(mark);
+  if (leaf === null) return null;
+  thin.leaf = leaf;
+  thin.leafNumber = leaf.number;
+  thin.leafBegin = entryCount(leaf.words) > 0 ? Math.min(keyAt(leaf.words, 0), key) : key;
+  thin.leafEnd = tree.leafEnd;
+  return leaf;
+}
+
+/** How far the entries from `index` on go on with the run `[begin, to)`. */
+function mappedEnd(
+  words: ReadonlyWords,
+  index: number,
+  begin: number,
+  to: number,
+  end: number,
+  run: RunResult,
+  snapshottedTime: number,
+): number {
+  const count = entryCount(words);
+  const offset = run.dataBlock - begin;
+  let at = valueAt(words, index);
+  let next = to;
+  for (let i = index; i < count && next < end; i++) {
+    if (keyAt(words, i) !== next || dataBlockAt(words, at) !== next + offset) break;
+    if (snapshottedTime > timeAt(words, at) !== run.shared) break;
+    next++;
+    at += VALUE_WORDS;
+  }
+  return next;
+}
+
+function holeEnd(words: ReadonlyWords, index: number, leafEnd: number): number {
+  return index < entryCount(words) ? keyAt(words, index) : leafEnd;
+}

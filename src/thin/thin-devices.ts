@@ -1,0 +1,163 @@
+import { assert } from '../base/assert.ts';
+import { StorageError } from '../base/errors.ts';
+import { NO_KEY } from '../persistent-data/btree.ts';
+import type { DeviceDetails } from './device-details.ts';
+import type { PoolTransaction } from './pool-transaction.ts';
+import type { PoolTrees } from './pool-trees.ts';
+import { NO_ROOT, ThinMetadata } from './thin-metadata.ts';
+
+/** The thin devices of a pool: which are open, and which have changed in this transaction. */
+export class ThinDevices {
+  readonly #transaction: PoolTransaction;
+  readonly #open: Map<number, ThinMetadata> = new Map();
+  readonly #changed: ThinMetadata[] = [];
+  /** Created or made an origin while not open: opened in the same transaction, they have changes. */
+  readonly #changedIds: Set<number> = new Set();
+  readonly #details: DeviceDetails = { mappedBlocks: 0, transactionId: 0, creationTime: 0, snapshottedTime: 0 };
+
+  constructor(transaction: PoolTransaction) {
+    this.#transaction = transaction;
+  }
+
+  get #trees(): PoolTrees {
+    return this.#transaction.trees;
+  }
+
+  /** Devices whose details the next commit writes. */
+  get changedCount(): number {
+    return this.#changed.length;
+  }
+
+  has(id: number): boolean {
+    return this.#trees.deviceRoot(id) !== NO_KEY;
+  }
+
+  /** Ascending. */
+  ids(): number[] {
+    const ids: number[] = [];
+    for (let id = this.#trees.nextDevice(0); id !== NO_KEY; id = this.#trees.nextDevice(id + 1)) ids.push(id);
+    return ids;
+  }
+
+  isOpen(id: number): boolean {
+    return (this.#open.get(id)?.openCount ?? 0) > 0;
+  }
+
+  open(id: number): ThinMetadata {
+    let thin = this.#open.get(id);
+    if (thin === undefined) {
+      thin = new ThinMetadata(id);
+      if (!this.#load(thin)) throw new StorageError('ENODATA', `Cannot open thin device ${id}: no such thin device`);
+      this.#open.set(id, thin);
+      if (this.#changedIds.has(id)) this.markChanged(thin);
+    }
+    thin.openCount++;
+    return thin;
+  }
+
+  close(thin: ThinMetadata): void {
+    assert(thin.openCount > 0, 'A thin device is closed more often than opened');
+    thin.openCount--;
+    if (thin.openCount === 0 && !thin.changed) this.#forget(thin);
+  }
+
+  markChanged(thin: ThinMetadata): void {
+    this.#transaction.changed = true;
+    if (thin.changed) return;
+    thin.changed = true;
+    this.#changed.push(thin);
+  }
+
+  /** A new device without mappings. */
+  create(id: number): void {
+    const { time, transactionId } = this.#transaction.superblock;
+    this.#trees.setDeviceRoot(id, this.#trees.mappings.empty());
+    this.#trees.writeDetails(id, { mappedBlocks: 0, transactionId, creationTime: time, snapshottedTime: time });
+    this.#changedIds.add(id);
+  }
+
+  /** A new device with the mappings of `origin`: both then share all nodes from the root, which has one more reference. */
+  snapshot(id: number, origin: number, time: number): void {
+    const trees = this.#trees;
+    const { transactionId } = this.#transaction.superblock;
+    const root = trees.deviceRoot(origin);
+    trees.mappings.share(root);
+    trees.setDeviceRoot(id, root);
+    const thin = this.#open.get(origin);
+    const details = thin ?? this.#closedDetails(origin);
+    const { mappedBlocks } = details;
+    details.snapshottedTime = time;
+    if (thin === undefined) trees.writeDetails(origin, details);
+    else this.markChanged(thin);
+    trees.writeDetails(id, { mappedBlocks, transactionId, creationTime: time, snapshottedTime: time });
+    this.#changedIds.add(origin).add(id);
+  }
+
+  delete(id: number): void {
+    const thin = this.#open.get(id);
+    if (thin !== undefined) {
+      this.#open.delete(id);
+      const index = this.#changed.indexOf(thin);
+      if (index >= 0) this.#changed.splice(index, 1);
+    }
+    this.#changedIds.delete(id);
+    this.#trees.removeDetails(id);
+    this.#trees.removeDeviceRoot(id);
+  }
+
+  /** Brings the details of changed devices into their tree. */
+  writeDetails(): void {
+    for (const thin of this.#changed) this.#trees.writeDetails(thin.id, thin);
+  }
+
+  committed(): void {
+    for (const thin of this.#changed) {
+      thin.changed = false;
+      if (thin.openCount === 0) this.#forget(thin);
+    }
+    this.#changed.length = 0;
+    this.#changedIds.clear();
+  }
+
+  /** Details are read again: the kernel leaves them as the aborted transaction had them. */
+  aborted(): void {
+    this.#changed.length = 0;
+    this.#changedIds.clear();
+    for (const thin of this.#open.values()) {
+      thin.abortedWithChanges ||= thin.changed;
+      thin.changed = false;
+      const exists = this.#load(thin);
+      // Whoever has it open keeps an object that is of no use; the id is free for another device.
+      if (!exists) thin.root = NO_ROOT;
+      if (!exists || thin.openCount === 0) this.#forget(thin);
+    }
+  }
+
+  closeAll(): void {
+    this.#open.clear();
+    this.#changed.length = 0;
+  }
+
+  #forget(thin: ThinMetadata): void {
+    if (this.#open.get(thin.id) === thin) this.#open.delete(thin.id);
+  }
+
+  #closedDetails(id: number): DeviceDetails {
+    if (this.#trees.readDetails(id, this.#details)) return this.#details;
+    throw withoutDetails(id);
+  }
+
+  /** False when there is no such device. */
+  #load(thin: ThinMetadata): boolean {
+    thin.leaf = null;
+    const root = this.#trees.deviceRoot(thin.id);
+    if (root === NO_KEY) return false;
+    if (!this.#trees.readDetails(thin.id, thin)) throw withoutDetails(thin.id);
+    thin.root = root;
+    return true;
+  }
+}
+
+function withoutDetails(id: number): StorageError {
+  return new StorageError('EILSEQ', `Cannot use thin device ${id}: it has mappings and no details`);
+}

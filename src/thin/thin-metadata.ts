@@ -1,0 +1,35 @@
+import type { ReadableBlock } from '../persistent-data/block.ts';
+import type { DeviceDetails } from './device-details.ts';
+
+/**
+ * A thin device that is open: one object for each device id, shared by everybody who has it open. Only `PoolMetadata`
+ * changes it.
+ */
+export class ThinMetadata implements DeviceDetails {
+  readonly id: number;
+  /** Blocks of the device that have a mapping. */
+  mappedBlocks = 0;
+  /** The pool's transaction id when the device was created. */
+  transactionId = 0;
+  creationTime = 0;
+  /** Mappings older than this may be shared. */
+  snapshottedTime = 0;
+  /** The device was changed in this transaction. */
+  changed = false;
+  /** A transaction that had changed the device was aborted. Reset by whoever has told the initiator. */
+  abortedWithChanges = false;
+  /** Root of the device's mapping tree; `NO_ROOT` when an abort has undone its creation. */
+  root = 0;
+  openCount = 0;
+  /** The leaf that the last lookup ended in; valid while it still holds block `leafNumber`. It covers keys from begin to end. */
+  leaf: ReadableBlock | null = null;
+  leafNumber = 0;
+  leafBegin = 0;
+  leafEnd = 0;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+}
+
+export const NO_ROOT = -1;

@@ -1,0 +1,79 @@
+/**
+ * Reads metadata for the tools, independently of src/persistent-data: a mistake there must not hide itself from the checker.
+ * Only the checksum and the numbers that the format fixes are shared.
+ */
+import { crc32cRaw } from '../base/crc32c.ts';
+import { messageOf } from '../base/errors.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
+import type { BlockDevice } from '../block/block-device.ts';
+
+const BLOCK_SIZE = 4096;
+const BLOCKNR_OFFSET = 8;
+
+/** The constants that checksums are xored with. */
+export const BlockType = {
+  superblock: 160774,
+  node: 121107,
+  bitmap: 240779,
+  index: 160478,
+} as const;
+export type BlockType = keyof typeof BlockType;
+
+/** A block's bytes, for reading fields. */
+export class BlockView {
+  readonly bytes: Uint8Array = alignedMemory(BLOCK_SIZE);
+  readonly #view: DataView = new DataView(this.bytes.buffer, this.bytes.byteOffset, BLOCK_SIZE);
+
+  u32(offset: number): number {
+    return this.#view.getUint32(offset, true);
+  }
+
+  /** From 2^53 up it is rounded. */
+  u64(offset: number): number {
+    return this.#view.getUint32(offset, true) + this.#view.getUint32(offset + 4, true) * 2 ** 32;
+  }
+}
+
+export class MetadataReader {
+  readonly device: BlockDevice;
+  /** Blocks that the metadata has; at first what the device has room for. */
+  blockCount: number;
+  /** Blocks read. */
+  readCount = 0;
+  readonly #spare: BlockView[] = [];
+
+  constructor(device: BlockDevice) {
+    this.device = device;
+    this.blockCount = Math.floor(device.sizeBytes / BLOCK_SIZE);
+  }
+
+  /** Memory for a block; give it back with `release`. */
+  acquire(): BlockView {
+    return this.#spare.pop() ?? new BlockView();
+  }
+
+  release(view: BlockView): void {
+    this.#spare.push(view);
+  }
+
+  /** Reads a block; returns what is wrong with it, or null. */
+  read(number: number, type: BlockType, view: BlockView): string | null {
+    if (number >= this.blockCount) return `block ${number} is past the end (${this.blockCount} blocks)`;
+    try {
+      this.device.readSync(number * BLOCK_SIZE, view.bytes, 0, BLOCK_SIZE);
+    } catch (error) {
+      return `block ${number} cannot be read: ${messageOf(error)}`;
+    }
+    this.readCount++;
+    const sum = crc32cRaw(view.bytes, 4, BLOCK_SIZE);
+    const expected = (sum ^ BlockType[type]) >>> 0;
+    if (view.u32(0) !== expected) {
+      const constant = (sum ^ view.u32(0)) >>> 0;
+      const other = Object.entries(BlockType).find((entry) => entry[1] === constant);
+      if (other) return `block ${number} is a ${other[0]}, expected a ${type}`;
+      return `block ${number} has checksum ${view.u32(0)}, expected ${expected}`;
+    }
+    const blocknr = view.u64(BLOCKNR_OFFSET);
+    return blocknr === number ? null : `block ${number} says that it is block ${blocknr}`;
+  }
+}

@@ -1,0 +1,176 @@
+#!/usr/bin/env node
+// Runs the scenarios, each in a guest of its own, and prints a table. usage: see --help.
+import { spawn } from 'node:child_process';
+import {
+  createWriteStream,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+} from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const project = dirname(dirname(here));
+const scenariosFolder = join(here, 'scenarios');
+const logsFolder = join(project, 'build', 'kernel-logs');
+const DEFAULT_TIMEOUT_S = 120;
+const DEFAULT_MEMORY = '1G';
+
+const { values: options, positionals: wanted } = parseArgs({
+  allowPositionals: true,
+  options: {
+    list: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+    verbose: { type: 'boolean', short: 'v', default: false },
+    jobs: { type: 'string', default: '1' },
+    'total-timeout': { type: 'string', default: '1200' },
+  },
+});
+
+if (options.help) {
+  console.log(`usage: node test/kernel/run.mjs [options] [SCENARIO...]
+  --list               names and titles
+  --verbose, -v        show what the guests say while they say it
+  --jobs N             guests at once (1)
+  --total-timeout S    seconds for all of them together (1200); what is left then counts as failed`);
+  process.exit(0);
+}
+
+/** The head of a scenario: `# key: value` lines. */
+function readScenario(file) {
+  const text = readFileSync(join(scenariosFolder, file), 'utf8');
+  const field = (key) => new RegExp(`^(?:#|//) ${key}: *(.+)$`, 'm').exec(text)?.[1];
+  return {
+    name: file.replace(/\.(sh|mjs)$/, ''),
+    file,
+    title: field('title') ?? '(no title)',
+    timeoutS: Number(field('timeout') ?? DEFAULT_TIMEOUT_S),
+    memory: field('memory') ?? DEFAULT_MEMORY,
+    needs: (field('needs') ?? 'dist bin/thinlun').split(' ').filter((path) => path !== 'nothing'),
+  };
+}
+
+const all = readdirSync(scenariosFolder)
+  .filter((file) => /\.(sh|mjs)$/.test(file))
+  .sort()
+  .map(readScenario);
+const unknown = wanted.filter((name) => !all.some((scenario) => scenario.name === name));
+if (unknown.length > 0) {
+  console.error(`run.mjs: no such scenario: ${unknown.join(', ')} (--list shows them)`);
+  process.exit(2);
+}
+const scenarios = wanted.length > 0 ? all.filter((scenario) => wanted.includes(scenario.name)) : all;
+
+if (options.list) {
+  for (const scenario of scenarios) console.log(`${scenario.name.padEnd(28)} ${scenario.title}`);
+  process.exit(0);
+}
+
+function binds() {
+  const list = [`${project}:/project:ro`];
+  const modules = join(project, 'node_modules');
+  // A linked node_modules: what it points at has to be there under the same name.
+  if (existsSync(modules) && lstatSync(modules).isSymbolicLink()) {
+    const real = realpathSync(modules);
+    list.push(`${real}:${real}:ro`);
+  }
+  return list;
+}
+
+function run(command, args, onText, limitS) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: project });
+    // boot.sh bounds the guest; this bounds boot.sh.
+    const timer = limitS === undefined ? null : setTimeout(() => child.kill('SIGKILL'), (limitS + 30) * 1000);
+    child.stdout.on('data', onText);
+    child.stderr.on('data', onText);
+    child.on('error', (error) => {
+      onText(`${error.message}\n`);
+      resolve(127);
+    });
+    child.on('close', (code) => {
+      if (timer !== null) clearTimeout(timer);
+      resolve(code ?? 1);
+    });
+  });
+}
+
+function notRun(scenario, why) {
+  return { scenario, passed: false, seconds: 0, why: `not run: ${why}`, promises: 0, results: [] };
+}
+
+async function runScenario(scenario, remainingS) {
+  const missing = scenario.needs.filter((path) => !existsSync(join(project, path)));
+  if (missing.length > 0) return notRun(scenario, `${missing.join(' and ')} missing (npm run build)`);
+  const limitS = Math.min(scenario.timeoutS, Math.floor(remainingS));
+  if (limitS < 5) return notRun(scenario, 'the total time was over');
+  const log = join(logsFolder, `${scenario.name}.log`);
+  const stream = createWriteStream(log);
+  let said = '';
+  const onText = (chunk) => {
+    stream.write(chunk);
+    said = (said + chunk).slice(-1_000_000);
+    if (options.verbose) process.stdout.write(chunk);
+  };
+  const program = scenario.file.endsWith('.mjs') ? 'node' : 'bash';
+  const args = [join(here, 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
+  for (const bind of binds()) args.push('--bind', bind);
+  args.push('--', `cd /tmp && ${program} /project/test/kernel/scenarios/${scenario.file}`);
+  const begin = performance.now();
+  const status = await run('bash', args, onText, limitS);
+  const seconds = (performance.now() - begin) / 1000;
+  await new Promise((resolve) => stream.end(resolve));
+  const promises = said.match(/^ok: /gm)?.length ?? 0;
+  const measured = [...said.matchAll(/^result: (.+?)\r?$/gm)].map((match) => match[1]);
+  let why = '';
+  if (status === 124) why = `not finished after ${limitS} s`;
+  else if (status !== 0) why = /^FAILED: (.+?)\r?$/m.exec(said)?.[1] ?? `status ${status}`;
+  else if (promises === 0) why = 'it ended well but promised nothing';
+  if (why === '') rmSync(log);
+  return { scenario, passed: why === '', seconds, why, promises, results: measured, log, said };
+}
+
+const begin = performance.now();
+const totalS = Number(options['total-timeout']);
+rmSync(logsFolder, { recursive: true, force: true });
+mkdirSync(logsFolder, { recursive: true });
+
+if ((await run('bash', [join(here, 'build-rootfs.sh')], (text) => process.stderr.write(text))) !== 0) process.exit(1);
+
+const results = [];
+const queue = [...scenarios];
+async function worker() {
+  for (let scenario = queue.shift(); scenario !== undefined; scenario = queue.shift()) {
+    const result = await runScenario(scenario, totalS - (performance.now() - begin) / 1000);
+    results.push(result);
+    const verdict = result.passed ? 'pass' : 'FAIL';
+    console.log(
+      `${verdict}  ${scenario.name.padEnd(28)} ${result.seconds.toFixed(0).padStart(4)} s  ${scenario.title}`,
+    );
+  }
+}
+await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, worker));
+results.sort((a, b) => a.scenario.name.localeCompare(b.scenario.name));
+
+const failed = results.filter((result) => !result.passed);
+for (const { scenario, why, log, said } of failed) {
+  console.log(`\n=== ${scenario.name}: ${why}`);
+  if (said === undefined) continue;
+  console.log(said.split('\n').slice(-40).join('\n'));
+  console.log(`=== the whole log: ${relative(process.cwd(), log)}`);
+}
+console.log(`\n${'scenario'.padEnd(28)} verdict  seconds  promises kept`);
+for (const { scenario, passed, seconds, promises, why, results: measured } of results) {
+  console.log(
+    `${scenario.name.padEnd(28)} ${(passed ? 'pass' : 'FAIL').padEnd(7)}  ${seconds.toFixed(0).padStart(7)}  ${String(promises).padStart(13)}${why && `  ${why}`}`,
+  );
+  for (const line of measured) console.log(`${' '.repeat(28)} ${line}`);
+}
+console.log(`\n${results.length - failed.length} passed, ${failed.length} failed`);
+process.exit(failed.length > 0 ? 1 : 0);

@@ -1,0 +1,74 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+
+import { TreeStore } from '../support/tree-store.ts';
+
+/** Leaves of three entries, so that a thousand of them make a deep tree. */
+const SMALL_LEAVES = 1000;
+const KEYS = 2000;
+
+type Step =
+  | { op: 'insert'; key: number; value: number }
+  | { op: 'insert run'; key: number; length: number }
+  | { op: 'remove'; key: number }
+  | { op: 'remove range'; begin: number; length: number; limit: number }
+  | { op: 'share' | 'drop' | 'commit' };
+
+const key = fc.nat(KEYS - 1);
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ op: fc.constant('insert' as const), key, value: fc.nat(1000) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ op: fc.constant('insert run' as const), key, length: fc.integer({ min: 1, max: 600 }) }),
+  },
+  { weight: 3, arbitrary: fc.record({ op: fc.constant('remove' as const), key }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      op: fc.constant('remove range' as const),
+      begin: key,
+      length: fc.integer({ min: 1, max: 700 }),
+      limit: fc.oneof(fc.constant(10_000), fc.integer({ min: 1, max: 200 })),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ op: fc.constantFrom('share' as const, 'drop' as const, 'commit' as const) }) },
+);
+
+let store: TreeStore;
+beforeEach(() => {
+  store = new TreeStore();
+});
+
+describe.each([
+  ['of small leaves', SMALL_LEAVES],
+  ['of u64 values', 8],
+  ['of u32 values', 4],
+])('a b-tree %s', (_, valueSize) => {
+  it('does what a map does, whatever is shared with it, and keeps its shape and counts', () => {
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 5, maxLength: 40 }), (steps) => {
+        store = new TreeStore();
+        const tree = store.tree(valueSize);
+        let trees = [store.create(tree)];
+        for (const change of steps) {
+          const it = trees[trees.length - 1]!;
+          if (change.op === 'insert') it.insert(change.key, change.value);
+          else if (change.op === 'insert run') {
+            for (let i = 0; i < change.length; i++) it.insert((change.key + i) % KEYS, i);
+          } else if (change.op === 'remove') it.remove(change.key);
+          else if (change.op === 'remove range')
+            it.removeRange(change.begin, change.begin + change.length, change.limit);
+          else if (change.op === 'commit') store.commit();
+          else if (change.op === 'share') trees = [it.share(), ...trees];
+          else if (trees.length > 1) trees.pop()!.delete();
+          expect(it.size).toBe(it.model.size);
+        }
+        for (const one of trees) one.expectSame();
+        store.expectConsistent(trees);
+        for (const one of trees) one.delete();
+        store.expectConsistent([]);
+      }),
+      { numRuns: 12 },
+    );
+  });
+});

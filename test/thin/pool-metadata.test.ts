@@ -1,0 +1,52 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
+import { RunResult } from '../../src/thin/run-lookup.ts';
+import { TestDevice } from '../support/test-device.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'thinlun-md-'));
+
+function thinCheck(device: TestDevice): string {
+  const path = join(folder, 'image');
+  writeFileSync(path, device.memory);
+  return execFileSync('thin_check', [path], { encoding: 'utf8', stdio: 'pipe' });
+}
+
+describe('PoolMetadata', () => {
+  it('is accepted by thin_check after a format', () => {
+    const device = new TestDevice(8 << 20);
+    const pool = PoolMetadata.format(device, { dataBlockSizeBytes: 65536, dataBlockCount: 1024 });
+    expect(pool.metadataBlockCount).toBe(2048);
+    thinCheck(device);
+  });
+
+  it('maps 100,000 blocks', () => {
+    const device = new TestDevice(64 << 20);
+    const pool = PoolMetadata.format(device, { dataBlockSizeBytes: 65536, dataBlockCount: 200_000, cacheBlocks: 512 });
+    pool.createThin(1);
+    const thin = pool.openThin(1);
+    let x = 1;
+    for (let i = 0; i < 100_000; i++) {
+      x = (x * 48271) % 2147483647;
+      pool.insert(thin, x, pool.allocateDataBlock());
+      if (i % 10000 === 0) pool.commitSync();
+    }
+    pool.commitSync();
+    thinCheck(device);
+    x = 1;
+    const result = new RunResult();
+    for (let i = 0; i < 100_000; i++) {
+      x = (x * 48271) % 2147483647;
+      pool.lookupRun(thin, x, x + 1, result, false);
+      expect(result.mapped && result.dataBlock === i).toBe(true);
+    }
+    let at = 0;
+    while (at < 2 ** 31) at = pool.removeRange(thin, at, 2 ** 31, 1000);
+    expect(pool.freeDataBlocks).toBe(200_000);
+    pool.commitSync();
+    thinCheck(device);
+  });
+});
