@@ -10,8 +10,9 @@ const ARENA_SIZE = 160 * KIB;
 /** Arenas that are kept when nobody uses them. */
 const SPARE_ARENAS = 16;
 /**
- * Data up to this size is copied behind its header, so that a batch of small answers is one contiguous write; longer data goes to the socket from where
- * it lies. A copy of 4 KiB costs 0.2 us, one more piece of a gathered write 0.5 us (views, request objects, iovec).
+ * Data up to this size is copied behind its header, so that a batch of small answers is one contiguous write and their memory is free at once; longer data
+ * goes to the socket from where it lies. A piece of a gathered write has its price too: reads of 4 KiB at depth 32 cost 2.0 to 2.3 us copied and 2.3
+ * to 2.6 us in pieces, reads of 16 KiB 5.3 and 4.6 us.
  */
 const COPY_MAX = 8 * KIB;
 
