@@ -196,12 +196,14 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * A free data block; its count becomes 1. ENOSPC when there is none: as blocks freed in this transaction are not
-   * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
+   * A free data block; its count becomes 1. The caller inserts it or gives it back (`freeDataBlock`). ENOSPC when there is none:
+   * as blocks freed in this transaction are not handed out, and none in `freed` or `discarding`, commit, finish the discards,
+   * and try once more before believing it.
    */
   allocateDataBlock(): number {
     this.transaction.checkChangeable('allocate a data block');
-    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
+    // With room for the mapping that is to follow.
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2) + this.#leafChangeBlocks(), 'allocate a data block');
     try {
       const block = this.transaction.trees.dataBlocks.allocate();
       this.transaction.changed = true;
