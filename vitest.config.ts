@@ -17,7 +17,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/e2e/**', 'test/kernel/**', 'test/bench/**'],
+          exclude: ['test/cli/**', 'test/e2e/**', 'test/kernel/**', 'test/bench/**'],
         },
       },
       {
@@ -25,7 +25,7 @@ export default defineConfig({
         // These drive the built program from outside and measure it: one file at a time.
         test: {
           name: 'e2e',
-          include: ['test/e2e/**/*.test.ts'],
+          include: ['test/cli/**/*.test.ts', 'test/e2e/**/*.test.ts'],
           globalSetup: ['test/support/build-once.ts'],
           fileParallelism: false,
         },

@@ -19,6 +19,7 @@ import { endRecordedGroups } from './support/processes.mjs';
 const ROOT = dirname(import.meta.dirname);
 const CI = process.env.CI === 'true';
 const MINUTE = 60_000;
+const ADDON = 'native-bindings/build/Release/thinlun_native.node';
 /** What a test may take beyond its own limit before its process is killed. */
 const HANG_GRACE_MS = 30_000;
 
@@ -32,7 +33,7 @@ const HANG_GRACE_MS = 30_000;
  * @property {boolean} [root] It must run as root.
  * @property {boolean} [vitest] Its counts come from vitest's own report.
  * @property {readonly string[]} [after] Steps whose success it builds on.
- * @property {string} [file] What it runs.
+ * @property {string} [file] What it runs or loads.
  */
 
 const bin = (/** @type {string} */ name) => join(ROOT, 'node_modules', '.bin', name);
@@ -42,11 +43,18 @@ const STEPS = [
   {
     name: 'lint',
     what: 'format and lint',
-    command: [bin('biome'), 'ci', '--error-on-warnings', '.'],
+    command: [bin('biome'), 'ci', '--colors=off', '--error-on-warnings', '.'],
     limitMs: 5 * MINUTE,
   },
   { name: 'typecheck', what: 'types', command: [bin('tsc'), '-p', 'tsconfig.json'], limitMs: 5 * MINUTE },
   { name: 'build', what: 'the program', command: [bin('tsc'), '-p', 'tsconfig.build.json'], limitMs: 5 * MINUTE },
+  {
+    name: 'addon',
+    what: 'the native addon, which npm ci has built where there is a compiler',
+    command: [process.execPath, '-e', `require(${JSON.stringify(`./${ADDON}`)})`],
+    limitMs: MINUTE,
+    file: ADDON,
+  },
   {
     name: 'unit',
     what: 'every folder of src by itself, and the rules of the house',

@@ -7,15 +7,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
-#endif
-#ifndef MCL_ONFAULT
-#define MCL_ONFAULT 4
 #endif
 
 /* flock(fd, 'exclusive' | 'shared' | 'unlock', nonblocking) */
@@ -135,14 +131,6 @@ static napi_value set_io_flusher(napi_env env, napi_callback_info info) {
   return make_undefined(env);
 }
 
-/* lockMemory(): nothing of the process is swapped out. On fault, or every reserved page would be made real at once. */
-static napi_value lock_memory(napi_env env, napi_callback_info info) {
-  struct call call;
-  if (!call_begin(env, info, "lockMemory", 0, &call)) return NULL;
-  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) return throw_errno(env, "mlockall", errno);
-  return make_undefined(env);
-}
-
 bool files_register(napi_env env, napi_value exports, struct instance *instance) {
   static const struct export_entry entries[] = {
       {"flock", lock_file},
@@ -154,7 +142,6 @@ bool files_register(napi_env env, napi_value exports, struct instance *instance)
       {"readFd", read_fd},
       {"writeFd", write_fd},
       {"setIoFlusher", set_io_flusher},
-      {"lockMemory", lock_memory},
   };
   return add_functions(env, exports, entries, sizeof entries / sizeof entries[0], instance);
 }

@@ -91,9 +91,6 @@ enum {
 
 #define URING_SETUP_SUBMIT_ALL (1u << 7)     /* 5.18 */
 #define URING_SETUP_COOP_TASKRUN (1u << 8)   /* 5.19 */
-#define URING_SETUP_TASKRUN_FLAG (1u << 9)   /* 5.19 */
-#define URING_SETUP_SINGLE_ISSUER (1u << 12) /* 6.0 */
-#define URING_SETUP_DEFER_TASKRUN (1u << 13) /* 6.1 */
 
 #define URING_FEATURE_SINGLE_MMAP (1u << 0)
 #define URING_FEATURE_NODROP (1u << 1)
@@ -103,7 +100,6 @@ enum {
 #define URING_OFFSET_SQES 0x10000000ULL
 
 #define URING_ENTER_GETEVENTS (1u << 0)
-#define URING_SQ_TASKRUN (1u << 2)
 #define URING_REGISTER_PROBE 8
 #define URING_OP_SUPPORTED (1u << 0)
 

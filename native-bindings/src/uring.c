@@ -53,13 +53,12 @@ struct ring {
   int references; /* two buffers, three functions, the watcher */
   int fd;
   bool open;
-  bool deferred;
   uint32_t entries;
   uint32_t in_flight;
   uint32_t unsubmitted; /* in the submission queue, not taken by the kernel */
   void *rings, *sqes_map;
   size_t rings_size, sqes_size;
-  uint32_t *sq_tail, *sq_flags, *cq_head, *cq_tail;
+  uint32_t *sq_tail, *cq_head, *cq_tail;
   uint32_t sq_mask, cq_mask;
   struct uring_sqe *sqes;
   struct uring_cqe *cqes;
@@ -85,10 +84,8 @@ static int enter(const struct ring *ring, unsigned submit, unsigned minimum, uns
   return (int)syscall(URING_SYS_ENTER, ring->fd, submit, minimum, flags, NULL, 0);
 }
 
-/* Takes completions into `results`; runs the kernel's deferred work first if there is some. */
+/* Takes completions into `results`. */
 static uint32_t take_completions(struct ring *ring) {
-  if (ring->deferred && (__atomic_load_n(ring->sq_flags, __ATOMIC_RELAXED) & URING_SQ_TASKRUN) != 0)
-    enter(ring, 0, 0, URING_ENTER_GETEVENTS);
   uint32_t head = *ring->cq_head, count = 0;
   uint32_t tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
   for (; head != tail; head++, count++) {
@@ -149,12 +146,12 @@ static void ring_finalize(napi_env env, void *data, void *hint) {
 
 /* Start of life */
 
+/*
+ * IORING_SETUP_DEFER_TASKRUN is left out on purpose: completions then wait for the next io_uring_enter(2), and a poll of the ring's
+ * descriptor is not woken by them (seen on 6.18).
+ */
 static int setup(uint32_t entries, struct uring_params *params) {
-  static const unsigned flags[] = {
-      URING_SETUP_SUBMIT_ALL | URING_SETUP_TASKRUN_FLAG | URING_SETUP_SINGLE_ISSUER | URING_SETUP_DEFER_TASKRUN,
-      URING_SETUP_SUBMIT_ALL | URING_SETUP_COOP_TASKRUN,
-      0,
-  };
+  static const unsigned flags[] = {URING_SETUP_SUBMIT_ALL | URING_SETUP_COOP_TASKRUN, 0};
   int fd = -1;
   for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
     memset(params, 0, sizeof *params);
@@ -192,7 +189,6 @@ static int map_rings(struct ring *ring, const struct uring_params *params) {
   ring->sqes_map = sqes;
   uint8_t *base = rings;
   ring->sq_tail = (uint32_t *)(void *)(base + params->sq_off.tail);
-  ring->sq_flags = (uint32_t *)(void *)(base + params->sq_off.flags);
   ring->cq_head = (uint32_t *)(void *)(base + params->cq_off.head);
   ring->cq_tail = (uint32_t *)(void *)(base + params->cq_off.tail);
   ring->cqes = (struct uring_cqe *)(void *)(base + params->cq_off.cqes);
@@ -210,7 +206,6 @@ static int ring_open(struct ring *ring, uint32_t entries) {
   ring->entries = entries;
   ring->fd = setup(entries, &params);
   if (ring->fd < 0) return errno;
-  ring->deferred = (params.flags & URING_SETUP_DEFER_TASKRUN) != 0;
   int error = check_support(ring->fd, &params);
   if (error == 0) error = map_rings(ring, &params);
   if (error != 0) return error;
@@ -331,7 +326,7 @@ static napi_value ring_submit(napi_env env, napi_callback_info info) {
   ring->in_flight += count;
   ring->unsubmitted += count;
   while (ring->unsubmitted > 0) {
-    int taken = enter(ring, ring->unsubmitted, 0, ring->deferred ? URING_ENTER_GETEVENTS : 0);
+    int taken = enter(ring, ring->unsubmitted, 0, 0);
     if (taken < 0 && errno == EINTR) continue;
     if (taken < 0 && errno != EAGAIN && errno != EBUSY) return throw_errno(env, "io_uring_enter", errno);
     if (taken <= 0) break;

@@ -92,8 +92,6 @@ export interface NativeBindings {
   netlinkReceive(fd: number, bytes: Uint8Array): number;
   /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
   setIoFlusher(): void;
-  /** mlockall of what is there and what comes, as pages are touched. */
-  lockMemory(): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */
   createRing(entries: number, callback: (count: number) => void): NativeRing;
 }

@@ -16,7 +16,7 @@ export class IoRequest {
   memory: Uint8Array = NOTHING;
   memoryOffset = 0;
   completion: IoCompletion = NOBODY;
-  next: IoRequest | null = null;
+  next: this | null = null;
 
   set(op: IoOp, offset: number, length: number, completion: IoCompletion): this {
     this.op = op;
@@ -51,14 +51,6 @@ export class IoQueue<T extends { next: T | null }> {
     if (this.#tail === null) this.#head = request;
     else this.#tail.next = request;
     this.#tail = request;
-    this.count++;
-  }
-
-  /** Puts it in front: it was begun and goes on. */
-  unshift(request: T): void {
-    request.next = this.#head;
-    this.#head = request;
-    if (this.#tail === null) this.#tail = request;
     this.count++;
   }
 

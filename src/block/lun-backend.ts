@@ -48,8 +48,8 @@ export class LunRequest {
  * What a logical unit stands on: a thin volume, a RAM disk, a file.
  *
  * `submit` only queues; the backend starts everything queued in a turn of the event loop at the end of that turn, so that what
- * arrives as a batch goes down as a batch. Requests in flight that overlap are ordered as if each ran alone, reads and
- * writes in the order of submission.
+ * arrives as a batch goes down as a batch. Requests that overlap while both are in flight may take effect in either order, as on
+ * any disk with simple tasks; a request that was done before another was submitted comes before it.
  */
 export interface LunBackend {
   readonly sizeBytes: number;

@@ -22,7 +22,8 @@ export type Invariant =
   | 'mapped-blocks' // a device's details count its mappings
   | 'superblock' // its fields
   | 'time' // nothing is younger than the superblock
-  | 'data-block'; // a mapping leads to a block that exists
+  | 'data-block' // a mapping leads to a block that exists
+  | 'catalogue'; // pool.json and the metadata have the same volumes
 
 /** One broken rule. */
 export interface Damage {

@@ -27,6 +27,7 @@ wait_for() {
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -lt $limit ] || fail "waited in vain for $what"
+    case $what in 'the handler' | 'the server') alive serve || fail "$what has ended" ;; esac
     sleep 0.1
   done
 }
@@ -76,10 +77,10 @@ kernel_log_clean() {
 
 # tcm_loop_create NAME BACKSTORE_DIR: exports it as a local SCSI disk; prints /dev/sdX.
 tcm_loop_create() {
-  local naa=naa.6001405$(printf %s "$1" | md5sum | cut -c1-9) tpg address
+  local naa=naa.5001405$(printf %s "$1" | md5sum | cut -c1-9) tpg address
   tpg=$CONFIGFS/loopback/$naa/tpgt_1
   mkdir -p "$tpg"
-  echo "naa.6001405${naa:11:8}f" >"$tpg/nexus" # must be there before the LUN
+  echo "naa.5001405${naa:11:8}f" >"$tpg/nexus" # must be there before the LUN
   mkdir "$tpg/lun/lun_0"
   ln -s "$2" "$tpg/lun/lun_0/$1"
   address=$(cat "$tpg/address")
@@ -88,7 +89,7 @@ tcm_loop_create() {
 }
 
 tcm_loop_remove() {
-  local naa=naa.6001405$(printf %s "$1" | md5sum | cut -c1-9) tpg
+  local naa=naa.5001405$(printf %s "$1" | md5sum | cut -c1-9) tpg
   tpg=$CONFIGFS/loopback/$naa/tpgt_1
   rm "$tpg/lun/lun_0/$1"
   rmdir "$tpg/lun/lun_0" "$tpg" "$CONFIGFS/loopback/$naa"
@@ -111,9 +112,9 @@ tcmu_create() {
 tcmu_remove() { rmdir "$1" "$(dirname "$1")"; }
 
 start_iscsid() {
-  echo "InitiatorName=iqn.2026-11.test:${1:-initiator}" >/etc/iscsi/initiatorname.iscsi
+  echo "InitiatorName=iqn.2026-11.org.example:${1:-initiator}" >/etc/iscsi/initiatorname.iscsi
   background iscsid iscsid -f -d 0
-  wait_for 10 iscsid iscsiadm -m session -P 0 2>/dev/null || true
+  wait_for 10 iscsid grep -q ISCSIADM_ABSTRACT_NAMESPACE /proc/net/unix
 }
 
 # The /dev/sdX of LUN number $2 of the session with target $1.
@@ -126,4 +127,47 @@ iscsi_disk() {
     [ -n "$disk" ] && { echo "/dev/${disk##*/}"; return 0; }
   done
   return 1
+}
+
+# start_thinlun ARGUMENTS...: `thinlun serve ARGUMENTS`, until it is ready. Its log is /tmp/serve.log.
+start_thinlun() {
+  : >/tmp/serve.log
+  background serve node "$PROJECT/bin/thinlun" serve "$@"
+  wait_for 30 'the server' grep -q '^Ready' /tmp/serve.log
+}
+
+stop_thinlun() {
+  kill -TERM "$(cat /tmp/serve.pid)"
+  ended serve 0
+}
+
+kill_thinlun() {
+  kill -9 "$(cat /tmp/serve.pid)"
+  wait "$(cat /tmp/serve.pid)" 2>/dev/null || true
+}
+
+# Bytes of data space that the pool uses.
+pool_used() { thinlun pool status "$1" --json | json .dataUsedBytes; }
+
+# Both judges are content with the metadata of a pool that nobody has open.
+check_pool() {
+  thin_check "$1/metadata" >/tmp/thin_check.out 2>&1 || { cat /tmp/thin_check.out; fail "thin_check of $1"; }
+  thinlun pool check "$1" >/tmp/pool_check.out 2>&1 || { cat /tmp/pool_check.out; fail "thinlun pool check of $1"; }
+}
+
+# verify_fio NAME FOLDER [SIZE]: writes with checksums, reads back.
+verify_fio() {
+  fio --eta=never --name="$1" --directory="$2" --size="${3:-32M}" --rw=randwrite --bs=4k-128k --ioengine=libaio --direct=1 --iodepth=16 \
+    --fsync=64 --verify=crc32c --do_verify=1 --output="/tmp/fio.$1" || { cat "/tmp/fio.$1"; fail "fio $1"; }
+  grep -q 'err= 0' "/tmp/fio.$1" || { cat "/tmp/fio.$1"; fail "fio $1 found errors"; }
+}
+
+make_fs() { # KIND DISK
+  case $1 in ext4) mkfs.ext4 -q -F "$2" ;; xfs) mkfs.xfs -q -f "$2" ;; esac
+}
+check_fs() {
+  case $1 in
+    ext4) fsck.ext4 -fn "$2" >/tmp/fsck.out 2>&1 ;;
+    xfs) xfs_repair -n "$2" >/tmp/fsck.out 2>&1 ;;
+  esac || { cat /tmp/fsck.out; fail "the $1 on $2 is not clean"; }
 }

@@ -58,4 +58,23 @@ describe('moduleReferences', () => {
     ]);
     expect(moduleReferences(source)[1]!.line).toBe(6);
   });
+
+  it('tells statements that only name types from those that run', () => {
+    const source = `
+      import type { A } from './1.ts';
+      import { type B, type C } from './2.ts';
+      import { type D, e } from './3.ts';
+      import f, { type G } from './4.ts';
+      import './5.ts';
+      export type { H } from './6.ts';
+    `;
+    expect(moduleReferences(source).map((reference) => reference.isTypeOnly)).toEqual([
+      true,
+      true,
+      false,
+      false,
+      false,
+      true,
+    ]);
+  });
 });

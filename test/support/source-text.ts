@@ -5,6 +5,8 @@ export interface ModuleReference {
   /** As written: `./x.ts`, `node:fs`, `zod`. */
   specifier: string;
   kind: 'import' | 'export' | 'dynamic' | 'worker';
+  /** It names nothing but types: the compiler removes it. */
+  isTypeOnly: boolean;
   line: number;
 }
 
@@ -81,14 +83,23 @@ export function moduleReferences(source: string): ModuleReference[] {
       // Inside a string or template the word itself is blank in `code`.
       if (code[match.index + match[0].search(/\S/)] === ' ') continue;
       const line = withStrings.slice(0, match.index + match[0].length).split('\n').length;
-      references.push({ specifier: match[1]!, kind, line });
+      references.push({ specifier: match[1]!, kind, isTypeOnly: isTypeOnly(match[0]), line });
     }
   };
   collect(/(?<![\w$.])import\s+(?:[\w$*{][^'"`;=]*?\sfrom\s*)?['"]([^'"\n]+)['"]/g, 'import');
   collect(/(?<![\w$.])export\s+(?:type\s+)?[*{][^'"`;=]*?\sfrom\s*['"]([^'"\n]+)['"]/g, 'export');
   collect(/(?<![\w$.])import\s*\(\s*['"]([^'"\n]+)['"]/g, 'dynamic');
-  collect(/new\s+URL\(\s*['"](\.{1,2}\/[^'"\n]+)['"]\s*,\s*import\.meta\.url/g, 'worker');
+  // Other files than TypeScript that are named like this are data.
+  collect(/new\s+URL\(\s*['"](\.{1,2}\/[^'"\n]+\.ts)['"]\s*,\s*import\.meta\.url/g, 'worker');
   return references;
+}
+
+/** Whether a statement begins with `import type`, or every name in its braces is marked as a type. */
+function isTypeOnly(statement: string): boolean {
+  if (/^\s*(?:import|export)\s+type\s/.test(statement)) return true;
+  const names = /^\s*(?:import|export)\s*\{([^}]*)\}/.exec(statement)?.[1]?.split(',');
+  const written = names?.map((name) => name.trim()).filter((name) => name !== '') ?? [];
+  return written.length > 0 && written.every((name) => name.startsWith('type '));
 }
 
 /** The part of the code before `at` that decides what a `/` is. */

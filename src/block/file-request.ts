@@ -1,0 +1,66 @@
+import { KIB, MIB } from '../base/units.ts';
+import { alignedMemory } from './aligned-memory.ts';
+import { IoRequest } from './io-request.ts';
+
+/** The system calls that requests come down to. */
+export const Step = {
+  READ: 0,
+  WRITE: 1,
+  DATASYNC: 2,
+  PUNCH_HOLE: 3,
+  ZERO_RANGE: 4,
+  BLKDISCARD: 5,
+  BLKZEROOUT: 6,
+  /** Nothing can do it: ends with EOPNOTSUPP. */
+  UNSUPPORTED: 7,
+} as const;
+export type Step = (typeof Step)[keyof typeof Step];
+
+/** Below what one read(2) or write(2) moves at most, and a multiple of every sector size. */
+const MAX_PIECE_SIZE = 1024 * MIB;
+
+/** What zeroes are written from where nothing better works. Never written to. */
+export const ZEROES: Uint8Array = alignedMemory(256 * KIB);
+
+/** Who is told what became of a request's current step. */
+export interface StepOwner {
+  /** `result`: bytes moved, 0, or a negative errno. */
+  stepDone(request: FileRequest, result: number): void;
+}
+
+/** A request of a file device: which call it is at, and how far it is. */
+export class FileRequest extends IoRequest {
+  readonly owner: StepOwner;
+  readonly fd: number;
+  step: Step = Step.READ;
+  /** Bytes moved by the steps so far. */
+  done = 0;
+  /** Failures of the current step that were tried again. */
+  attempts = 0;
+  /** For calls with a callback of this form; made once, for the life of the pooled request. */
+  readonly onResult: (result: number) => void = (result) => this.owner.stepDone(this, result);
+  /** The same for node:fs. Its errors carry libuv's number, on Linux the negative errno. */
+  readonly onFs: (error: NodeJS.ErrnoException | null, count?: number) => void = (error, count) =>
+    this.owner.stepDone(this, error === null ? (count ?? 0) : (error.errno ?? -5));
+
+  constructor(owner: StepOwner, fd: number) {
+    super();
+    this.owner = owner;
+    this.fd = fd;
+  }
+
+  /** Where the rest begins: position in the file. */
+  get restOffset(): number {
+    return this.offset + this.done;
+  }
+
+  /** Where the rest begins: position in memory. */
+  get restMemoryOffset(): number {
+    return this.memory === ZEROES ? 0 : this.memoryOffset + this.done;
+  }
+
+  /** How much the next READ or WRITE moves. */
+  get pieceLength(): number {
+    return Math.min(this.length - this.done, this.memory === ZEROES ? ZEROES.length : MAX_PIECE_SIZE);
+  }
+}

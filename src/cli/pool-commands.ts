@@ -1,0 +1,146 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { formatSize } from '../base/units.ts';
+import type { PoolMessage } from '../daemon/control-messages.ts';
+import { Pool, type PoolCreateOptions } from '../thin/pool.ts';
+import { nameArgument, sizeArgument } from './arguments.ts';
+import type { Output } from './output.ts';
+import { type RunContext, UsageError } from './run-context.ts';
+import { withPool } from './with-pool.ts';
+
+interface CreateFlags {
+  dataSize?: number;
+  blockSize?: number;
+  metadataSize?: number;
+  data?: string;
+  metadata?: string;
+  name?: string;
+  json?: boolean;
+}
+
+export function addPoolCommands(program: Command, context: RunContext): void {
+  const pool = program.command('pool').description('make a pool, look at it, check it');
+
+  pool
+    .command('create')
+    .description('make a pool in a folder')
+    .argument('<dir>', 'the folder; made if it is not there')
+    .option('--data-size <size>', 'space for data, as in 10G; sparse, so it may be more than there is', sizeArgument)
+    .option('--block-size <size>', 'unit of allocation: 64K (the default) to 1G, a multiple of 64K', sizeArgument)
+    .option('--metadata-size <size>', 'space for metadata (default: 48 bytes a block, at least 2M)', sizeArgument)
+    .option('--data <path>', 'a block device or file for the data, instead of a file in the folder')
+    .option('--metadata <path>', 'a block device or file for the metadata, instead of a file in the folder')
+    .option('--name <name>', "the pool's name (default: the folder's)", nameArgument)
+    .option('--json', 'print the new pool as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  thinlun pool create /srv/pool --data-size 100G
+  thinlun pool create /srv/pool --data /dev/vg0/data --metadata /dev/vg0/metadata --block-size 256K`,
+    )
+    .action((dir: string, flags: CreateFlags) => createPool(context, dir, flags));
+
+  pool
+    .command('status')
+    .description('show how full a pool is and how it does')
+    .argument('<dir>', "the pool's folder")
+    .option('--json', 'print as JSON; sizes are bytes')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  thinlun pool status /srv/pool
+  thinlun pool status /srv/pool --json | jq .dataUsedBytes`,
+    )
+    .action(async (dir: string, flags: { json?: boolean }) => {
+      const status = await withPool(dir, (open) => open.status(), { readOnlyFallback: true });
+      if (flags.json) context.output.json(status);
+      else printStatus(context.output, status);
+    });
+
+  pool
+    .command('check')
+    .description("verify a pool's metadata; exit status 1 when something is wrong with it")
+    .argument('<dir>', "the pool's folder")
+    .option('--json', 'print as JSON')
+    .addHelpText(
+      'after',
+      `
+Reads the metadata by itself and changes nothing. Works while a server has the pool open, too.
+
+Examples:
+  thinlun pool check /srv/pool`,
+    )
+    .action(async (dir: string, flags: { json?: boolean }) => {
+      const { checkPool } = await import('./pool-check.ts');
+      await checkPool(context, dir, flags);
+    });
+}
+
+async function createPool(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
+  if (flags.dataSize === undefined && flags.data === undefined) {
+    throw new UsageError(
+      'Say how much data the pool is for, with --data-size 10G, or where to put it, with --data PATH',
+    );
+  }
+  const options: PoolCreateOptions = {
+    ...(flags.dataSize !== undefined && { dataSizeBytes: flags.dataSize }),
+    ...(flags.blockSize !== undefined && { blockSizeBytes: flags.blockSize }),
+    ...(flags.metadataSize !== undefined && { metadataSizeBytes: flags.metadataSize }),
+    ...(flags.data !== undefined && { dataPath: flags.data }),
+    ...(flags.metadata !== undefined && { metadataPath: flags.metadata }),
+    ...(flags.name !== undefined && { name: flags.name }),
+  };
+  await Pool.create(dir, options);
+  const status = await withPool(dir, (open) => open.status());
+  const { output } = context;
+  if (flags.json) {
+    output.json(status);
+    return;
+  }
+  output.line(
+    `Created the pool "${status.name}" in ${resolve(dir)}: ${formatSize(status.dataSizeBytes)} of data in blocks of ` +
+      `${formatSize(status.blockSizeBytes)}, ${formatSize(status.metadataSizeBytes)} of metadata.`,
+  );
+  output.line(`Next: thinlun volume create ${dir} NAME --size 1G`);
+}
+
+function printStatus(output: Output, status: PoolMessage): void {
+  const { server } = status;
+  const usage = (used: number, size: number): string =>
+    `${formatSize(used)} of ${formatSize(size)} used (${((used / size) * 100).toFixed(1)}%)`;
+  const free = status.dataSizeBytes - status.dataUsedBytes;
+  const low = free < status.lowWaterBytes ? `; below the low-water mark of ${formatSize(status.lowWaterBytes)}` : '';
+  output.fields([
+    ['pool', `${status.name} (${status.uuid})`],
+    ['folder', status.directory],
+    ['mode', status.needsCheck ? `${status.mode}, needs check` : status.mode],
+    ['data', `${usage(status.dataUsedBytes, status.dataSizeBytes)}${low}`],
+    ['metadata', usage(status.metadataUsedBytes, status.metadataSizeBytes)],
+    ['block size', formatSize(status.blockSizeBytes)],
+    ['volumes', String(status.volumeCount)],
+    ['transaction', String(status.transactionId)],
+    ['server', server === null ? 'none' : `process ${server.pid}, thinlun ${server.version}`],
+    ...(server === null
+      ? []
+      : ([
+          ['target', server.target],
+          ['portal', server.portals.join(', ') || 'none'],
+          ['tcmu', server.tcmu ? 'yes' : 'no'],
+        ] as const)),
+  ]);
+  if (status.needsCheck || status.mode !== 'write') output.line(adviceFor(status));
+}
+
+function adviceFor(status: PoolMessage): string {
+  const { directory, mode } = status;
+  if (mode === 'out-of-data-space') {
+    return '\nThere is no data space left: writes wait and then fail. Delete a volume, or trim inside the initiators (fstrim).';
+  }
+  if (mode === 'out-of-metadata-space') return '\nThere is no metadata space left: writes fail. Delete a volume.';
+  if (status.needsCheck) {
+    return `\nAn earlier failure left the metadata in need of a check: run "thinlun pool check ${directory}".`;
+  }
+  return `\nThe pool takes no writes: look at the log of its server, and run "thinlun pool check ${directory}".`;
+}

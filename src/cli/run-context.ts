@@ -1,0 +1,13 @@
+import type { Output } from './output.ts';
+
+/** What every command is given. */
+export interface RunContext {
+  readonly output: Output;
+  /** The exit status unless the command fails: `pool check` sets 1 when it finds damage. */
+  exitCode: number;
+}
+
+/** A command line that parses but asks for nothing that can be: exit status 2. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}

@@ -1,0 +1,125 @@
+import type { Command } from 'commander';
+import { formatSize } from '../base/units.ts';
+import type { VolumeMessage } from '../daemon/control-messages.ts';
+import { logicalBlockSizeArgument, nameArgument, sizeArgument } from './arguments.ts';
+import type { RunContext } from './run-context.ts';
+import { withPool } from './with-pool.ts';
+
+export function addVolumeCommands(program: Command, { output }: RunContext): void {
+  const volume = program.command('volume').description('make, list, resize and delete the volumes of a pool');
+
+  volume
+    .command('create')
+    .description('make a thin volume; a server that has the pool open serves it at once')
+    .argument('<dir>', "the pool's folder")
+    .argument('<name>', "the volume's name", nameArgument)
+    .requiredOption('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
+    .option('--logical-block-size <bytes>', '512 (the default) or 4096', logicalBlockSizeArgument)
+    .option('--json', 'print the new volume as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  thinlun volume create /srv/pool web --size 20G
+  thinlun volume create /srv/pool db --size 1T --logical-block-size 4096`,
+    )
+    .action(async (dir: string, name: string, flags: CreateFlags) => {
+      const { size, logicalBlockSize } = flags;
+      const made = await withPool(dir, (pool) => pool.createVolume({ name, sizeBytes: size, logicalBlockSize }));
+      if (flags.json) output.json(made);
+      else output.line(`Created the volume "${made.name}": ${formatSize(made.sizeBytes)}, LUN ${made.lun}.`);
+    });
+
+  volume
+    .command('list')
+    .description('list the volumes of a pool')
+    .argument('<dir>', "the pool's folder")
+    .option('--json', 'print as JSON; sizes are bytes')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  thinlun volume list /srv/pool
+  thinlun volume list /srv/pool --json | jq -r '.[].name'`,
+    )
+    .action(async (dir: string, flags: { json?: boolean }) => {
+      const volumes = await withPool(dir, (pool) => pool.listVolumes(), { readOnlyFallback: true });
+      if (flags.json) output.json(volumes);
+      else if (volumes.length === 0) output.line('No volumes.');
+      else output.table(VOLUME_COLUMNS, volumes.map(volumeRow));
+    });
+
+  volume
+    .command('resize')
+    .description('change the size of a volume; initiators are told')
+    .argument('<dir>', "the pool's folder")
+    .argument('<name>', "the volume's name")
+    .requiredOption('--size <size>', 'its new size, as in 2G', sizeArgument)
+    .option('--shrink', 'allow a smaller size: what lies past the new end is lost')
+    .option('--json', 'print the volume as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  thinlun volume resize /srv/pool web --size 40G
+  thinlun volume resize /srv/pool scratch --size 1G --shrink`,
+    )
+    .action(async (dir: string, name: string, flags: ResizeFlags) => {
+      const request = { sizeBytes: flags.size, allowShrink: flags.shrink };
+      const resized = await withPool(dir, (pool) => pool.resizeVolume(name, request));
+      if (flags.json) output.json(resized);
+      else output.line(`The volume "${resized.name}" has ${formatSize(resized.sizeBytes)} now.`);
+    });
+
+  volume
+    .command('delete')
+    .description('delete a volume with all its data, at once and without asking')
+    .argument('<dir>', "the pool's folder")
+    .argument('<name>', "the volume's name")
+    .option('--json', 'print what was deleted as JSON')
+    .addHelpText(
+      'after',
+      `
+Initiators that use it lose it: their commands fail from then on.
+
+Examples:
+  thinlun volume delete /srv/pool scratch`,
+    )
+    .action(async (dir: string, name: string, flags: { json?: boolean }) => {
+      await withPool(dir, (pool) => pool.deleteVolume(name));
+      if (flags.json) output.json({ deleted: name });
+      else output.line(`Deleted the volume "${name}".`);
+    });
+}
+
+interface CreateFlags {
+  size: number;
+  logicalBlockSize?: 512 | 4096;
+  json?: boolean;
+}
+
+interface ResizeFlags {
+  size: number;
+  shrink?: boolean;
+  json?: boolean;
+}
+
+const VOLUME_COLUMNS = [
+  { title: 'NAME' },
+  { title: 'LUN', right: true },
+  { title: 'SIZE', right: true },
+  { title: 'MAPPED', right: true },
+  { title: 'BLOCK', right: true },
+  { title: 'SERIAL' },
+];
+
+function volumeRow(volume: VolumeMessage): string[] {
+  return [
+    volume.name,
+    String(volume.lun),
+    formatSize(volume.sizeBytes),
+    formatSize(volume.mappedBytes),
+    String(volume.logicalBlockSize),
+    volume.serial,
+  ];
+}

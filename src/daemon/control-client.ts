@@ -1,0 +1,158 @@
+import { request as httpRequest } from 'node:http';
+import type * as z from 'zod';
+import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import { AdvisedError } from './advised-error.ts';
+import {
+  CONTROL_VERSION,
+  type CreateVolumeMessage,
+  commitSchema,
+  deletedSchema,
+  describeIssues,
+  errorSchema,
+  type PoolMessage,
+  poolSchema,
+  type ResizeVolumeMessage,
+  type VolumeMessage,
+  volumeListSchema,
+  volumeSchema,
+} from './control-messages.ts';
+import { ControlSocketName } from './control-socket.ts';
+import type { PoolControl } from './pool-control.ts';
+
+const ANSWER_TIMEOUT_MS = 60_000;
+const MAX_ANSWER_SIZE = 64 * 1024 * 1024;
+/** What connecting says when no process listens: there is no socket, or it is a dead one's. */
+const NOBODY = new Set(['ENOENT', 'ECONNREFUSED']);
+
+/** No server listens: nothing was sent. */
+export class NoServerError extends StorageError {}
+
+interface Answer {
+  status: number;
+  body: string;
+}
+
+function exchange(socketPath: string, method: string, path: string, message: unknown): Promise<Answer> {
+  const body = message === undefined ? '' : JSON.stringify(message);
+  return new Promise((resolve, reject) => {
+    const headers: Record<string, string> = body === '' ? {} : { 'content-type': 'application/json' };
+    headers['content-length'] = String(Buffer.byteLength(body));
+    const request = httpRequest(
+      { socketPath, method, path: `/${CONTROL_VERSION}${path}`, agent: false, headers, timeout: ANSWER_TIMEOUT_MS },
+      (response) => {
+        const chunks: Buffer[] = [];
+        let length = 0;
+        response.on('data', (chunk: Buffer) => {
+          length += chunk.length;
+          if (length > MAX_ANSWER_SIZE) response.destroy(new Error('the answer is too long'));
+          else chunks.push(chunk);
+        });
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString() }));
+        response.on('error', reject);
+      },
+    );
+    request.on('timeout', () => request.destroy(new Error(`no answer for ${ANSWER_TIMEOUT_MS / 1000} s`)));
+    request.on('error', reject);
+    request.end(body);
+  });
+}
+
+/** A pool that a server has open, reached through its control socket. */
+export class ControlClient implements PoolControl {
+  /** Calls that have been answered, the one of `connect` included. */
+  answered = 0;
+  readonly #dir: string;
+  readonly #name: ControlSocketName;
+
+  private constructor(dir: string, name: ControlSocketName) {
+    this.#dir = dir;
+    this.#name = name;
+  }
+
+  /** The server of the pool in `dir`, or null when none listens. Throws `StorageError` when one does but cannot be talked to. */
+  static async connect(dir: string): Promise<ControlClient | null> {
+    const client = new ControlClient(dir, new ControlSocketName(dir));
+    try {
+      await client.status();
+      return client;
+    } catch (error) {
+      await client.close();
+      if (error instanceof NoServerError) return null;
+      throw error;
+    }
+  }
+
+  status(): Promise<PoolMessage> {
+    return this.#ask('GET', '/pool', undefined, poolSchema);
+  }
+
+  async listVolumes(): Promise<VolumeMessage[]> {
+    return (await this.#ask('GET', '/volumes', undefined, volumeListSchema)).volumes;
+  }
+
+  createVolume(request: CreateVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('POST', '/volumes', request, volumeSchema);
+  }
+
+  resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, request, volumeSchema);
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    await this.#ask('DELETE', `/volumes/${encodeURIComponent(name)}`, undefined, deletedSchema);
+  }
+
+  async commit(): Promise<number> {
+    return (await this.#ask('POST', '/pool/commit', undefined, commitSchema)).transactionId;
+  }
+
+  async close(): Promise<void> {
+    this.#name.close();
+  }
+
+  async #ask<T>(method: string, path: string, message: unknown, schema: z.ZodType<T>): Promise<T> {
+    let answer: Answer;
+    try {
+      answer = await exchange(this.#name.path, method, path, message);
+    } catch (error) {
+      throw this.#unreachable(method, error);
+    }
+    this.answered++;
+    if (answer.status >= 200 && answer.status < 300) return this.#parse(answer.body, schema);
+    const { error } = this.#parse(answer.body, errorSchema);
+    const code = errnoOf(error);
+    throw error.hint === null
+      ? new StorageError(code, error.message)
+      : new AdvisedError(code, error.message, error.hint);
+  }
+
+  #parse<T>(text: string, schema: z.ZodType<T>): T {
+    let body: unknown;
+    try {
+      body = JSON.parse(text);
+    } catch (error) {
+      throw this.#strange(messageOf(error));
+    }
+    const parsed = schema.safeParse(body);
+    if (!parsed.success) throw this.#strange(describeIssues(parsed.error));
+    return parsed.data;
+  }
+
+  #strange(reason: string): StorageError {
+    return new AdvisedError(
+      'EIO',
+      `Cannot understand the server of pool "${this.#dir}": ${reason}`,
+      'The server is of another version than this command: restart it with "thinlun serve".',
+    );
+  }
+
+  #unreachable(method: string, error: unknown): StorageError {
+    const options = { cause: error };
+    const message = `Cannot reach the server of pool "${this.#dir}": ${messageOf(error)}`;
+    const { code, syscall } = error as { code?: string; syscall?: string };
+    if (syscall === 'connect' && NOBODY.has(code ?? '')) return new NoServerError('ENODEV', message, options);
+    if (errnoOf(error) === 'EACCES' || method === 'GET') return new StorageError(errnoOf(error), message, options);
+    const hint = 'Whether the change was made is not known: look with "thinlun volume list".';
+    return new AdvisedError(errnoOf(error), message, hint, options);
+  }
+}

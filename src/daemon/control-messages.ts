@@ -1,0 +1,224 @@
+/**
+ * The messages of the control socket, as both sides check them, and the shape of every `--json` output.
+ * Sizes are bytes, times ISO 8601. Fields are only ever added: a reader ignores what it does not know, so that an older
+ * command can talk to a newer server; a server refuses what it does not know, so that no wish is dropped silently.
+ */
+import * as z from 'zod';
+
+/** First part of every path. Changes when an existing message changes its meaning. */
+export const CONTROL_VERSION = 'v1';
+
+export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
+export type PoolMode = (typeof POOL_MODES)[number];
+
+/** The process that has a pool open and serves it. */
+export interface ServerMessage {
+  pid: number;
+  version: string;
+  /** iSCSI name of the pool's target. */
+  target: string;
+  /** Addresses that the portal listens on, as `host:port`; empty without a portal. */
+  portals: string[];
+  /** Whether volumes are reachable for LIO. */
+  tcmu: boolean;
+}
+
+export interface PoolMessage {
+  name: string;
+  uuid: string;
+  directory: string;
+  mode: PoolMode;
+  needsCheck: boolean;
+  transactionId: number;
+  blockSizeBytes: number;
+  dataSizeBytes: number;
+  dataUsedBytes: number;
+  /** A warning is due when less than this is free. */
+  lowWaterBytes: number;
+  metadataSizeBytes: number;
+  metadataUsedBytes: number;
+  volumeCount: number;
+  /** null when no server has the pool open. */
+  server: ServerMessage | null;
+}
+
+export interface VolumeMessage {
+  name: string;
+  /** dm-thin device id. */
+  id: number;
+  lun: number;
+  sizeBytes: number;
+  mappedBytes: number;
+  logicalBlockSize: number;
+  /** Unit serial number (VPD 80h). */
+  serial: string;
+  /** NAA designator (VPD 83h), hexadecimal. */
+  naa: string;
+}
+
+export interface CreateVolumeMessage {
+  name: string;
+  sizeBytes: number;
+  logicalBlockSize?: 512 | 4096 | undefined;
+}
+
+export interface ResizeVolumeMessage {
+  sizeBytes: number;
+  /** Without it a smaller size is refused: what lies past the new end is lost. */
+  allowShrink?: boolean | undefined;
+}
+
+export interface VolumeListMessage {
+  volumes: VolumeMessage[];
+}
+
+export interface CommitMessage {
+  transactionId: number;
+}
+
+export interface DeletedMessage {
+  deleted: string;
+}
+
+/** What `thinlun serve --json` prints once, when it is ready. */
+export interface ReadyMessage {
+  event: 'ready';
+  pid: number;
+  version: string;
+  portals: string[];
+  tcmu: boolean;
+  pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
+  /** Pools that could not be opened. */
+  failed: { directory: string; code: string; message: string }[];
+}
+
+/** What `thinlun pool check --json` prints. */
+export interface CheckMessage {
+  /** Neither errors nor leaks. */
+  ok: boolean;
+  transactionId: number;
+  errors: number;
+  leaks: number;
+  warnings: number;
+  needsCheck: boolean;
+  deviceCount: number;
+  mappingCount: number;
+  blocksRead: number;
+  /** At most the first 1000. */
+  damages: {
+    severity: 'error' | 'leak' | 'warning';
+    invariant: string;
+    path: string;
+    begin: number | null;
+    end: number | null;
+    message: string;
+  }[];
+}
+
+export interface ErrorMessage {
+  error: { code: string; message: string; hint: string | null };
+}
+
+const size = z.int().min(0);
+const positiveSize = z.int().min(1);
+
+export const serverSchema: z.ZodType<ServerMessage> = z.object({
+  pid: z.int().min(1),
+  version: z.string(),
+  target: z.string(),
+  portals: z.array(z.string()),
+  tcmu: z.boolean(),
+});
+
+export const poolSchema: z.ZodType<PoolMessage> = z.object({
+  name: z.string(),
+  uuid: z.string(),
+  directory: z.string(),
+  mode: z.enum(POOL_MODES),
+  needsCheck: z.boolean(),
+  transactionId: size,
+  blockSizeBytes: positiveSize,
+  dataSizeBytes: size,
+  dataUsedBytes: size,
+  lowWaterBytes: size,
+  metadataSizeBytes: size,
+  metadataUsedBytes: size,
+  volumeCount: size,
+  server: serverSchema.nullable(),
+});
+
+export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
+  name: z.string(),
+  id: size,
+  lun: size,
+  sizeBytes: size,
+  mappedBytes: size,
+  logicalBlockSize: positiveSize,
+  serial: z.string(),
+  naa: z.string().regex(/^[0-9a-f]+$/),
+});
+
+export const readySchema: z.ZodType<ReadyMessage> = z.object({
+  event: z.literal('ready'),
+  pid: z.int().min(1),
+  version: z.string(),
+  portals: z.array(z.string()),
+  tcmu: z.boolean(),
+  pools: z.array(
+    z.object({
+      name: z.string(),
+      uuid: z.string(),
+      directory: z.string(),
+      target: z.string(),
+      mode: z.enum(POOL_MODES),
+      volumes: z.array(volumeSchema),
+    }),
+  ),
+  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
+});
+
+export const checkSchema: z.ZodType<CheckMessage> = z.object({
+  ok: z.boolean(),
+  transactionId: size,
+  errors: size,
+  leaks: size,
+  warnings: size,
+  needsCheck: z.boolean(),
+  deviceCount: size,
+  mappingCount: size,
+  blocksRead: size,
+  damages: z.array(
+    z.object({
+      severity: z.enum(['error', 'leak', 'warning']),
+      invariant: z.string(),
+      path: z.string(),
+      begin: size.nullable(),
+      end: size.nullable(),
+      message: z.string(),
+    }),
+  ),
+});
+
+export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });
+export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
+export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
+
+export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject({
+  name: z.string().min(1).max(255),
+  sizeBytes: positiveSize,
+  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
+});
+
+export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({
+  sizeBytes: positiveSize,
+  allowShrink: z.boolean().optional(),
+});
+
+export const errorSchema: z.ZodType<ErrorMessage> = z.object({
+  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }),
+});
+
+/** What is wrong with a message, in one line. */
+export function describeIssues(error: z.ZodError): string {
+  return error.issues.map((issue) => `${issue.path.join('.') || 'message'}: ${issue.message}`).join('; ');
+}

@@ -1,0 +1,181 @@
+import { rmSync } from 'node:fs';
+import type { Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createAdaptorServer } from '@hono/node-server';
+import { type Context, Hono } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import type { z } from 'zod';
+import { type Errno, messageOf, StorageError, wrapError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { hintOf } from './advised-error.ts';
+import {
+  CONTROL_VERSION,
+  commitSchema,
+  createVolumeSchema,
+  deletedSchema,
+  describeIssues,
+  type ErrorMessage,
+  poolSchema,
+  resizeVolumeSchema,
+  volumeListSchema,
+  volumeSchema,
+} from './control-messages.ts';
+import { ControlSocketName } from './control-socket.ts';
+import type { PoolControl } from './pool-control.ts';
+
+const MAX_REQUEST_SIZE = 64 * 1024;
+
+const HTTP_STATUS: Partial<Record<Errno, ContentfulStatusCode>> = {
+  EACCES: 403,
+  EBUSY: 409,
+  EEXIST: 409,
+  EINVAL: 400,
+  ENODATA: 404,
+  ENOENT: 404,
+  ENOSPC: 507,
+  EOPNOTSUPP: 501,
+  EPERM: 403,
+  ERANGE: 400,
+  EROFS: 403,
+  ESHUTDOWN: 503,
+};
+
+function errorMessage(code: string, message: string, hint: string | null): ErrorMessage {
+  return { error: { code, message, hint } };
+}
+
+/** The request's body as a checked message. Throws EINVAL. */
+async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
+  let body: unknown;
+  try {
+    body = await context.req.json();
+  } catch (error) {
+    throw new StorageError('EINVAL', `Cannot read control message: ${messageOf(error)}`);
+  }
+  const parsed = schema.safeParse(body);
+  if (!parsed.success) throw new StorageError('EINVAL', `Cannot read control message: ${describeIssues(parsed.error)}`);
+  return parsed.data;
+}
+
+/** What the socket answers: one pool's `PoolControl` as paths below `/v1`. `work` runs every call that a whole request asks for. */
+function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Promise<T>) => Promise<T>): Hono {
+  const app = new Hono().basePath(`/${CONTROL_VERSION}`);
+  app.use(
+    bodyLimit({
+      maxSize: MAX_REQUEST_SIZE,
+      onError: (c) => c.json(errorMessage('EINVAL', 'Cannot read control message: it is too long', null), 413),
+    }),
+  );
+
+  app.get('/pool', async (c) => c.json(poolSchema.parse(await work(control.status()))));
+  app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await work(control.commit()) })));
+  app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await work(control.listVolumes()) })));
+  app.post('/volumes', async (c) => {
+    const request = await readMessage(c, createVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.createVolume(request))), 201);
+  });
+  app.patch('/volumes/:name', async (c) => {
+    const request = await readMessage(c, resizeVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
+  });
+  app.delete('/volumes/:name', async (c) => {
+    const name = c.req.param('name');
+    await work(control.deleteVolume(name));
+    return c.json(deletedSchema.parse({ deleted: name }));
+  });
+
+  app.notFound((c) =>
+    c.json(
+      errorMessage(
+        'EOPNOTSUPP',
+        `Cannot answer ${c.req.method} ${c.req.path}: this server does not know it`,
+        'The server is of another version than this command: restart it with "thinlun serve".',
+      ),
+      404,
+    ),
+  );
+  app.onError((error, c) => {
+    if (error instanceof StorageError) {
+      return c.json(errorMessage(error.code, error.message, hintOf(error)), HTTP_STATUS[error.code] ?? 500);
+    }
+    logger.error({ err: error, path: c.req.path }, 'control request failed');
+    return c.json(
+      errorMessage('EIO', messageOf(error), 'This is a mistake in thinlun: see the log of the server.'),
+      500,
+    );
+  });
+  return app;
+}
+
+/** Between the last connection that can be made and the end of listening. */
+const ACCEPT_MS = 20;
+/** How long a connection without a whole request may hold up `close`. */
+const LINGER_MS = 1_000;
+
+/** The socket of one served pool. The caller holds the pool's lock: whatever socket lies there is a dead one's. */
+export class ControlServer {
+  readonly #server: Server;
+  readonly #name: ControlSocketName;
+  /** Calls under way that a request asked for. */
+  #working = 0;
+
+  private constructor(control: PoolControl, name: ControlSocketName, logger: Logger) {
+    const work = async <T>(call: Promise<T>): Promise<T> => {
+      this.#working++;
+      try {
+        return await call;
+      } finally {
+        this.#working--;
+      }
+    };
+    this.#server = createAdaptorServer({ fetch: controlRoutes(control, logger, work).fetch }) as Server;
+    this.#name = name;
+  }
+
+  /** Throws `StorageError` when the socket cannot be made. */
+  static async listen(dir: string, control: PoolControl, logger: Logger): Promise<ControlServer> {
+    const name = new ControlSocketName(dir);
+    const made = new ControlServer(control, name, logger);
+    try {
+      rmSync(name.path, { force: true });
+      await made.#bind();
+    } catch (error) {
+      name.close();
+      throw wrapError(`Cannot make the control socket in "${dir}"`, error);
+    }
+    made.#server.on('error', (error) => logger.error({ err: error }, 'control socket failed'));
+    return made;
+  }
+
+  /** Takes no more requests, answers those in flight, removes the socket. */
+  async close(): Promise<void> {
+    // Who has connected already is heard before the listening socket, and what waits in it, is dropped.
+    rmSync(this.#name.path, { force: true });
+    await sleep(ACCEPT_MS);
+    const ended = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    const cut = setInterval(() => {
+      if (this.#working === 0) this.#server.closeAllConnections();
+    }, LINGER_MS);
+    await ended;
+    clearInterval(cut);
+    this.#name.close();
+  }
+
+  #bind(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      // bind() happens inside listen(): the socket is never there with wider rights, not even for a moment.
+      const umask = process.umask(0o177);
+      try {
+        this.#server.listen({ path: this.#name.path }, () => {
+          this.#server.off('error', reject);
+          resolve();
+        });
+      } finally {
+        process.umask(umask);
+      }
+    });
+  }
+}

@@ -1,0 +1,281 @@
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import type { Clock } from '../base/clock.ts';
+import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { Portal } from '../iscsi/portal.ts';
+import type { Target } from '../scsi/target.ts';
+import { TcmuHandler } from '../tcmu/handler.ts';
+import { AdvisedError } from './advised-error.ts';
+import type { ReadyMessage, ServerMessage } from './control-messages.ts';
+import { ControlServer } from './control-server.ts';
+import { targetNameOf } from './iscsi-name.ts';
+import { openForServing } from './pool-access.ts';
+import type { PoolService } from './pool-service.ts';
+import { formatPortal, type PortalAddress } from './portal-address.ts';
+import { TcmuDbus } from './tcmu-dbus.ts';
+import { TcmuVolumes } from './tcmu-volumes.ts';
+import { VERSION } from './version.ts';
+import { VolumeExports } from './volume-exports.ts';
+
+export interface DaemonOptions {
+  /** Pool folders. */
+  dirs: readonly string[];
+  /** Where to listen for iSCSI; null for no portal. */
+  portal: PortalAddress | null;
+  tcmu: boolean;
+  logger: DaemonLogger;
+  clock: Clock;
+}
+
+/** A logger that can make others which say whose they are: a pino logger. */
+export interface DaemonLogger extends Logger {
+  child(fields: object): Logger;
+}
+
+interface ServedPool {
+  readonly dir: string;
+  readonly service: PoolService;
+  readonly target: Target;
+  control: ControlServer | null;
+}
+
+export interface PoolFailure {
+  readonly dir: string;
+  readonly error: unknown;
+}
+
+/**
+ * A server: several pools in one process, each with its target and its control socket, behind one portal and one TCMU handler.
+ * A pool that cannot be opened, or that fails later, is left out and does not disturb the others.
+ */
+export class Daemon {
+  /** Pools that could not be opened and pools that have failed since. */
+  readonly failures: PoolFailure[] = [];
+  /** Resolves when the last pool has failed: there is nothing left to serve. */
+  readonly allFailed: Promise<void>;
+  readonly #options: DaemonOptions;
+  readonly #logger: DaemonLogger;
+  readonly #pools: Map<string, ServedPool> = new Map();
+  #portal: Portal | null = null;
+  #tcmu: TcmuHandler | null = null;
+  #dbus: TcmuDbus | null = null;
+  #portals: string[] = [];
+  #signalAllFailed: () => void = () => {};
+  #stopping: Promise<void> | null = null;
+
+  private constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.#logger = options.logger;
+    this.allFailed = new Promise((done) => {
+      this.#signalAllFailed = done;
+    });
+  }
+
+  /** Serves; throws `StorageError`, with everything closed again, when no pool can be opened or a front end cannot start. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options);
+    try {
+      for (const dir of options.dirs) await daemon.#openPool(dir);
+      const failed = [...daemon.failures];
+      const none = daemon.#pools.size === 0;
+      for (const { dir, error } of none ? failed.slice(1) : failed) {
+        daemon.#logger.error({ pool: dir, code: errnoOf(error) }, messageOf(error));
+      }
+      if (none) throw failed[0]!.error;
+      await daemon.#startFrontEnds();
+      for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
+      return daemon;
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+  }
+
+  /** The pools that are served. */
+  get services(): PoolService[] {
+    return [...this.#pools.values()].map(({ service }) => service);
+  }
+
+  /** What is served, and where. */
+  async ready(): Promise<ReadyMessage> {
+    const pools = [];
+    for (const { service, target } of this.#pools.values()) {
+      const { name, uuid, directory, mode } = await service.status();
+      pools.push({ name, uuid, directory, target: target.name, mode, volumes: await service.listVolumes() });
+    }
+    const failed = this.failures.map(({ dir, error }) => ({
+      directory: resolve(dir),
+      code: errnoOf(error),
+      message: messageOf(error),
+    }));
+    const { tcmu } = this.#options;
+    return { event: 'ready', pid: process.pid, version: VERSION, portals: this.#portals, tcmu, pools, failed };
+  }
+
+  /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    const pools = [...this.#pools.values()];
+    await Promise.all(pools.map(({ control }) => control?.close()));
+    this.#dbus?.stop();
+    await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
+    await Promise.all(pools.map((pool) => this.#closePool(pool)));
+  }
+
+  async #openPool(dir: string): Promise<void> {
+    try {
+      const logger = this.#logger.child({ pool: dir });
+      let served: ServedPool | null = null;
+      const service = await openForServing(dir, {
+        logger,
+        clock: this.#options.clock,
+        onEvent: (event) => {
+          if (event.kind === 'mode' && event.mode === 'fail') {
+            const reason = event.reason;
+            // Not from inside the pool's own loop, which reports this.
+            setImmediate(() => served !== null && void this.#poolFailed(served, reason));
+          }
+        },
+      });
+      try {
+        const targetName = targetNameOf(service.pool.name);
+        const other = this.#pools.get(targetName);
+        if (other !== undefined) {
+          throw new AdvisedError(
+            'EEXIST',
+            `Cannot serve the pool "${dir}": the pool "${other.dir}" has the target name ${targetName} already`,
+            'Serve the two in different processes, on different portals.',
+          );
+        }
+        service.exports = new VolumeExports(service.pool, targetName, logger);
+        served = { dir, service, target: service.exports.target, control: null };
+        service.describeServer = () => this.#describe(targetName);
+        this.#pools.set(targetName, served);
+      } catch (error) {
+        await service.close();
+        throw error;
+      }
+    } catch (error) {
+      this.failures.push({ dir, error });
+    }
+  }
+
+  async #startFrontEnds(): Promise<void> {
+    const address = this.#options.portal;
+    if (this.#options.tcmu) await this.#startTcmu();
+    if (address !== null) {
+      const pools = this.#pools;
+      const portal = new Portal({
+        targets: {
+          find: (name: string) => pools.get(name)?.target,
+          list: () => [...pools.values()].map(({ target }) => ({ name: target.name, target })),
+        },
+        logger: this.#logger.child({ part: 'portal' }),
+        clock: this.#options.clock,
+        randomBytes,
+      });
+      try {
+        this.#portal = portal;
+        const bound = await portal.listen(address.host, address.port);
+        this.#portals = [bound.address];
+      } catch (error) {
+        throw listenFailure(address, error);
+      }
+    }
+  }
+
+  async #startTcmu(): Promise<void> {
+    const { clock } = this.#options;
+    const logger = this.#logger.child({ part: 'tcmu' });
+    const volumes = new TcmuVolumes((name) => this.#poolNamed(name)?.service, logger);
+    this.#dbus = new TcmuDbus({
+      subtype: SUBTYPE,
+      description:
+        'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
+      check: (cfgstring) => volumes.check(cfgstring),
+      logger,
+      clock,
+    });
+    const mode = await this.#dbus.start();
+    this.#tcmu = new TcmuHandler({
+      subtype: SUBTYPE,
+      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device.blockSizeBytes),
+      release: (cfgstring, unit) => volumes.release(cfgstring, unit),
+      resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
+      logger,
+      clock,
+      exclusive: mode !== 'guest',
+    });
+    await this.#tcmu.start();
+  }
+
+  #poolNamed(name: string): ServedPool | undefined {
+    return [...this.#pools.values()].find(({ service }) => service.pool.name === name);
+  }
+
+  async #startControl(pool: ServedPool): Promise<void> {
+    pool.control = await ControlServer.listen(pool.dir, pool.service, this.#logger.child({ pool: pool.dir }));
+  }
+
+  #describe(target: string): ServerMessage {
+    return { pid: process.pid, version: VERSION, target, portals: this.#portals, tcmu: this.#options.tcmu };
+  }
+
+  async #poolFailed(pool: ServedPool, reason: string): Promise<void> {
+    const { dir } = pool;
+    this.failures.push({ dir, error: new StorageError('EIO', `The pool "${dir}" failed: ${reason}`) });
+    this.#logger.error({ pool: dir, reason }, 'the pool failed and is not served any more; the others are');
+    this.#pools.delete(pool.target.name);
+    await pool.control?.close();
+    await this.#closePool(pool);
+    this.#logger.error({ pool: dir }, `the failed pool is closed: look at it with "thinlun pool check ${dir}"`);
+    if (this.#pools.size === 0) this.#signalAllFailed();
+  }
+
+  async #closePool({ dir, service }: ServedPool): Promise<void> {
+    try {
+      await service.close();
+    } catch (error) {
+      this.failures.push({ dir, error });
+      this.#logger.error({ pool: dir, err: error }, 'the pool was not closed as it should be');
+    }
+  }
+}
+
+/** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
+const SUBTYPE = 'thin';
+
+function listenFailure(address: PortalAddress, error: unknown): unknown {
+  const { code, cause } = error as { code?: string; cause?: { code?: string } };
+  const where = formatPortal(address);
+  const next = formatPortal({ host: address.host, port: address.port + 1 });
+  switch (cause?.code ?? code) {
+    case 'EBUSY':
+      return new AdvisedError(
+        'EBUSY',
+        `Cannot listen on ${where}: another program listens there`,
+        `Choose another port with --portal ${next}, or find that program with "ss -ltnp".`,
+      );
+    case 'EACCES':
+      return new AdvisedError(
+        'EACCES',
+        `Cannot listen on ${where}: ports below 1024 are for root`,
+        'Choose another port with --portal, as in --portal 127.0.0.1:3260.',
+      );
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return new AdvisedError(
+        'EINVAL',
+        `Cannot listen on ${where}: this machine has no such address`,
+        'See its addresses with "ip address"; 0.0.0.0 and [::] mean all of them.',
+      );
+    default:
+      return new StorageError('EIO', `Cannot listen on ${where}: ${messageOf(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,114 @@
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Clock } from '../base/clock.ts';
+import { errnoOf, StorageError, wrapError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { AdvisedError } from './advised-error.ts';
+import { ControlClient, NoServerError } from './control-client.ts';
+import type { PoolControl } from './pool-control.ts';
+import { PoolService, type PoolServiceOptions } from './pool-service.ts';
+
+/** How long a pool may be held by a process without a socket: another command, a server that starts or ends. */
+const HELD_TIMEOUT_MS = 10_000;
+const RETRY_MS = 50;
+
+export interface PoolAccessOptions {
+  logger: Logger;
+  clock: Clock;
+  /** Opens for reading where writing is not allowed, instead of failing. */
+  readOnlyFallback?: boolean;
+}
+
+/** Throws ENOENT with advice unless `dir` is a pool's folder. */
+export function requirePool(dir: string): void {
+  try {
+    if (!statSync(dir).isDirectory()) throw new StorageError('ENOTDIR', 'it is not a folder');
+    statSync(join(dir, 'pool.json'));
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw wrapError(`Cannot open the pool "${dir}"`, error);
+    const reason = existsSync(dir) ? 'there is no pool.json in it' : 'there is no such folder';
+    const hint = `Make a pool with "thinlun pool create ${dir} --data-size 10G".`;
+    throw new AdvisedError('ENOENT', `Cannot open the pool "${dir}": ${reason}`, hint);
+  }
+}
+
+/**
+ * The pool in `dir`, wherever it is open: at its server, or else here. Who owns it is decided by its lock alone; a socket that
+ * nobody answers on is a dead server's. Throws EBUSY when a process holds the pool and does not answer.
+ */
+export function accessPool(dir: string, options: PoolAccessOptions): Promise<PoolControl> {
+  return untilFree(dir, options.clock, async () => (await ControlClient.connect(dir)) ?? openHere(dir, options));
+}
+
+/**
+ * Runs `work` on the pool in `dir`, as `accessPool` finds it, and gives the pool back whatever happens. When the server ended just
+ * before it could be asked for anything, `work` is run again.
+ */
+export async function usePool<T>(
+  dir: string,
+  options: PoolAccessOptions,
+  work: (pool: PoolControl) => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    const pool = await accessPool(dir, options);
+    try {
+      return await work(pool);
+    } catch (error) {
+      const untouched = pool instanceof ControlClient && pool.answered === 1;
+      if (!(error instanceof NoServerError) || !untouched) throw error;
+    } finally {
+      await pool.close();
+    }
+  }
+}
+
+/** Opens the pool in `dir` in this process to serve it. Throws EBUSY when a server has it. */
+export function openForServing(dir: string, options: PoolServiceOptions): Promise<PoolService> {
+  return untilFree(dir, options.clock, async () => {
+    const server = await ControlClient.connect(dir);
+    if (server === null) return PoolService.open(dir, options);
+    const pid = (await server.status()).server?.pid;
+    await server.close();
+    throw new AdvisedError(
+      'EBUSY',
+      `Cannot serve the pool "${dir}": process ${pid} serves it already`,
+      `See where with "thinlun pool status ${dir}", or end it with "kill ${pid}".`,
+    );
+  });
+}
+
+/** Tries again for a while when `open` finds the pool held: another command has it for a moment, a server starts or ends. */
+export async function untilFree<T>(dir: string, clock: Clock, open: () => Promise<T>): Promise<T> {
+  requirePool(dir);
+  const deadline = clock.nowMs() + HELD_TIMEOUT_MS;
+  for (;;) {
+    try {
+      return await open();
+    } catch (error) {
+      // The lock's own EBUSY brings no advice; one that does is final.
+      if (!(error instanceof StorageError) || error.code !== 'EBUSY' || error instanceof AdvisedError) throw error;
+      if (clock.nowMs() >= deadline) throw held(error);
+    }
+    await sleep(RETRY_MS);
+  }
+}
+
+async function openHere(dir: string, { logger, clock, readOnlyFallback }: PoolAccessOptions): Promise<PoolControl> {
+  try {
+    return await PoolService.open(dir, { logger, clock });
+  } catch (error) {
+    const denied = error instanceof StorageError && ['EACCES', 'EPERM', 'EROFS'].includes(error.code);
+    if (!denied || !readOnlyFallback) throw error;
+    return PoolService.open(dir, { logger, clock, readOnly: true });
+  }
+}
+
+function held(error: StorageError): StorageError {
+  return new AdvisedError(
+    'EBUSY',
+    error.message,
+    'That process does not answer on its control socket: end it, or wait until it has ended. "fuser -v" on the folder names it.',
+    { cause: error },
+  );
+}

@@ -1,0 +1,172 @@
+import { resolve } from 'node:path';
+import type { Clock } from '../base/clock.ts';
+import { StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { formatSize } from '../base/units.ts';
+import { Pool, type VolumeInfo } from '../thin/pool.ts';
+import type { PoolEvent } from '../thin/pool-mode.ts';
+import { AdvisedError, advise } from './advised-error.ts';
+import type {
+  CreateVolumeMessage,
+  PoolMessage,
+  ResizeVolumeMessage,
+  ServerMessage,
+  VolumeMessage,
+} from './control-messages.ts';
+import type { PoolControl } from './pool-control.ts';
+import type { VolumeExports } from './volume-exports.ts';
+
+export interface PoolServiceOptions {
+  logger: Logger;
+  clock: Clock;
+  readOnly?: boolean;
+  onEvent?: (event: PoolEvent) => void;
+}
+
+/** A pool that this process has open: in a command for a moment, in a server together with its `exports`. */
+export class PoolService implements PoolControl {
+  readonly pool: Pool;
+  /** What `status` says about this process as a server; null when it is none. */
+  describeServer: () => ServerMessage | null = () => null;
+  /** Where its volumes are logical units; null while they are not served. */
+  exports: VolumeExports | null = null;
+  /** Administrative calls take turns, so that catalogue and LUNs always change together. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | null = null;
+
+  private constructor(pool: Pool) {
+    this.pool = pool;
+  }
+
+  /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
+  static async open(dir: string, options: PoolServiceOptions): Promise<PoolService> {
+    const { logger, clock, readOnly, onEvent } = options;
+    const pool = await Pool.open(dir, {
+      logger,
+      clock,
+      ...(readOnly === undefined ? {} : { readOnly }),
+      ...(onEvent === undefined ? {} : { onEvent }),
+    });
+    return new PoolService(pool);
+  }
+
+  async status(): Promise<PoolMessage> {
+    const status = this.pool.status();
+    return {
+      name: status.name,
+      uuid: status.uuid,
+      directory: resolve(this.pool.dir),
+      mode: status.mode,
+      needsCheck: status.needsCheck,
+      transactionId: status.transactionId,
+      blockSizeBytes: status.blockSizeBytes,
+      dataSizeBytes: status.dataBlocks * status.blockSizeBytes,
+      dataUsedBytes: status.usedDataBlocks * status.blockSizeBytes,
+      lowWaterBytes: status.lowWaterBlocks * status.blockSizeBytes,
+      metadataSizeBytes: status.metadataBlocks * METADATA_BLOCK_SIZE,
+      metadataUsedBytes: status.usedMetadataBlocks * METADATA_BLOCK_SIZE,
+      volumeCount: status.volumes,
+      server: this.describeServer(),
+    };
+  }
+
+  async listVolumes(): Promise<VolumeMessage[]> {
+    return this.pool
+      .volumes()
+      .map(volumeMessage)
+      .sort((a, b) => a.lun - b.lun);
+  }
+
+  createVolume({ name, sizeBytes, logicalBlockSize }: CreateVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      const options = logicalBlockSize === undefined ? {} : { logicalBlockSize };
+      const volume = await this.pool.createVolume(name, sizeBytes, options);
+      this.exports?.add(volume);
+      return volumeMessage(volume);
+    });
+  }
+
+  resizeVolume(name: string, { sizeBytes, allowShrink }: ResizeVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      const now = this.pool.volume(name).sizeBytes;
+      if (sizeBytes < now && !allowShrink) {
+        throw new AdvisedError(
+          'EINVAL',
+          `Cannot resize the volume "${name}" to ${formatSize(sizeBytes)}: it has ${formatSize(now)}`,
+          'Making it smaller drops what lies past the new end; add --shrink if that is what you want.',
+        );
+      }
+      const volume = await this.pool.resizeVolume(name, sizeBytes);
+      this.exports?.resized(name);
+      return volumeMessage(volume);
+    });
+  }
+
+  deleteVolume(name: string): Promise<void> {
+    return this.#exclusive(async () => {
+      const volume = this.pool.volume(name);
+      await this.exports?.remove(name);
+      try {
+        await this.pool.deleteVolume(name);
+      } catch (error) {
+        this.exports?.add(volume);
+        throw error;
+      }
+    });
+  }
+
+  async commit(): Promise<number> {
+    await this.pool.commit();
+    return this.pool.status().transactionId;
+  }
+
+  /** Withdraws the volumes, answers what is in flight, commits, gives the pool back. Every call waits for the same end. */
+  close(): Promise<void> {
+    this.#closing ??= this.#turn
+      .catch(() => {})
+      .then(() => this.exports?.close())
+      .finally(() => this.pool.close());
+    return this.#closing;
+  }
+
+  #exclusive<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closing !== null) {
+      return Promise.reject(new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed'));
+    }
+    const result = this.#turn
+      .catch(() => {})
+      .then(call)
+      .catch((error: unknown) => {
+        throw this.#advised(error);
+      });
+    this.#turn = result;
+    return result;
+  }
+
+  #advised(error: unknown): unknown {
+    if (!(error instanceof StorageError)) return error;
+    const { dir } = this.pool;
+    switch (error.code) {
+      case 'ENOENT':
+        return advise(error, `See what is there with "thinlun volume list ${dir}".`);
+      case 'EEXIST':
+        return advise(error, `Choose another name, or see what is there with "thinlun volume list ${dir}".`);
+      case 'EROFS':
+        return advise(
+          error,
+          `See why with "thinlun pool status ${dir}", and look for damage with "thinlun pool check ${dir}".`,
+        );
+      case 'ENOSPC':
+        return advise(error, `See what is full with "thinlun pool status ${dir}".`);
+      default:
+        return error;
+    }
+  }
+}
+
+const METADATA_BLOCK_SIZE = 4096;
+
+function volumeMessage(volume: VolumeInfo): VolumeMessage {
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
+}

@@ -1,0 +1,87 @@
+import { assert } from '../base/assert.ts';
+import { StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { formatSize } from '../base/units.ts';
+import type { LogicalUnit } from '../scsi/logical-unit.ts';
+import { AdvisedError } from './advised-error.ts';
+import type { PoolService } from './pool-service.ts';
+
+export interface VolumePath {
+  readonly pool: string;
+  readonly volume: string;
+}
+
+/** `POOL/VOLUME`, what targetcli is given as cfgstring. Throws EINVAL. */
+export function parseVolumePath(cfgstring: string): VolumePath {
+  const [pool, volume, ...more] = cfgstring.split('/');
+  if (!pool || !volume || more.length > 0) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot read "${cfgstring}": expected POOL/VOLUME, the names of a pool and a volume in it`,
+    );
+  }
+  return { pool, volume };
+}
+
+/** The volumes of the served pools as LIO's backstores see them. */
+export class TcmuVolumes {
+  /** Pools by their names. */
+  readonly #find: (poolName: string) => PoolService | undefined;
+  readonly #logger: Logger;
+
+  constructor(find: (poolName: string) => PoolService | undefined, logger: Logger) {
+    this.#find = find;
+    this.#logger = logger;
+  }
+
+  /** Whether a backstore could be made of it, before LIO makes it. Throws `StorageError` with the reason. */
+  check(cfgstring: string): void {
+    this.#locate(cfgstring);
+  }
+
+  /** The unit of `POOL/VOLUME`; a volume that is not there is made. */
+  async resolve(cfgstring: string, sizeBytes: number, blockSizeBytes: number): Promise<LogicalUnit> {
+    const { service, volume } = this.#locate(cfgstring);
+    const known = (await service.listVolumes()).find(({ name }) => name === volume);
+    if (known === undefined) {
+      const logicalBlockSize = blockSizeBytes === 4096 ? 4096 : 512;
+      await service.createVolume({ name: volume, sizeBytes, logicalBlockSize });
+      this.#logger.info({ cfgstring, sizeBytes }, 'made the volume for a new backstore');
+    } else if (known.logicalBlockSize !== blockSizeBytes) {
+      throw new AdvisedError(
+        'EINVAL',
+        `Cannot use the volume "${volume}": it has blocks of ${known.logicalBlockSize} bytes, the backstore of ${blockSizeBytes}`,
+        `Create the backstore with hw_block_size=${known.logicalBlockSize}.`,
+      );
+    } else if (known.sizeBytes !== sizeBytes) {
+      // Refusing would take a volume away that was resized while LIO did not look.
+      const sizes = { volume: formatSize(known.sizeBytes), backstore: formatSize(sizeBytes) };
+      this.#logger.warn({ cfgstring, ...sizes }, "the volume's size is served, not the backstore's");
+    }
+    assert(service.exports !== null, 'a served pool has exports');
+    return service.exports.acquire(volume);
+  }
+
+  release(cfgstring: string, unit: LogicalUnit): void {
+    const { pool } = parseVolumePath(cfgstring);
+    this.#find(pool)?.exports?.release(unit);
+  }
+
+  async resize(cfgstring: string, sizeBytes: number): Promise<void> {
+    const { service, volume } = this.#locate(cfgstring);
+    await service.resizeVolume(volume, { sizeBytes });
+  }
+
+  #locate(cfgstring: string): { service: PoolService; volume: string } {
+    const { pool, volume } = parseVolumePath(cfgstring);
+    const service = this.#find(pool);
+    if (service === undefined) {
+      throw new AdvisedError(
+        'ENODEV',
+        `Cannot use "${cfgstring}": no pool "${pool}" is served here`,
+        `Serve it with "thinlun serve DIR --tcmu".`,
+      );
+    }
+    return { service, volume };
+  }
+}

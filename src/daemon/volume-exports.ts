@@ -1,0 +1,111 @@
+import { assert } from '../base/assert.ts';
+import { StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { LogicalUnit } from '../scsi/logical-unit.ts';
+import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
+import { Target } from '../scsi/target.ts';
+import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import type { ThinDevice } from '../thin/thin-device.ts';
+import { AdvisedError } from './advised-error.ts';
+
+/** 4 KiB physical blocks: initiators align to them, and so spare the pool partial writes. */
+const PHYSICAL_BLOCK_SIZE = 4096;
+
+interface Export {
+  readonly device: ThinDevice;
+  readonly unit: LogicalUnit;
+  readonly lun: number;
+  /** TCMU devices that stand on it. */
+  tcmuUsers: number;
+}
+
+/**
+ * The volumes of one pool as logical units: one each, which both front ends share, and a target that holds them under the
+ * LUNs of the catalogue. Follows what is done to the volumes; initiators are told by unit attentions.
+ */
+export class VolumeExports {
+  readonly target: Target;
+  readonly #pool: Pool;
+  readonly #logger: Logger;
+  readonly #exports: Map<string, Export> = new Map();
+
+  /** Exports every volume that the pool has. */
+  constructor(pool: Pool, targetName: string, logger: Logger) {
+    this.target = new Target(targetName);
+    this.#pool = pool;
+    this.#logger = logger;
+    for (const volume of pool.volumes()) this.add(volume);
+  }
+
+  /** Puts a volume at its LUN. */
+  add(volume: VolumeInfo): void {
+    const { name, lun, logicalBlockSize } = volume;
+    if (this.target.luns.length >= MAX_REPORTED_LUNS) {
+      this.#logger.error(
+        { volume: name, lun },
+        'the volume is not served: the target has all the LUNs that it can report',
+      );
+      return;
+    }
+    const device = this.#pool.openVolume(name);
+    const unit = new LogicalUnit({
+      backend: device,
+      serial: volume.serial,
+      naa: Buffer.from(volume.naa, 'hex'),
+      designation: volume.serial,
+      logicalBlockSize,
+      logicalBlocksPerPhysicalBlockExponent: Math.log2(PHYSICAL_BLOCK_SIZE / logicalBlockSize),
+      writeCache: true,
+    });
+    this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
+    this.target.setLun(lun, unit);
+  }
+
+  /** Withdraws a volume: new commands find no unit, those in flight are answered first. EBUSY while a TCMU device stands on it. */
+  async remove(name: string): Promise<void> {
+    const entry = this.#exports.get(name);
+    if (entry === undefined) return;
+    if (entry.tcmuUsers > 0) {
+      throw new AdvisedError(
+        'EBUSY',
+        `Cannot withdraw the volume "${name}": a TCMU device stands on it`,
+        'Delete its backstore first, with targetcli /backstores/user:thin delete.',
+      );
+    }
+    this.#exports.delete(name);
+    this.target.removeLun(entry.lun);
+    await this.#pool.closeVolume(entry.device);
+  }
+
+  /** Tells the initiators that a volume has another size. */
+  resized(name: string): void {
+    this.#exports.get(name)?.unit.capacityChanged();
+  }
+
+  /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */
+  acquire(name: string): LogicalUnit {
+    const entry = this.#exports.get(name);
+    if (entry === undefined) {
+      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.#pool.name}"`);
+    }
+    entry.tcmuUsers++;
+    return entry.unit;
+  }
+
+  /** Gives back what `acquire` returned. */
+  release(unit: LogicalUnit): void {
+    for (const entry of this.#exports.values()) {
+      if (entry.unit !== unit) continue;
+      assert(entry.tcmuUsers > 0, 'a released unit was acquired');
+      entry.tcmuUsers--;
+    }
+  }
+
+  /** Withdraws everything, whoever uses it. */
+  async close(): Promise<void> {
+    const all = [...this.#exports.values()];
+    this.#exports.clear();
+    for (const { lun } of all) this.target.removeLun(lun);
+    await Promise.all(all.map(({ device }) => this.#pool.closeVolume(device)));
+  }
+}

@@ -1,0 +1,388 @@
+import type { Socket } from 'node:net';
+import { readU16BE, readU32BE } from '../base/bytes.ts';
+import type { Clock, Timer } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type DataMemory, MemoryAccount } from './data-memory.ts';
+import type { TargetDirectory } from './discovery.ts';
+import { FullFeature, type FullFeatureHost } from './full-feature.ts';
+import type { AbortWaiter } from './iscsi-task.ts';
+import type { PortalLimits } from './limits.ts';
+import { Login, type LoginReply } from './login.ts';
+import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
+import { PduWriter } from './pdu-writer.ts';
+import type { Session, SessionConnection } from './session.ts';
+import type { SessionTable } from './session-table.ts';
+import {
+  AsyncEvent,
+  CONTINUE,
+  DEFAULT_SEGMENT_LENGTH,
+  Field,
+  IMMEDIATE,
+  LoginStatus,
+  Opcode,
+  TRANSIT,
+} from './spec.ts';
+import { type ArenaPool, Transmitter, type TransmitterOwner } from './transmitter.ts';
+
+/** What the connections of a portal share. */
+export interface ConnectionContext {
+  readonly limits: PortalLimits;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly targets: TargetDirectory;
+  readonly portalGroupTag: number;
+  readonly memory: DataMemory;
+  readonly arenas: ArenaPool;
+  readonly sessionTable: SessionTable;
+  /** The login phase of a connection is over. */
+  loginEnded(connection: Connection): void;
+  /** The socket is closed and no task of the connection is left. */
+  connectionEnded(connection: Connection): void;
+}
+
+const EMPTY = new Uint8Array(0);
+
+/** One TCP connection: bytes to and from the socket, the login, then full feature phase. */
+export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection {
+  readonly limits: PortalLimits;
+  readonly targets: TargetDirectory;
+  readonly account: MemoryAccount;
+  readonly targetAddress: string;
+  /** `host:port` of the initiator. */
+  readonly peer: string;
+  cid = 0;
+
+  private readonly context: ConnectionContext;
+  private readonly socket: Socket;
+  private readonly parser: PduParser;
+  private readonly transmitter: Transmitter;
+  private readonly writer: PduWriter;
+  private session: Session | null = null;
+  private fullFeature: FullFeature | null = null;
+
+  /** Null after the login. */
+  private login: Login | null;
+  private loginTimer: Timer | null;
+  private loginText: Uint8Array = EMPTY;
+  /** The last login request, which the answer repeats parts of. */
+  private loginHeader: Uint8Array = EMPTY;
+
+  /** Bytes that were received and not read, because the input stands still. */
+  private chunk: Uint8Array | null = null;
+  private chunkAt = 0;
+  private outputFull = false;
+  private ending = false;
+  private closed = false;
+  private endTimer: Timer | null = null;
+
+  /** For `sweep`: what has moved, and for how many sweeps nothing has. */
+  private received = 0;
+  private sent = 0;
+  private lastReceived = 0;
+  private lastSent = 0;
+  private idleSweeps = 0;
+
+  constructor(socket: Socket, context: ConnectionContext) {
+    this.socket = socket;
+    this.context = context;
+    this.limits = context.limits;
+    this.targets = context.targets;
+    this.peer = formatAddress(socket.remoteAddress, socket.remotePort);
+    this.targetAddress = `${formatAddress(socket.localAddress, socket.localPort)},${context.portalGroupTag}`;
+    this.account = new MemoryAccount(context.memory, context.limits.slabBytesPerConnection);
+    this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
+    this.transmitter = new Transmitter(socket, context.arenas, this.account, this);
+    this.writer = new PduWriter(this.transmitter);
+    this.login = new Login({
+      limits: context.limits,
+      portalGroupTag: context.portalGroupTag,
+      hasTarget: (name) => context.targets.find(name) !== undefined,
+      admit: (initiator, target, isid, tsih, cid) => context.sessionTable.admit(initiator, target, isid, tsih, cid),
+    });
+    this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => this.receive(chunk));
+    socket.on('error', (error) => context.logger.debug({ peer: this.peer, error: error.message }, 'connection failed'));
+    socket.on('end', () => this.peerEnded());
+    socket.on('close', () => this.socketClosed());
+  }
+
+  get isInFullFeature(): boolean {
+    return this.fullFeature !== null;
+  }
+
+  sessions(): Session[] {
+    return this.context.sessionTable.list();
+  }
+
+  // --- input ---
+
+  private receive(chunk: Uint8Array): void {
+    this.received += chunk.length;
+    if (this.ending || this.closed) return;
+    this.read(chunk, 0);
+  }
+
+  private read(chunk: Uint8Array, from: number): void {
+    const at = this.parser.feed(chunk, from, chunk.length);
+    if (this.ending || this.closed) {
+      this.chunk = null;
+      return;
+    }
+    if (at < chunk.length || this.parser.isHalted) {
+      this.chunk = chunk;
+      this.chunkAt = at;
+      this.socket.pause();
+      return;
+    }
+    this.chunk = null;
+    if (this.transmitter.queuedBytes > this.limits.outputBytes) {
+      this.outputFull = true;
+      this.socket.pause();
+    }
+  }
+
+  resumeInput(): void {
+    const { chunk, chunkAt } = this;
+    if (chunk === null || this.ending || this.closed) return;
+    this.read(chunk, chunkAt);
+    if (this.chunk === null && !this.outputFull && !this.closed) this.socket.resume();
+  }
+
+  transmitted(): void {
+    this.sent++;
+    this.fullFeature?.memoryFreed();
+    if (this.outputFull && this.transmitter.queuedBytes <= this.limits.outputBytes / 2) {
+      this.outputFull = false;
+      if (this.chunk === null && !this.closed) this.socket.resume();
+    }
+  }
+
+  pduHeader(parser: PduParser): Verdict {
+    if (this.fullFeature !== null) return this.fullFeature.pduHeader(parser);
+    this.loginText = new Uint8Array(parser.dataLength);
+    parser.intoBytes(this.loginText, 0, parser.dataLength);
+    return Verdict.ACCEPT;
+  }
+
+  pduEnd(parser: PduParser, intact: boolean): void {
+    if (this.fullFeature !== null) this.fullFeature.pduEnd(parser, intact);
+    else this.loginRequest(parser);
+  }
+
+  pduFailure(parser: PduParser, failure: ParserFailure): void {
+    if (this.fullFeature === null && failure === 'data segment is longer than MaxRecvDataSegmentLength') {
+      this.loginHeader = parser.copyHeader();
+      this.refuse(LoginStatus.INITIATOR_ERROR, failure);
+    } else this.drop(failure);
+  }
+
+  // --- login ---
+
+  private loginRequest(parser: PduParser): void {
+    const { header, headerAt: at } = parser;
+    this.loginHeader = parser.copyHeader();
+    const cmdSn = readU32BE(header, at + Field.CMD_SN);
+    if (this.login!.isFresh) this.writer.statSn = readU32BE(header, at + Field.EXP_STAT_SN);
+    this.writer.loginCmdSn = cmdSn;
+    if (parser.opcode !== Opcode.LOGIN || (header[at]! & IMMEDIATE) === 0 || parser.ahsLength > 0) {
+      this.refuse(LoginStatus.INVALID_DURING_LOGIN, 'not a login request');
+      return;
+    }
+    const flags = header[at + Field.FLAGS]!;
+    const reply = this.login!.next({
+      transit: (flags & TRANSIT) !== 0,
+      continues: (flags & CONTINUE) !== 0,
+      currentStage: (flags >>> 2) & 3,
+      nextStage: flags & 3,
+      versionMin: header[at + 3]!,
+      isid: Buffer.from(header.buffer, header.byteOffset + at + Field.ISID, 6).toString('hex'),
+      tsih: readU16BE(header, at + Field.TSIH),
+      cid: readU16BE(header, at + Field.CID),
+      cmdSn,
+      text: this.loginText,
+    });
+    this.loginText = EMPTY;
+    if (reply.complete) this.establish(reply);
+    else if (reply.status !== LoginStatus.SUCCESS) this.refuse(reply.status, reply.reason);
+    else this.writer.loginResponse(reply, this.login!.tsih, this.loginHeader, 0);
+  }
+
+  /** Sends a login response that ends the login, and ends the connection. */
+  private refuse(status: LoginStatus, reason: string): void {
+    const reply = { status, transit: false, continues: false, currentStage: 0, nextStage: 0, text: EMPTY };
+    this.writer.loginResponse({ ...reply, complete: false, reason }, 0, this.loginHeader, 0);
+    const { initiatorName, targetName } = this.login!;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, status, reason };
+    this.context.logger.info(fields, 'login refused');
+    this.end(`login refused: ${reason}`);
+  }
+
+  /** The login is complete: a session for it, once one that it reinstates has ended. */
+  private establish(reply: LoginReply): void {
+    if (this.closed || this.ending) return;
+    const { sessionTable, targets, portalGroupTag, limits, logger } = this.context;
+    const login = this.login!;
+    const { initiatorName, targetName, isid, tsih, cid } = login;
+    const status = sessionTable.admit(initiatorName, targetName, isid, tsih, cid);
+    const target = targetName === null ? null : targets.find(targetName);
+    if (status !== LoginStatus.SUCCESS || target === undefined) {
+      const removed = status === LoginStatus.SUCCESS;
+      this.refuse(
+        removed ? LoginStatus.TARGET_REMOVED : status,
+        removed ? 'the target is gone' : 'not admitted any more',
+      );
+      return;
+    }
+    const existing = sessionTable.find(initiatorName, targetName, isid);
+    if (existing !== null) {
+      // No PDU is read until the old session, or its connection, has ended: its tasks are not to overtake ours.
+      this.parser.paused = true;
+      const next = (): void => {
+        this.parser.paused = false;
+        if (tsih === 0) this.establish(reply);
+        else this.join(existing, reply);
+        this.resumeInput();
+      };
+      if (tsih === 0) sessionTable.whenRemoved(existing, next);
+      else existing.successor = next;
+      existing.connection?.drop(tsih === 0 ? 'the session is reinstated' : 'the connection is reinstated');
+      return;
+    }
+    const session = sessionTable.add(login, target, portalGroupTag, limits.commandWindow);
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    logger.info(fields, 'session established');
+    this.join(session, reply);
+  }
+
+  private join(session: Session, reply: LoginReply): void {
+    if (this.closed || this.ending) {
+      this.context.sessionTable.remove(session);
+      return;
+    }
+    const login = this.login!;
+    const { parameters } = login;
+    if (parameters !== session.parameters) parameters.takeSessionWide(session.parameters);
+    this.cid = login.cid;
+    this.session = session;
+    session.connection = this;
+    this.writer.window = session.window;
+    this.writer.loginResponse(reply, session.tsih, this.loginHeader, 0);
+    this.fullFeature = new FullFeature(session, parameters, this, this.writer, this.parser);
+    this.parser.headerDigest = parameters.headerDigest;
+    this.parser.dataDigest = parameters.dataDigest;
+    this.parser.maxDataLength = parameters.targetSegmentLength;
+    this.transmitter.headerDigest = parameters.headerDigest;
+    this.transmitter.dataDigest = parameters.dataDigest;
+    this.endLogin();
+  }
+
+  private endLogin(): void {
+    if (this.login === null) return;
+    this.login = null;
+    this.loginHeader = EMPTY;
+    this.loginTimer?.cancel();
+    this.loginTimer = null;
+    this.context.loginEnded(this);
+  }
+
+  // --- the session's view ---
+
+  abortTasks(lun: number | null, waiter: AbortWaiter): number {
+    return this.fullFeature?.abortTasks(lun, waiter) ?? 0;
+  }
+
+  announceWindow(): void {
+    if (!this.ending && !this.closed) this.fullFeature?.announceWindow();
+  }
+
+  // --- the end ---
+
+  /** Asks the initiator to log out within `seconds` (RFC 7143 11.9.1). */
+  requestLogout(seconds: number): void {
+    if (this.fullFeature !== null && !this.ending && !this.closed) {
+      this.writer.asyncMessage(AsyncEvent.LOGOUT_REQUEST, 0, 0, seconds);
+    }
+  }
+
+  /** Takes nothing new, answers what the engine has, then ends. */
+  finish(): void {
+    if (this.ending || this.closed) return;
+    if (this.fullFeature === null) this.drop('the portal closes');
+    else this.fullFeature.finish();
+  }
+
+  end(reason: string): void {
+    if (this.ending || this.closed) return;
+    this.ending = true;
+    this.chunk = null;
+    this.parser.stop();
+    this.context.logger.debug({ peer: this.peer, reason }, 'connection ends');
+    this.transmitter.flush();
+    this.socket.end();
+    // What still comes is read and dropped, so that the peer reads our last words instead of a reset.
+    this.socket.resume();
+    this.endTimer = this.context.clock.setTimer(this.limits.closeTimeMs, () => this.socket.destroy());
+  }
+
+  drop(reason: string): void {
+    if (this.closed) return;
+    this.ending = true;
+    this.chunk = null;
+    this.parser.stop();
+    this.context.logger.info({ peer: this.peer, reason }, 'connection dropped');
+    this.socket.destroy();
+    this.release();
+  }
+
+  /** Half a connection is of no use: there is nobody to read our answers. */
+  private peerEnded(): void {
+    if (this.ending) this.socket.destroy();
+    else this.drop('closed by the initiator');
+  }
+
+  private socketClosed(): void {
+    this.release();
+    this.endTimer?.cancel();
+  }
+
+  /** Gives everything back; the socket is closed or destroyed, so that nothing reads or writes memory any more. */
+  private release(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.chunk = null;
+    this.parser.stop();
+    this.endLogin();
+    this.transmitter.close();
+    if (this.fullFeature === null) this.context.connectionEnded(this);
+    else this.fullFeature.close(() => this.sessionEnded());
+  }
+
+  /** The engine has given back the last task. */
+  private sessionEnded(): void {
+    const session = this.session!;
+    if (session.connection === this) session.connection = null;
+    const { successor } = session;
+    session.successor = null;
+    if (successor !== null) successor();
+    else this.context.sessionTable.remove(session);
+    this.context.connectionEnded(this);
+  }
+
+  /** Ends a peer that owes us something and does not move. Called twice in a stall time. */
+  sweep(): void {
+    const owes =
+      (this.fullFeature?.expectsData === true && this.received === this.lastReceived) ||
+      (this.transmitter.queuedBytes > 0 && this.sent === this.lastSent);
+    this.lastReceived = this.received;
+    this.lastSent = this.sent;
+    this.idleSweeps = owes ? this.idleSweeps + 1 : 0;
+    if (this.idleSweeps > 2) this.drop('the peer has stalled');
+  }
+}
+
+/** `host:port` with the brackets of an IPv6 address. */
+function formatAddress(host: string | undefined, port: number | undefined): string {
+  const plain = (host ?? '').replace(/^::ffff:(?=\d+\.)/, '');
+  return `${plain.includes(':') ? `[${plain}]` : plain}:${port ?? 0}`;
+}

@@ -1,0 +1,179 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { readU16BE } from '../base/bytes.ts';
+import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
+import { StorageError, wrapError } from '../base/errors.ts';
+import { type Logger, silentLogger } from '../base/log.ts';
+import { Connection, type ConnectionContext } from './connection.ts';
+import { DataMemory } from './data-memory.ts';
+import type { TargetDirectory } from './discovery.ts';
+import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
+import { SessionTable } from './session-table.ts';
+import { ArenaPool } from './transmitter.ts';
+
+export interface PortalOptions {
+  readonly targets: TargetDirectory;
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+  /** Unpredictable bytes, so that session handles of one run mean nothing to the next. */
+  readonly randomBytes?: (sizeBytes: number) => Uint8Array;
+  /** What differs from `DEFAULT_LIMITS`. */
+  readonly limits?: Partial<PortalLimits>;
+}
+
+/** A session as people want to see it. */
+export interface SessionInfo {
+  readonly initiator: string;
+  /** Null: discovery. */
+  readonly target: string | null;
+  readonly isid: string;
+  readonly tsih: number;
+  readonly commands: number;
+}
+
+/** The only portal group that there is. */
+const PORTAL_GROUP_TAG = 1;
+
+/** An iSCSI target node's network side (RFC 7143 4.4.1): listens, and serves every connection. */
+export class Portal {
+  private readonly logger: Logger;
+  private readonly clock: Clock;
+  private readonly limits: PortalLimits;
+  private readonly memory: DataMemory;
+  private readonly sessionTable: SessionTable;
+  private readonly context: ConnectionContext;
+  private readonly servers: Set<Server> = new Set();
+  private readonly connections: Set<Connection> = new Set();
+  private loginsInProgress = 0;
+  private sweepTimer: Timer | null = null;
+  private closing = false;
+  private drained: (() => void) | null = null;
+
+  constructor(options: PortalOptions) {
+    this.logger = options.logger ?? silentLogger;
+    this.clock = options.clock ?? monotonicClock;
+    this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
+    this.memory = new DataMemory(this.limits.slabBytes);
+    this.sessionTable = new SessionTable(
+      this.limits.sessions,
+      readU16BE(options.randomBytes?.(2) ?? new Uint8Array(2), 0),
+    );
+    this.context = {
+      limits: this.limits,
+      clock: this.clock,
+      logger: this.logger,
+      targets: options.targets,
+      portalGroupTag: PORTAL_GROUP_TAG,
+      memory: this.memory,
+      arenas: new ArenaPool(),
+      sessionTable: this.sessionTable,
+      loginEnded: () => {
+        this.loginsInProgress--;
+      },
+      connectionEnded: (connection) => this.connectionEnded(connection),
+    };
+  }
+
+  /** TCP connections, those whose last tasks are still in the engine included. */
+  get connectionCount(): number {
+    return this.connections.size;
+  }
+
+  /** Bytes of the data memory in use. */
+  get memoryUsedBytes(): number {
+    return this.memory.usedBytes;
+  }
+
+  sessions(): SessionInfo[] {
+    return this.sessionTable.list().map((session) => ({
+      initiator: session.initiatorName,
+      target: session.targetName,
+      isid: session.isid,
+      tsih: session.tsih,
+      commands: session.window.outstanding,
+    }));
+  }
+
+  /**
+   * Listens on one more address; port 0 takes a free one. Returns where: `host:port`, with brackets around an IPv6 host. Throws `StorageError`
+   * (EACCES, EBUSY for an address in use, EINVAL, ...).
+   */
+  async listen(host: string, port: number): Promise<{ address: string; host: string; port: number }> {
+    if (this.closing) throw new StorageError('ESHUTDOWN', 'Cannot listen: the portal is closing');
+    const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
+    server.on('connection', (socket) => this.accept(socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) => {
+        const inUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+        const action = `Cannot listen on ${host}:${port}`;
+        reject(inUse ? new StorageError('EBUSY', `${action}: the address is in use`) : wrapError(action, error));
+      });
+      server.listen({ host, port }, resolve);
+    });
+    server.on('error', (error) => this.logger.error({ error: error.message }, 'the portal cannot accept'));
+    this.servers.add(server);
+    if (this.sweepTimer === null) this.scheduleSweep();
+    const bound = server.address();
+    if (bound === null || typeof bound === 'string') throw new StorageError('EIO', 'Cannot listen: no address');
+    const hostText = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+    return { address: `${hostText}:${bound.port}`, host: bound.address, port: bound.port };
+  }
+
+  /**
+   * Stops accepting, asks the initiators to log out, answers what is in flight and ends every connection; at most for `closeTimeMs` of the limits, then what is left is
+   * dropped. Tasks that the engine still has then keep their memory until they are done.
+   */
+  async close(): Promise<void> {
+    if (this.closing) return;
+    this.closing = true;
+    this.sweepTimer?.cancel();
+    const closed = [...this.servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    const seconds = Math.floor(this.limits.closeTimeMs / 2000);
+    for (const connection of this.connections) {
+      if (connection.isInFullFeature) connection.requestLogout(seconds);
+      else connection.drop('the portal closes');
+    }
+    const finish = this.clock.setTimer(this.limits.closeTimeMs / 2, () => {
+      for (const connection of this.connections) connection.finish();
+    });
+    const drop = this.clock.setTimer(this.limits.closeTimeMs, () => {
+      for (const connection of this.connections) connection.drop('the portal closes');
+      this.drained?.();
+    });
+    await new Promise<void>((resolve) => {
+      this.drained = resolve;
+      if (this.connections.size === 0) resolve();
+    });
+    finish.cancel();
+    drop.cancel();
+    await Promise.all(closed);
+  }
+
+  private accept(socket: Socket): void {
+    const { limits } = this;
+    if (
+      this.closing ||
+      this.connections.size >= limits.connections ||
+      this.loginsInProgress >= limits.loginsInProgress ||
+      socket.remoteAddress === undefined
+    ) {
+      this.logger.warn({ peer: socket.remoteAddress, connections: this.connections.size }, 'connection refused');
+      socket.on('error', () => {});
+      socket.resetAndDestroy();
+      return;
+    }
+    this.loginsInProgress++;
+    this.connections.add(new Connection(socket, this.context));
+  }
+
+  private connectionEnded(connection: Connection): void {
+    this.connections.delete(connection);
+    if (this.closing && this.connections.size === 0) this.drained?.();
+  }
+
+  private scheduleSweep(): void {
+    this.sweepTimer = this.clock.setTimer(this.limits.stallTimeMs / 2, () => {
+      for (const connection of this.connections) connection.sweep();
+      this.scheduleSweep();
+    });
+  }
+}

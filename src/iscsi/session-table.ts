@@ -1,0 +1,81 @@
+import type { Target } from '../scsi/target.ts';
+import type { Login } from './login.ts';
+import { Session } from './session.ts';
+import { LoginStatus } from './spec.ts';
+
+/** What identifies a session to an initiator: its name, its ISID and the target port (RFC 7143 4.4.2). */
+function keyOf(initiatorName: string, targetName: string | null, isid: string): string {
+  return `${initiatorName}\n${isid}\n${targetName ?? ''}`;
+}
+
+/**
+ * The sessions of a portal. A session stays here until the engine has given back its last task, so that a new one of the same nexus does not begin before:
+ * an old write can never overtake a new one.
+ */
+export class SessionTable {
+  private readonly sessions: Map<string, Session> = new Map();
+  private readonly handles: Map<number, Session> = new Map();
+  private readonly waiting: Map<Session, (() => void)[]> = new Map();
+  private readonly maxSessions: number;
+  private lastHandle: number;
+
+  /** Session handles count up from `firstHandle`. */
+  constructor(maxSessions: number, firstHandle: number) {
+    this.maxSessions = maxSessions;
+    this.lastHandle = firstHandle;
+  }
+
+  get count(): number {
+    return this.sessions.size;
+  }
+
+  list(): Session[] {
+    return [...this.sessions.values()];
+  }
+
+  find(initiatorName: string, targetName: string | null, isid: string): Session | null {
+    return this.sessions.get(keyOf(initiatorName, targetName, isid)) ?? null;
+  }
+
+  /** Whether a login may go on (RFC 7143 6.3.1); the same question is asked again when it is complete. */
+  admit(initiatorName: string, targetName: string | null, isid: string, tsih: number, cid: number): LoginStatus {
+    const existing = this.find(initiatorName, targetName, isid);
+    if (tsih === 0) {
+      if (existing === null && this.sessions.size >= this.maxSessions) return LoginStatus.OUT_OF_RESOURCES;
+      return LoginStatus.SUCCESS;
+    }
+    if (existing === null || existing.tsih !== tsih) return LoginStatus.SESSION_DOES_NOT_EXIST;
+    if (existing.connection === null) return LoginStatus.SESSION_DOES_NOT_EXIST;
+    // MaxConnections is 1: the only connection that may come is the one that is there, reinstated.
+    return existing.connection.cid === cid ? LoginStatus.SUCCESS : LoginStatus.TOO_MANY_CONNECTIONS;
+  }
+
+  /** Makes the session of a complete login; there is none with its name and ISID. */
+  add(login: Login, target: Target | null, portalGroupTag: number, commandWindow: number): Session {
+    do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
+    while (this.handles.has(this.lastHandle));
+    const session = new Session(login, this.lastHandle, target, portalGroupTag, commandWindow);
+    this.sessions.set(keyOf(session.initiatorName, session.targetName, session.isid), session);
+    this.handles.set(session.tsih, session);
+    if (session.nexus !== null) session.target!.attach(session.nexus);
+    return session;
+  }
+
+  /** The session has ended and none of its tasks is left. */
+  remove(session: Session): void {
+    if (this.handles.get(session.tsih) !== session) return;
+    this.sessions.delete(keyOf(session.initiatorName, session.targetName, session.isid));
+    this.handles.delete(session.tsih);
+    if (session.nexus !== null) session.target!.detach(session.nexus);
+    const waiting = this.waiting.get(session);
+    this.waiting.delete(session);
+    if (waiting !== undefined) for (const callback of waiting) callback();
+  }
+
+  /** Calls `callback` once when the session has been removed. */
+  whenRemoved(session: Session, callback: () => void): void {
+    const waiting = this.waiting.get(session);
+    if (waiting === undefined) this.waiting.set(session, [callback]);
+    else waiting.push(callback);
+  }
+}

@@ -1,0 +1,54 @@
+import { Nexus } from '../scsi/nexus.ts';
+import type { Target } from '../scsi/target.ts';
+import { CommandWindow } from './command-window.ts';
+import type { AbortWaiter } from './iscsi-task.ts';
+import type { Login } from './login.ts';
+import type { Parameters } from './parameters.ts';
+
+/** The connection of a session, as others see it. */
+export interface SessionConnection {
+  readonly cid: number;
+  /**
+   * Stops the tasks for `lun` (all LUNs when it is null); they get no response. Returns how many have not ended yet: `waiter` is told of each.
+   */
+  abortTasks(lun: number | null, waiter: AbortWaiter): number;
+  /** Ends it without another word. `reason` is for the log. */
+  drop(reason: string): void;
+  /** Tells the initiator that it may send more, when nothing else would. */
+  announceWindow(): void;
+}
+
+/** One iSCSI session (RFC 7143 4.3): an initiator port at our target port, or a discovery session. */
+export class Session {
+  readonly initiatorName: string;
+  readonly isid: string;
+  readonly tsih: number;
+  /** Both null in a discovery session. */
+  readonly target: Target | null;
+  readonly targetName: string | null;
+  readonly nexus: Nexus | null;
+  readonly window: CommandWindow;
+  readonly parameters: Parameters;
+  /** Null when it has been lost and nothing is left but tasks in the engine. */
+  connection: SessionConnection | null = null;
+  /** Set while a new connection waits to take the place of the one that is ending: called instead of ending the session. */
+  successor: (() => void) | null = null;
+
+  constructor(login: Login, tsih: number, target: Target | null, portalGroupTag: number, commandWindow: number) {
+    this.initiatorName = login.initiatorName;
+    this.isid = login.isid;
+    this.tsih = tsih;
+    this.target = target;
+    this.targetName = login.targetName;
+    this.nexus =
+      target === null
+        ? null
+        : new Nexus(
+            `${login.initiatorName},i,0x${login.isid}`,
+            `${login.targetName},t,0x${portalGroupTag.toString(16).padStart(4, '0')}`,
+            portalGroupTag,
+          );
+    this.window = new CommandWindow(login.cmdSn, commandWindow);
+    this.parameters = login.parameters;
+  }
+}

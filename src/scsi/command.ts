@@ -1,0 +1,286 @@
+import { assert } from '../base/assert.ts';
+import type { Errno } from '../base/errors.ts';
+import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import { type RangeHolder, RangeState } from './range-lock.ts';
+import type { ScratchUser } from './scratch-pool.ts';
+import {
+  FAILURE_SENSE,
+  fieldPointer,
+  INVALID_FIELD_IN_CDB,
+  INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT,
+  INVALID_FIELD_IN_PARAMETER_LIST,
+  LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
+  NO_INFORMATION,
+  NO_SKS,
+  type Sense,
+  writeSense,
+} from './sense.ts';
+import { Status } from './spec.ts';
+import type { ScsiTask } from './task.ts';
+import type { NexusState, UnitState } from './unit-state.ts';
+
+/** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
+export interface LunInventory {
+  /** Ascending. */
+  readonly luns: readonly number[];
+  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
+  readonly targetPorts: readonly number[];
+  /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
+  inventoryReported(command: Command): void;
+}
+
+/** What the rows of a table do; the functions see one command each. */
+export interface CommandHandler {
+  /**
+   * Checks the CDB and says what the command transfers: `transferIn` or `transferOut`. Returns false after `command.check...()`.
+   */
+  prepare(command: Command): boolean;
+  /** Starts it; every path ends in `finish()`, now or in a later `step`. */
+  execute(command: Command): void;
+  /** The next step of a command that submitted a request or waited for a range or scratch memory. */
+  step(command: Command): void;
+}
+
+/** What a command does to the medium; decides the checks before it. */
+export const Access = { NONE: 0, READ: 1, WRITE: 2 } as const;
+export type Access = (typeof Access)[keyof typeof Access];
+
+/** Unit attention rules (SAM-5 5.14.4): REPORT ends the command with it; IGNORE leaves it pending. */
+export const Attention = { REPORT: 0, IGNORE: 1 } as const;
+export type Attention = (typeof Attention)[keyof typeof Attention];
+
+export interface CommandRow {
+  readonly name: string;
+  readonly opcode: number;
+  /** -1 for an opcode without service actions. */
+  readonly serviceAction: number;
+  readonly cdbLength: number;
+  /** CDB usage data (SPC-4 6.35.3): `cdbLength` bytes; bits that are zero must be zero in a CDB. */
+  readonly usage: Uint8Array;
+  /** Bits of byte 1 that are not checked though they mean nothing: the LUN of SCSI-2 initiators. */
+  readonly ignoredBits: number;
+  readonly access: Access;
+  readonly attention: Attention;
+  readonly recommendedTimeoutSeconds: number;
+  readonly handler: CommandHandler;
+}
+
+export interface CommandTable {
+  readonly rows: readonly CommandRow[];
+  /** `serviceAction` is looked at only where the opcode has service actions. Null: not supported. */
+  find(opcode: number, serviceAction: number): CommandRow | null;
+  hasServiceActions(opcode: number): boolean;
+}
+
+/**
+ * The engine's state of one task, kept at `task.engine` and used again with it. It owns one `LunRequest` that serves all steps. Holds at
+ * most one range and one scratch buffer, given back by `finish`.
+ */
+export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
+  readonly task: ScsiTask;
+  unit: UnitState;
+  row: CommandRow;
+  table: CommandTable;
+  inventory: LunInventory;
+  /** Null for a nexus that was never attached. */
+  nexusState: NexusState | null = null;
+
+  /** First logical block and number of blocks of commands that name them. */
+  lba = 0;
+  blocks = 0;
+  /** The handler's own: where it is, and up to what. */
+  phase = 0;
+  position = 0;
+  end = 0;
+  count = 0;
+  flag = false;
+  /** A few bytes for headers and descriptors. */
+  readonly bytes: Uint8Array = new Uint8Array(32);
+  readonly request: LunRequest;
+
+  rangeBegin = 0;
+  rangeEnd = 0;
+  rangeExclusive = false;
+  rangeState: RangeState = RangeState.NONE;
+  rangePrevious: RangeHolder | null = null;
+  rangeNext: RangeHolder | null = null;
+  scratch: Uint8Array | null = null;
+  scratchNext: ScratchUser | null = null;
+
+  constructor(task: ScsiTask, unit: UnitState, row: CommandRow, table: CommandTable, inventory: LunInventory) {
+    this.task = task;
+    this.unit = unit;
+    this.row = row;
+    this.table = table;
+    this.inventory = inventory;
+    this.request = new LunRequest(this);
+  }
+
+  // --- what the command transfers, said by prepare ---
+
+  /** The command moves nothing. */
+  transferNone(): true {
+    const { task } = this;
+    task.residual = task.expectedDataIn + task.expectedDataOut;
+    return true;
+  }
+
+  /** The command returns up to `lengthBytes`; said again, with no more, when it is known how much it is. */
+  transferIn(lengthBytes: number): true {
+    const { task } = this;
+    task.dataInLength = Math.min(lengthBytes, task.expectedDataIn);
+    // What was announced the other way counts only when nothing is to be returned.
+    task.residual = task.expectedDataIn - lengthBytes + (lengthBytes === 0 ? task.expectedDataOut : 0);
+    return true;
+  }
+
+  /**
+   * The command takes `lengthBytes` of whole blocks. Of an initiator that announced less, what it announced is taken if these are whole blocks,
+   * otherwise the command is refused (as FCP-4 9.4.2 offers and libiscsi asks): false after CHECK CONDITION.
+   */
+  transferOutBlocks(lengthBytes: number): boolean {
+    const { task } = this;
+    const got = Math.min(lengthBytes, task.expectedDataOut);
+    if (got % this.unit.blockSize !== 0) {
+      this.check(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+      task.residual = task.expectedDataOut - lengthBytes;
+      return false;
+    }
+    return this.transferOut(lengthBytes);
+  }
+
+  /** The command takes `lengthBytes`. */
+  transferOut(lengthBytes: number): true {
+    const { task } = this;
+    if (lengthBytes === 0) return this.transferNone();
+    task.dataOutLength = Math.min(lengthBytes, task.expectedDataOut);
+    task.residual = task.expectedDataOut - lengthBytes;
+    return true;
+  }
+
+  // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---
+
+  /** Sets CHECK CONDITION with `sense`; false, so that prepare can return it. */
+  check(sense: Sense, information: number = NO_INFORMATION, sks: number = NO_SKS): false {
+    const { task } = this;
+    task.status = Status.CHECK_CONDITION;
+    task.senseLength = writeSense(task.sense, this.unit.descriptorSense, sense, information, sks);
+    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    task.dataInLength = 0;
+    return false;
+  }
+
+  /** INVALID FIELD IN CDB, pointing at `byte` and, unless -1, at its most significant wrong `bit`. */
+  checkCdb(byte: number, bit: number = -1): false {
+    return this.check(INVALID_FIELD_IN_CDB, NO_INFORMATION, fieldPointer(true, byte, bit));
+  }
+
+  fail(sense: Sense, information: number = NO_INFORMATION, sks: number = NO_SKS): void {
+    this.check(sense, information, sks);
+    this.finish();
+  }
+
+  /** INVALID FIELD IN PARAMETER LIST, pointing at `byte` of it and, unless -1, at `bit`. */
+  failParameter(byte: number, bit: number = -1): void {
+    this.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, byte, bit));
+  }
+
+  /** The task has its status: gives everything back and tells the owner. The command may be in use again when this returns. */
+  finish(): void {
+    const { task, unit } = this;
+    unit.scratch.release(this);
+    unit.ranges.release(this);
+    task.owner.taskDone(task);
+  }
+
+  // --- data ---
+
+  /**
+   * Returns the first `length` bytes of the unit's reply buffer, cut to what the task has room for, and ends with GOOD.
+   * `limit` is the ALLOCATION LENGTH.
+   */
+  finishReply(length: number, limit: number): void {
+    const { task, unit } = this;
+    assert(length <= unit.reply.length, 'a reply fits its buffer');
+    this.transferIn(Math.min(length, limit));
+    task.dataIn.copyFrom(unit.reply, 0, 0, task.dataInLength);
+    this.finish();
+  }
+
+  // --- steps ---
+
+  /** Holds the blocks `[lba, lba + blocks)`; goes on at the row's `step` when it has them. */
+  lock(exclusive: boolean): void {
+    if (this.unit.ranges.acquire(this, this.lba, this.lba + this.blocks, exclusive)) this.#step();
+  }
+
+  /** Gives the range back before the end. */
+  unlock(): void {
+    this.unit.ranges.release(this);
+  }
+
+  /** Gets a scratch buffer; goes on at the row's `step` when it has it. */
+  needScratch(): void {
+    if (this.unit.scratch.acquire(this)) this.#step();
+  }
+
+  rangeGranted(): void {
+    this.#step();
+  }
+
+  scratchGranted(): void {
+    this.#step();
+  }
+
+  /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+    const { request } = this;
+    request.op = op;
+    request.offset = offset;
+    request.length = request.data.lengthBytes;
+    request.fua = fua;
+    this.#submit();
+  }
+
+  /** Queues a request without data. */
+  submitRange(op: LunOp, offset: number, length: number, fua: boolean): void {
+    const { request } = this;
+    request.op = op;
+    request.offset = offset;
+    request.length = length;
+    request.fua = fua;
+    request.data.clear();
+    this.#submit();
+  }
+
+  requestDone(request: LunRequest, error: Errno | null): void {
+    request.data.clear();
+    if (error !== null) {
+      const failure = FAILURE_SENSE[error];
+      this.fail(request.op === LunOp.READ || request.op === LunOp.EXTENT ? failure.read : failure.write);
+    } else {
+      this.#step();
+    }
+  }
+
+  #submit(): void {
+    const { request, unit } = this;
+    // A volume may have shrunk since the CDB was checked, also between two steps.
+    if (request.op !== LunOp.FLUSH && request.offset + request.length > unit.blockCount * unit.blockSize) {
+      this.fail(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
+    } else {
+      unit.backend.submit(request);
+    }
+  }
+
+  #step(): void {
+    if (this.task.aborted) {
+      this.task.status = Status.TASK_ABORTED;
+      this.task.dataInLength = 0;
+      this.task.residual = this.task.expectedDataIn + this.task.expectedDataOut - this.task.dataOutLength;
+      this.finish();
+      return;
+    }
+    this.row.handler.step(this);
+  }
+}

@@ -1,0 +1,225 @@
+import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
+import type { Command, CommandHandler } from './command.ts';
+import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
+import { TARGET_PORT_GROUP } from './target-port-groups.ts';
+import type { UnitState } from './unit-state.ts';
+import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
+
+/** INQUIRY (SPC-4 6.6) and the vital product data pages (SPC-4 7.8, SBC-4 6.6). */
+
+const STANDARD_LENGTH = 96;
+const VERSION_SPC_4 = 0x06;
+/** SAM-5, SPC-4, SBC-3, iSCSI: "no version claimed" of each (SPC-4 6.6.2, table of version descriptors). */
+const VERSION_DESCRIPTORS = [0x00a0, 0x0460, 0x04c0, 0x0960];
+
+export const inquiry: CommandHandler = {
+  prepare(command: Command): boolean {
+    const { cdb } = command.task;
+    const evpd = (cdb[1]! & 1) !== 0;
+    if (evpd ? !VPD_PAGES.includes(cdb[2]!) : cdb[2] !== 0) return command.checkCdb(2);
+    return command.transferIn(readU16BE(cdb, 3));
+  },
+
+  execute(command: Command): void {
+    const { task, unit } = command;
+    const { cdb } = task;
+    const evpd = (cdb[1]! & 1) !== 0;
+    unit.reply.fill(0, 0, 1024);
+    const length = evpd ? writePage(command, cdb[2]!) : writeStandard(command);
+    command.finishReply(length, readU16BE(cdb, 3));
+  },
+
+  step(): void {},
+};
+
+/** INQUIRY of a LUN without a unit: PERIPHERAL QUALIFIER 011b (SPC-4 6.6.2), no vital product data. */
+export const inquiryOfAbsent: CommandHandler = {
+  prepare(command: Command): boolean {
+    const { cdb } = command.task;
+    if ((cdb[1]! & 1) !== 0) return command.checkCdb(1, 0);
+    if (cdb[2] !== 0) return command.checkCdb(2);
+    return command.transferIn(readU16BE(cdb, 3));
+  },
+
+  execute(command: Command): void {
+    const { unit, task } = command;
+    unit.reply.fill(0, 0, STANDARD_LENGTH);
+    const length = writeStandard(command);
+    unit.reply[0] = NO_SUCH_UNIT;
+    command.finishReply(length, readU16BE(task.cdb, 3));
+  },
+
+  step(): void {},
+};
+
+function writeStandard(command: Command): number {
+  const { unit, inventory } = command;
+  const out = unit.reply;
+  out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
+  // RMB
+  out[1] = unit.removable ? 0x80 : 0;
+  out[2] = VERSION_SPC_4;
+  // HISUP, RESPONSE DATA FORMAT 2
+  out[3] = 0x12;
+  out[4] = STANDARD_LENGTH - 5;
+  // TPGS 01b: implicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked
+  out[5] = inventory.targetPorts.length > 0 ? 0x10 : 0;
+  // CMDQUE
+  out[7] = 0x02;
+  writeText(out, 8, unit.vendor, 8);
+  writeText(out, 16, unit.product, 16);
+  writeText(out, 32, unit.revision, 4);
+  for (let i = 0; i < VERSION_DESCRIPTORS.length; i++) writeU16BE(out, 58 + 2 * i, VERSION_DESCRIPTORS[i]!);
+  return STANDARD_LENGTH;
+}
+
+/** ASCII, left-aligned, filled with spaces (SPC-4 4.3.1); anything that is not printable becomes a space. */
+function writeText(out: Uint8Array, at: number, text: string, length: number): void {
+  for (let i = 0; i < length; i++) {
+    const code = i < text.length ? text.charCodeAt(i) : 0x20;
+    out[at + i] = code >= 0x20 && code < 0x7f ? code : 0x20;
+  }
+}
+
+/** What page 00h lists, ascending. */
+const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
+
+function writePage(command: Command, page: number): number {
+  const { unit } = command;
+  const out = unit.reply;
+  let length: number;
+  switch (page) {
+    case 0x00:
+      for (let i = 0; i < VPD_PAGES.length; i++) out[4 + i] = VPD_PAGES[i]!;
+      length = VPD_PAGES.length;
+      break;
+    case 0x80:
+      writeText(out, 4, unit.serial, unit.serial.length);
+      length = unit.serial.length;
+      break;
+    case 0x83:
+      length = writeDeviceIdentification(command) - 4;
+      break;
+    case 0x86:
+      length = writeExtendedInquiry(out);
+      break;
+    case 0xb0:
+      length = writeBlockLimits(unit);
+      break;
+    case 0xb1:
+      // MEDIUM ROTATION RATE 1: nothing rotates.
+      writeU16BE(out, 4, 1);
+      length = 0x3c;
+      break;
+    default:
+      length = writeLogicalBlockProvisioning(out);
+      break;
+  }
+  out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
+  out[1] = page;
+  writeU16BE(out, 2, length);
+  return 4 + length;
+}
+
+const CODE_BINARY = 1;
+const CODE_ASCII = 2;
+const CODE_UTF8 = 3;
+const OF_TARGET_PORT = 0x10;
+const OF_TARGET_DEVICE = 0x20;
+const PIV = 0x80;
+const PROTOCOL_ISCSI = 0x50;
+
+/** Designators of VPD page 83h (SPC-4 7.8.6); returns the end. */
+function writeDeviceIdentification(command: Command): number {
+  const { unit, task, inventory } = command;
+  const out = unit.reply;
+  let at = 4;
+
+  // NAA, of the logical unit
+  out[at] = CODE_BINARY;
+  out[at + 1] = 0x03;
+  out[at + 3] = unit.naa.length;
+  out.set(unit.naa, at + 4);
+  at += 4 + unit.naa.length;
+
+  // T10 vendor, of the logical unit
+  out[at] = CODE_ASCII;
+  out[at + 1] = 0x01;
+  out[at + 3] = 8 + unit.designation.length;
+  writeText(out, at + 4, unit.vendor, 8);
+  writeText(out, at + 12, unit.designation, unit.designation.length);
+  at += 12 + unit.designation.length;
+
+  const { targetPort, relativeTargetPort } = task.nexus;
+  if (targetPort === '') return at;
+
+  // Relative target port
+  out[at] = PROTOCOL_ISCSI | CODE_BINARY;
+  out[at + 1] = PIV | OF_TARGET_PORT | 0x04;
+  out[at + 3] = 4;
+  writeU16BE(out, at + 6, relativeTargetPort);
+  at += 8;
+
+  if (inventory.targetPorts.length > 0) {
+    // Target port group
+    out[at] = PROTOCOL_ISCSI | CODE_BINARY;
+    out[at + 1] = PIV | OF_TARGET_PORT | 0x05;
+    out[at + 3] = 4;
+    writeU16BE(out, at + 6, TARGET_PORT_GROUP);
+    at += 8;
+  }
+
+  at = writeScsiName(out, at, OF_TARGET_PORT, targetPort);
+  const comma = targetPort.indexOf(',');
+  return writeScsiName(out, at, OF_TARGET_DEVICE, comma < 0 ? targetPort : targetPort.slice(0, comma));
+}
+
+/** A SCSI name string: UTF-8, ended and filled with NUL to a multiple of four. iSCSI names have at most 223 bytes. */
+function writeScsiName(out: Uint8Array, at: number, association: number, name: string): number {
+  const text = Buffer.from(name.slice(0, 240), 'utf8').subarray(0, 240);
+  const length = Math.ceil((text.length + 1) / 4) * 4;
+  out[at] = PROTOCOL_ISCSI | CODE_UTF8;
+  out[at + 1] = PIV | association | 0x08;
+  out[at + 3] = length;
+  out.set(text, at + 4);
+  return at + 4 + length;
+}
+
+/** VPD page 86h (SPC-4 7.8.7). */
+function writeExtendedInquiry(out: Uint8Array): number {
+  // SIMPSUP: the portal and LIO hand over simple tasks only.
+  out[5] = 0x01;
+  // V_SUP: there is a volatile write cache.
+  out[6] = 0x01;
+  // LUICLR: REPORT LUNS takes back what it reports, at every logical unit of the target.
+  out[7] = 0x01;
+  return 0x3c;
+}
+
+/** VPD page B0h (SBC-4 6.6.4). */
+function writeBlockLimits(unit: UnitState): number {
+  const out = unit.reply;
+  const granularity = Math.max(1, Math.floor(unit.backend.unmapGranularityBytes / unit.blockSize));
+  // WSNZ stays 0: NUMBER OF LOGICAL BLOCKS 0 of WRITE SAME means to the end.
+  out[5] = unit.maxCompareAndWriteBlocks;
+  writeU16BE(out, 6, Math.min(granularity, 0xffff));
+  writeU32BE(out, 8, unit.maxTransferBlocks);
+  writeU32BE(out, 12, Math.min(unit.maxTransferBlocks, Math.max(1, Math.floor((1024 * 1024) / unit.blockSize))));
+  // MAXIMUM UNMAP LBA COUNT: no limit
+  writeU32BE(out, 20, 0xffffffff);
+  writeU32BE(out, 24, MAX_UNMAP_DESCRIPTORS);
+  writeU32BE(out, 28, granularity);
+  // UGAVALID, alignment 0
+  writeU32BE(out, 32, 0x80000000);
+  writeU64BE(out, 36, unit.maxWriteSameBlocks);
+  return 0x3c;
+}
+
+/** VPD page B2h (SBC-4 6.6.6). */
+function writeLogicalBlockProvisioning(out: Uint8Array): number {
+  // THRESHOLD EXPONENT 0: no thresholds. LBPU, LBPWS, LBPWS10, LBPRZ 001b; no ANC_SUP: a thin pool cannot reserve without mapping.
+  out[5] = 0xe4;
+  // PROVISIONING TYPE: thin
+  out[6] = 0x02;
+  return 4;
+}

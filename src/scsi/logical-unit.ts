@@ -1,0 +1,162 @@
+import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { type CommandSet, FIXED_COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
+import type { Nexus } from './nexus.ts';
+import {
+  INVALID_COMMAND_OPERATION_CODE,
+  INVALID_FIELD_IN_CDB,
+  MEDIUM_NOT_PRESENT,
+  type Sense,
+  SOFTWARE_WRITE_PROTECTED,
+  WRITE_PROTECTED,
+} from './sense.ts';
+import { Status } from './spec.ts';
+import type { ScsiTask } from './task.ts';
+import { UnitAttention } from './unit-attention.ts';
+import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
+
+/**
+ * A logical unit: the command set of a thin-provisioned disk over a `LunBackend`. All front ends of a volume share one, so that its locks and
+ * mode parameters hold for all of them. See task.ts for the life of a task.
+ */
+export class LogicalUnit {
+  readonly state: UnitState;
+  readonly #commands: CommandSet;
+  readonly #otherwise: Sense;
+  /** REPORT LUNS of a unit without a `Target`, as under LIO. */
+  readonly #alone: LunInventory = {
+    luns: [0],
+    targetPorts: [],
+    inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
+  };
+  #lastNexus: Nexus | null = null;
+  #lastNexusState: NexusState | null = null;
+
+  /** `otherwise` is the answer to what `commands` do not have. */
+  constructor(
+    options: LogicalUnitOptions,
+    commands: CommandSet = options.removable === true ? REMOVABLE_COMMANDS : FIXED_COMMANDS,
+    otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
+  ) {
+    this.state = new UnitState(options);
+    this.#commands = commands;
+    this.#otherwise = otherwise;
+  }
+
+  /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
+  capacityChanged(): void {
+    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+  }
+
+  /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */
+  attach(nexus: Nexus, powerOn: boolean = true): void {
+    const state = new NexusState();
+    if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
+    this.state.nexuses.set(nexus, state);
+    this.#lastNexus = null;
+  }
+
+  /** Forgets what is kept for `nexus`. Its tasks in flight end as they would. */
+  detach(nexus: Nexus): void {
+    this.state.nexuses.delete(nexus);
+    this.#lastNexus = null;
+    this.#lastNexusState = null;
+  }
+
+  /**
+   * LOGICAL UNIT RESET (SAM-5 6.3.3): the mode parameters go back to their defaults, removal is allowed, every nexus gets a unit attention.
+   * Aborting the tasks is the front end's part.
+   */
+  reset(): void {
+    const { state } = this;
+    state.descriptorSense = false;
+    state.softwareWriteProtect = false;
+    state.writeCache = state.defaultWriteCache;
+    for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
+    state.raiseAttention(UnitAttention.LOGICAL_UNIT_RESET, null);
+  }
+
+  /** Raises a unit attention for one nexus; nothing when it is not attached. */
+  raiseAttention(nexus: Nexus, kind: UnitAttention): void {
+    this.state.nexuses.get(nexus)?.attentions.raise(kind);
+  }
+
+  /** Takes a unit attention of one nexus back. */
+  clearAttention(nexus: Nexus, kind: UnitAttention): void {
+    this.state.nexuses.get(nexus)?.attentions.clear(kind);
+  }
+
+  /** Step 1 of a task. `inventory` is the target that it came to. */
+  prepare(task: ScsiTask, inventory: LunInventory = this.#alone): boolean {
+    task.status = Status.GOOD;
+    task.senseLength = 0;
+    task.dataOutLength = 0;
+    task.dataInLength = 0;
+    const { cdb } = task;
+    const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
+    const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
+    const command = this.#commandOf(task, row, table, inventory);
+    return this.#check(command, row);
+  }
+
+  /** Step 3 of a task that `prepare` let through. */
+  execute(task: ScsiTask): void {
+    executeTask(task);
+  }
+
+  #commandOf(task: ScsiTask, row: CommandRow | null, table: CommandTable, inventory: LunInventory): Command {
+    const { state } = this;
+    let command = task.engine as Command | null;
+    if (command === null) {
+      command = new Command(task, state, row ?? table.rows[0]!, table, inventory);
+      task.engine = command;
+    }
+    command.unit = state;
+    command.table = table;
+    command.inventory = inventory;
+    if (row !== null) command.row = row;
+    if (task.nexus !== this.#lastNexus) {
+      this.#lastNexus = task.nexus;
+      this.#lastNexusState = state.nexuses.get(task.nexus) ?? null;
+    }
+    command.nexusState = this.#lastNexusState;
+    return command;
+  }
+
+  /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
+  #check(command: Command, row: CommandRow | null): boolean {
+    const { task, nexusState } = command;
+    if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
+      return command.check(nexusState.attentions.take());
+    }
+    if (row === null) {
+      return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
+    }
+    if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
+    if (!checkReserved(command, row)) return false;
+    const { state } = this;
+    if (row.access !== Access.NONE && !state.mediumPresent) return command.check(MEDIUM_NOT_PRESENT);
+    if (row.access === Access.WRITE && state.writeProtected) {
+      return command.check(state.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
+    }
+    return row.handler.prepare(command);
+  }
+}
+
+/** Step 3 of a task, whatever unit prepared it. */
+export function executeTask(task: ScsiTask): void {
+  const command = task.engine as Command;
+  command.row.handler.execute(command);
+}
+
+/** No bit is set that the row's usage data does not name. */
+function checkReserved(command: Command, row: CommandRow): boolean {
+  const { cdb } = command.task;
+  const { usage, cdbLength } = row;
+  for (let i = 1; i < cdbLength; i++) {
+    let wrong = cdb[i]! & ~usage[i]!;
+    if (wrong === 0) continue;
+    if (i === 1) wrong &= ~row.ignoredBits;
+    if (wrong !== 0) return command.checkCdb(i, 31 - Math.clz32(wrong));
+  }
+  return true;
+}

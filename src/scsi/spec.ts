@@ -1,0 +1,84 @@
+/**
+ * Numbers of the SCSI standards: SAM-5, SPC-4, SBC-4. Names as there.
+ */
+
+/** SAM-5 5.3.1 */
+export const Status = {
+  GOOD: 0x00,
+  CHECK_CONDITION: 0x02,
+  CONDITION_MET: 0x04,
+  BUSY: 0x08,
+  RESERVATION_CONFLICT: 0x18,
+  TASK_SET_FULL: 0x28,
+  TASK_ABORTED: 0x40,
+} as const;
+
+/** SPC-4 4.5.6 */
+export const SenseKey = {
+  NO_SENSE: 0x0,
+  RECOVERED_ERROR: 0x1,
+  NOT_READY: 0x2,
+  MEDIUM_ERROR: 0x3,
+  HARDWARE_ERROR: 0x4,
+  ILLEGAL_REQUEST: 0x5,
+  UNIT_ATTENTION: 0x6,
+  DATA_PROTECT: 0x7,
+  ABORTED_COMMAND: 0xb,
+  MISCOMPARE: 0xe,
+} as const;
+
+export const Opcode = {
+  TEST_UNIT_READY: 0x00,
+  REQUEST_SENSE: 0x03,
+  READ_6: 0x08,
+  WRITE_6: 0x0a,
+  INQUIRY: 0x12,
+  MODE_SELECT_6: 0x15,
+  MODE_SENSE_6: 0x1a,
+  START_STOP_UNIT: 0x1b,
+  SEND_DIAGNOSTIC: 0x1d,
+  PREVENT_ALLOW_MEDIUM_REMOVAL: 0x1e,
+  READ_CAPACITY_10: 0x25,
+  READ_10: 0x28,
+  WRITE_10: 0x2a,
+  WRITE_AND_VERIFY_10: 0x2e,
+  VERIFY_10: 0x2f,
+  PRE_FETCH_10: 0x34,
+  SYNCHRONIZE_CACHE_10: 0x35,
+  READ_DEFECT_DATA_10: 0x37,
+  WRITE_SAME_10: 0x41,
+  UNMAP: 0x42,
+  LOG_SENSE: 0x4d,
+  MODE_SELECT_10: 0x55,
+  MODE_SENSE_10: 0x5a,
+  READ_16: 0x88,
+  COMPARE_AND_WRITE: 0x89,
+  WRITE_16: 0x8a,
+  ORWRITE_16: 0x8b,
+  WRITE_AND_VERIFY_16: 0x8e,
+  VERIFY_16: 0x8f,
+  PRE_FETCH_16: 0x90,
+  SYNCHRONIZE_CACHE_16: 0x91,
+  WRITE_SAME_16: 0x93,
+  SERVICE_ACTION_IN_16: 0x9e,
+  REPORT_LUNS: 0xa0,
+  MAINTENANCE_IN: 0xa3,
+  READ_12: 0xa8,
+  WRITE_12: 0xaa,
+  WRITE_AND_VERIFY_12: 0xae,
+  VERIFY_12: 0xaf,
+  READ_DEFECT_DATA_12: 0xb7,
+} as const;
+
+/** Service actions of SERVICE ACTION IN(16) and MAINTENANCE IN. */
+export const ServiceAction = {
+  READ_CAPACITY_16: 0x10,
+  GET_LBA_STATUS_16: 0x12,
+  REPORT_TARGET_PORT_GROUPS: 0x0a,
+  REPORT_SUPPORTED_OPERATION_CODES: 0x0c,
+  REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: 0x0d,
+} as const;
+
+/** PERIPHERAL DEVICE TYPE of a direct access block device, and of "no device" with qualifier 011b (SPC-4 6.6.2). */
+export const DIRECT_ACCESS_BLOCK_DEVICE = 0x00;
+export const NO_SUCH_UNIT = 0x7f;

@@ -1,0 +1,70 @@
+import {
+  BUS_DEVICE_RESET_FUNCTION_OCCURRED,
+  CAPACITY_DATA_HAS_CHANGED,
+  COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+  I_T_NEXUS_LOSS_OCCURRED,
+  INQUIRY_DATA_HAS_CHANGED,
+  MEDIUM_MAY_HAVE_CHANGED,
+  MODE_PARAMETERS_CHANGED,
+  NO_SENSE,
+  POWER_ON_OCCURRED,
+  REPORTED_LUNS_DATA_HAS_CHANGED,
+  type Sense,
+} from './sense.ts';
+
+/** Kinds of unit attention, most important first: that is the order in which they are reported. */
+export const UnitAttention = {
+  POWER_ON: 0,
+  LOGICAL_UNIT_RESET: 1,
+  I_T_NEXUS_LOSS: 2,
+  LUNS_CHANGED: 3,
+  INQUIRY_CHANGED: 4,
+  MEDIUM_CHANGED: 5,
+  CAPACITY_CHANGED: 6,
+  MODE_PARAMETERS_CHANGED: 7,
+  COMMANDS_CLEARED: 8,
+} as const;
+export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
+
+const SENSE: Readonly<Record<UnitAttention, Sense>> = [
+  POWER_ON_OCCURRED,
+  BUS_DEVICE_RESET_FUNCTION_OCCURRED,
+  I_T_NEXUS_LOSS_OCCURRED,
+  REPORTED_LUNS_DATA_HAS_CHANGED,
+  INQUIRY_DATA_HAS_CHANGED,
+  MEDIUM_MAY_HAVE_CHANGED,
+  CAPACITY_DATA_HAS_CHANGED,
+  MODE_PARAMETERS_CHANGED,
+  COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+] as const;
+
+const RESETS = (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.LOGICAL_UNIT_RESET);
+
+/**
+ * The unit attentions that wait for one nexus at one logical unit (SAM-5 5.14). Each kind waits at most once, so the queue is
+ * bounded by the number of kinds. Power on and reset take back what was waiting: the initiator has to look at everything again.
+ */
+export class UnitAttentionQueue {
+  #pending = 0;
+
+  get isEmpty(): boolean {
+    return this.#pending === 0;
+  }
+
+  raise(kind: UnitAttention): void {
+    const bit = 1 << kind;
+    this.#pending = (bit & RESETS) !== 0 ? (this.#pending & RESETS) | bit : this.#pending | bit;
+  }
+
+  clear(kind: UnitAttention): void {
+    this.#pending &= ~(1 << kind);
+  }
+
+  /** Takes the most important one out, NO_SENSE when there is none. */
+  take(): Sense {
+    if (this.#pending === 0) return NO_SENSE;
+    const kind = (31 - Math.clz32(this.#pending & -this.#pending)) as UnitAttention;
+    this.clear(kind);
+    return SENSE[kind];
+  }
+}

@@ -1,0 +1,142 @@
+import { assert } from '../base/assert.ts';
+import { MIB } from '../base/units.ts';
+import { alignedMemory } from '../block/aligned-memory.ts';
+import type { LunBackend } from '../block/lun-backend.ts';
+import type { Nexus } from './nexus.ts';
+import { RangeLock } from './range-lock.ts';
+import { ScratchPool } from './scratch-pool.ts';
+import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+
+export interface LogicalUnitOptions {
+  readonly backend: LunBackend;
+  /** VPD page 80h; 1 to 64 printable ASCII characters. */
+  readonly serial: string;
+  /** NAA designator of VPD page 83h, 8 or 16 bytes; NAA 6 (16 bytes) for what we name ourselves. */
+  readonly naa: Uint8Array;
+  /** What follows the vendor in the T10 designator of VPD page 83h; up to 64 printable ASCII characters. */
+  readonly designation: string;
+  readonly logicalBlockSize: 512 | 4096;
+  /** 2^n logical blocks make a physical block (READ CAPACITY(16)); default 0. */
+  readonly logicalBlocksPerPhysicalBlockExponent?: number;
+  /** Up to 8 characters; default `THINLUN`. */
+  readonly vendor?: string;
+  /** Up to 16 characters; default `THIN VOLUME`. */
+  readonly product?: string;
+  /** Up to 4 characters; default `0001`. */
+  readonly revision?: string;
+  /** The WCE bit at the start: false makes every write durable before its status. */
+  readonly writeCache: boolean;
+  /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
+  readonly removable?: boolean;
+  /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
+  readonly maxTransferBytes?: number;
+  /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
+  readonly maxWriteSameBytes?: number;
+}
+
+/** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
+export const SCRATCH_SIZE: number = 128 * 1024;
+const SCRATCH_COUNT = 8;
+const DEFAULT_MAX_TRANSFER = 8 * MIB;
+/**
+ * Blocks. Below 65536, as libiscsi's WriteSame16.Unmap writes that many in one WRITE when it may unmap as many, whatever MAXIMUM TRANSFER
+ * LENGTH says; and a power of two, so that commands of that length stay aligned.
+ */
+const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
+/** Bytes of the longest reply that is put together in memory (REPORT SUPPORTED OPERATION CODES with timeouts, REPORT LUNS of 256). */
+export const REPLY_SIZE = 8192;
+
+/** What a logical unit keeps for one I_T nexus. */
+export class NexusState {
+  readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
+  /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
+  preventsRemoval = false;
+}
+
+/** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
+export class UnitState {
+  readonly backend: LunBackend;
+  readonly serial: string;
+  readonly naa: Uint8Array;
+  readonly designation: string;
+  readonly vendor: string;
+  readonly product: string;
+  readonly revision: string;
+  readonly blockSize: number;
+  readonly physicalBlockExponent: number;
+  /** Logical blocks of the medium. */
+  blockCount = 0;
+  readonly maxTransferBlocks: number;
+  readonly maxWriteSameBlocks: number;
+  readonly maxCompareAndWriteBlocks: number;
+  readonly defaultWriteCache: boolean;
+  /** WCE of the caching mode page. */
+  writeCache: boolean;
+  /** D_SENSE of the control mode page. */
+  descriptorSense = false;
+  /** SWP of the control mode page. */
+  softwareWriteProtect = false;
+  readonly removable: boolean;
+  /** False after an eject. */
+  mediumPresent = true;
+  readonly ranges: RangeLock = new RangeLock();
+  readonly scratch: ScratchPool;
+  /** Where replies are put together; valid only inside one `execute`. */
+  readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
+  readonly nexuses: Map<Nexus, NexusState> = new Map();
+
+  constructor(options: LogicalUnitOptions) {
+    const { naa, logicalBlockSize } = options;
+    assert(options.serial.length >= 1 && options.serial.length <= 64, 'a serial has 1 to 64 characters');
+    assert(naa.length === 8 || naa.length === 16, 'a NAA designator has 8 or 16 bytes');
+    assert(options.designation.length <= 64, 'a designation has at most 64 characters');
+    const exponent = options.logicalBlocksPerPhysicalBlockExponent ?? 0;
+    assert(exponent >= 0 && exponent <= 15, 'the physical block exponent is 0 to 15');
+    this.backend = options.backend;
+    this.serial = options.serial;
+    this.naa = naa;
+    this.designation = options.designation;
+    this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
+    this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
+    this.revision = (options.revision ?? '0001').slice(0, 4);
+    this.removable = options.removable ?? false;
+    this.blockSize = logicalBlockSize;
+    this.physicalBlockExponent = exponent;
+    this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
+    this.maxWriteSameBlocks = Math.floor(
+      (options.maxWriteSameBytes ?? DEFAULT_MAX_WRITE_SAME_BLOCKS * logicalBlockSize) / logicalBlockSize,
+    );
+    assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
+    assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
+    this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
+    this.defaultWriteCache = options.writeCache;
+    this.writeCache = options.writeCache;
+    this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    this.refreshCapacity();
+    assert(this.blockCount >= 1, 'a logical unit has at least one block');
+  }
+
+  /** Reads the size from the backend; true when the number of blocks changed. */
+  refreshCapacity(): boolean {
+    const blockCount = Math.floor(this.backend.sizeBytes / this.blockSize);
+    const changed = blockCount !== this.blockCount;
+    this.blockCount = blockCount;
+    return changed;
+  }
+
+  /** Raises a unit attention for every nexus but `except`. */
+  raiseAttention(kind: UnitAttention, except: Nexus | null): void {
+    for (const [nexus, state] of this.nexuses) {
+      if (nexus !== except) state.attentions.raise(kind);
+    }
+  }
+
+  get removalPrevented(): boolean {
+    for (const state of this.nexuses.values()) if (state.preventsRemoval) return true;
+    return false;
+  }
+
+  get writeProtected(): boolean {
+    return this.backend.readOnly || this.softwareWriteProtect;
+  }
+}

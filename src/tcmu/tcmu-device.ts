@@ -1,0 +1,218 @@
+import type { Clock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { NativeBindings } from '../base/native.ts';
+import type { LogicalUnit } from '../scsi/logical-unit.ts';
+import { Nexus } from '../scsi/nexus.ts';
+import { CommandRing } from './command-ring.ts';
+import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
+import { readMailbox } from './mailbox.ts';
+import type { UioDevice, UioEntry, UioListener } from './uio.ts';
+
+/** Commands of one device that the logical unit has at once; what is more waits on the ring. */
+const MAX_IN_FLIGHT = 1024;
+/** A ring that breaks is made anew this often, then the device stays blocked. */
+const MAX_RING_RESETS = 3;
+/** What is in flight gets this long to end before a device is given up with it. */
+export const DRAIN_TIMEOUT_MS = 10_000;
+
+export interface TcmuDeviceOptions {
+  readonly native: NativeBindings;
+  readonly paths: TcmuPaths;
+  readonly entry: UioEntry;
+  readonly configfs: ConfigfsDevice;
+  readonly unit: LogicalUnit;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** An open of the device that the caller has made; owned from here on. */
+  readonly uio: UioDevice;
+  /** dev_size. */
+  readonly shownSizeBytes: number;
+  /** The kernel has removed the device. */
+  gone(): void;
+}
+
+export interface TcmuDeviceStatus {
+  readonly device: string;
+  readonly cfgstring: string;
+  readonly minor: number;
+  readonly state: 'serving' | 'failed' | 'closed';
+  readonly inFlight: number;
+  readonly commands: number;
+  readonly batches: number;
+  readonly aborts: number;
+  readonly refused: number;
+}
+
+/**
+ * One device being served: the wake-ups of its uio file run its command ring against its logical unit. Whatever goes wrong in here
+ * ends this device and nothing else.
+ */
+export class TcmuDevice implements UioListener {
+  readonly entry: UioEntry;
+  readonly unit: LogicalUnit;
+  readonly configfs: ConfigfsDevice;
+  /** The size that LIO shows. */
+  shownSizeBytes: number;
+  readonly #options: TcmuDeviceOptions;
+  readonly #uio: UioDevice;
+  readonly #memory: Uint8Array;
+  /** TCMU does not say who asks: all initiators are one nexus. */
+  readonly #nexus: Nexus;
+  readonly #serviceBound = (): void => this.#service();
+  #ring: CommandRing;
+  #state: TcmuDeviceStatus['state'] = 'serving';
+  #resets = 0;
+  #onDrained: (() => void) | null = null;
+
+  /** Maps the device and serves what is on the ring. On failure nothing stays open. Throws `StorageError`. */
+  constructor(options: TcmuDeviceOptions) {
+    this.shownSizeBytes = options.shownSizeBytes;
+    this.#options = options;
+    this.entry = options.entry;
+    this.unit = options.unit;
+    this.configfs = options.configfs;
+    this.#uio = options.uio;
+    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, `tcmu,t,${this.entry.uioName}`, 1);
+    try {
+      this.#memory = this.#uio.map();
+      this.#ring = this.#makeRing();
+      this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
+      this.#uio.listen(this);
+    } catch (error) {
+      this.unit.detach(this.#nexus);
+      this.#uio.close();
+      throw error;
+    }
+    this.#service(); // what came before the first event made none
+  }
+
+  /** The size of what stands behind the unit. */
+  get sizeBytes(): number {
+    return this.unit.state.backend.sizeBytes;
+  }
+
+  status(): TcmuDeviceStatus {
+    const { stats } = this.#ring;
+    return {
+      device: this.entry.name.device,
+      cfgstring: this.entry.name.cfgstring,
+      minor: this.entry.minor,
+      state: this.#state,
+      inFlight: this.#ring.inFlight,
+      commands: stats.commands,
+      batches: stats.batches,
+      aborts: stats.aborts,
+      refused: stats.refused,
+    };
+  }
+
+  uioEvent(): void {
+    this.#service();
+  }
+
+  uioGone(): void {
+    this.#options.gone();
+  }
+
+  /** Ends when nothing is in flight and nothing is on the ring, or after `timeoutMs`; says which. The kernel sends no more by then. */
+  async drain(timeoutMs: number): Promise<boolean> {
+    this.#service();
+    if (this.#drained()) return true;
+    const ended = await new Promise<boolean>((resolve) => {
+      const timer = this.#options.clock.setTimer(timeoutMs, () => resolve(false));
+      this.#onDrained = () => {
+        timer.cancel();
+        resolve(true);
+      };
+    });
+    this.#onDrained = null;
+    return ended;
+  }
+
+  /** Asks for what is in flight to stop early. */
+  abortAll(): void {
+    this.#ring.abortAll();
+  }
+
+  /**
+   * Stops listening and, when nothing is in flight, unmaps and closes. Else the map stays, as the backend may still read or
+   * write it; returns false then.
+   */
+  close(): boolean {
+    this.#state = 'closed';
+    this.#uio.stopListening();
+    this.#ring.detach();
+    this.unit.detach(this.#nexus);
+    if (this.#ring.inFlight > 0) return false;
+    this.#uio.close();
+    return true;
+  }
+
+  #makeRing(): CommandRing {
+    const { native, logger } = this.#options;
+    return new CommandRing({
+      memory: this.#memory,
+      layout: readMailbox(this.#memory),
+      atomics: native,
+      unit: this.unit,
+      nexus: this.#nexus,
+      host: {
+        doorbell: () => {
+          this.#uio.ringDoorbell();
+        },
+        serviceSoon: () => {
+          // After the rest of this callback's completions: they share one doorbell. A turn of the event loop more would cost
+          // a system call for each command at depth 1.
+          process.nextTick(this.#serviceBound);
+        },
+        entryRefused: (reason) => logger.error({ device: this.entry.uioName, reason }, 'refused an entry of the ring'),
+      },
+      maxInFlight: MAX_IN_FLIGHT,
+    });
+  }
+
+  #service(): void {
+    if (this.#state === 'serving') {
+      try {
+        this.#ring.service();
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+    if (this.#onDrained !== null && this.#drained()) this.#onDrained();
+  }
+
+  #drained(): boolean {
+    return this.#state === 'serving' ? this.#ring.idle : this.#ring.inFlight === 0;
+  }
+
+  /** Initiators get BUSY from a blocked device and try again; meanwhile the ring is made anew, where that helps. */
+  #fail(error: unknown): void {
+    const { logger } = this.#options;
+    const device = this.entry.uioName;
+    logger.error({ device, reason: messageOf(error) }, 'device failed');
+    this.#state = 'failed';
+    const broken = (error as { code?: unknown }).code === 'EILSEQ';
+    this.#recover(broken && this.#resets++ < MAX_RING_RESETS).catch((reason: unknown) => {
+      logger.error({ device, reason: messageOf(reason) }, 'device stays blocked');
+    });
+  }
+
+  async #recover(resetRing: boolean): Promise<void> {
+    await this.configfs.setBlocked(true);
+    if (!resetRing) {
+      this.#options.logger.error({ device: this.entry.uioName }, 'device stays blocked: initiators get BUSY');
+      return;
+    }
+    // The reset frees the data pages of what is outstanding: nobody may be using them any more.
+    await this.drain(DRAIN_TIMEOUT_MS * 6);
+    if (this.#ring.inFlight > 0 || this.#state !== 'failed') return;
+    await this.configfs.resetRing();
+    this.#ring = this.#makeRing();
+    this.#state = 'serving';
+    this.#service();
+    await this.configfs.setBlocked(false);
+    this.#options.logger.warn({ device: this.entry.uioName }, 'ring was reset, device serves again');
+  }
+}

@@ -1,0 +1,234 @@
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { messageOf, StorageError, wrapError } from '../base/errors.ts';
+
+/**
+ * `pool.json`: what dm-thin's metadata has no room for (names, sizes, LUN numbers, serials), kept in step with it by the
+ * superblock's transaction id.
+ *
+ * ```
+ *   begin(next)     pool.json = { transactionId: T, volumes: old, pending: { transactionId: T + 1, volumes: next } }
+ *   (the pool commits the metadata with transaction id T + 1)
+ *   finish()        pool.json = { transactionId: T + 1, volumes: next }
+ * ```
+ * A crash leaves the metadata at T or at T + 1; `settle` rolls the catalogue to that side. Every write is a temporary file, fsync, rename,
+ * fsync of the folder.
+ */
+
+const FILE = 'pool.json';
+const FORMAT = 1;
+export const MAX_VOLUMES = 16384;
+
+/** A volume as the catalogue knows it. */
+export interface VolumeRecord {
+  /** dm-thin's device id. */
+  id: number;
+  name: string;
+  sizeBytes: number;
+  lun: number;
+  /** VPD page 80h. */
+  serial: string;
+  /** VPD page 83h: 16 hexadecimal digits. */
+  naa: string;
+  logicalBlockSize: 512 | 4096;
+}
+
+interface CatalogueFile {
+  format: 1;
+  uuid: string;
+  name: string;
+  blockSizeBytes: number;
+  transactionId: number;
+  volumes: VolumeRecord[];
+  pending?: { transactionId: number; volumes: VolumeRecord[] } | undefined;
+}
+
+const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
+const COUNT = z.int().nonnegative();
+
+const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
+  id: COUNT.max(2 ** 24 - 1),
+  name: NAME,
+  sizeBytes: COUNT,
+  lun: COUNT.max(MAX_VOLUMES - 1),
+  serial: z.string().min(1).max(64),
+  naa: z.string().regex(/^[0-9a-f]{16}$/),
+  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+});
+
+const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
+  format: z.literal(FORMAT),
+  uuid: z.uuid(),
+  name: NAME,
+  blockSizeBytes: COUNT,
+  transactionId: COUNT,
+  volumes: z.array(VOLUME).max(MAX_VOLUMES),
+  pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
+});
+
+/** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
+export function isValidName(name: string): boolean {
+  return NAME.safeParse(name).success;
+}
+
+export class Catalogue {
+  private readonly dir: string;
+  private file: CatalogueFile;
+
+  private constructor(dir: string, file: CatalogueFile) {
+    this.dir = dir;
+    this.file = file;
+  }
+
+  static create(dir: string, identity: { uuid: string; name: string; blockSizeBytes: number }): Catalogue {
+    const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [] });
+    catalogue.save(catalogue.file);
+    return catalogue;
+  }
+
+  /** Throws ENOENT when there is none, EINVAL when it cannot be understood. */
+  static load(dir: string): Catalogue {
+    const path = join(dir, FILE);
+    let text: string;
+    try {
+      text = readFileSync(path, 'utf8');
+    } catch (error) {
+      throw wrapError(`Cannot read the pool's catalogue "${path}"`, error);
+    }
+    let json: unknown;
+    try {
+      json = JSON.parse(text);
+    } catch (error) {
+      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
+    }
+    const parsed = CATALOGUE.safeParse(json);
+    if (!parsed.success) {
+      const issue = parsed.error.issues[0]!;
+      const where = issue.path.length > 0 ? issue.path.join('.') : 'the document';
+      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
+    }
+    const catalogue = new Catalogue(dir, parsed.data);
+    catalogue.checkUnique(parsed.data.volumes);
+    return catalogue;
+  }
+
+  get uuid(): string {
+    return this.file.uuid;
+  }
+
+  get name(): string {
+    return this.file.name;
+  }
+
+  get blockSizeBytes(): number {
+    return this.file.blockSizeBytes;
+  }
+
+  get transactionId(): number {
+    return this.file.transactionId;
+  }
+
+  get volumes(): readonly VolumeRecord[] {
+    return this.file.volumes;
+  }
+
+  /** The volumes that belong to the metadata at that transaction id; null when it and this catalogue do not belong together. */
+  volumesAt(metadataTransactionId: number): readonly VolumeRecord[] | null {
+    const { pending, transactionId, volumes } = this.file;
+    if (pending?.transactionId === metadataTransactionId) return pending.volumes;
+    return transactionId === metadataTransactionId ? volumes : null;
+  }
+
+  find(name: string): VolumeRecord | undefined {
+    return this.file.volumes.find((volume) => volume.name === name);
+  }
+
+  /** Rolls an unfinished change forward or back, to where the metadata is. Throws EINVAL when the two do not belong together. */
+  settle(metadataTransactionId: number): void {
+    const { pending, ...settled } = this.file;
+    if (pending !== undefined && metadataTransactionId === pending.transactionId) {
+      this.save({ ...settled, ...pending });
+    } else if (metadataTransactionId === settled.transactionId) {
+      if (pending !== undefined) this.save(settled);
+    } else {
+      throw new StorageError(
+        'EINVAL',
+        `Cannot use the pool "${this.dir}": its metadata is at transaction ${metadataTransactionId}, its catalogue at ` +
+          `${settled.transactionId}${pending ? ` or ${pending.transactionId}` : ''}: one of the two was replaced`,
+      );
+    }
+  }
+
+  /** Writes down the volumes as they will be when the metadata has been committed with the returned transaction id. */
+  begin(volumes: readonly VolumeRecord[]): number {
+    const transactionId = this.file.transactionId + 1;
+    this.change(volumes, { ...this.file, pending: { transactionId, volumes: [...volumes] } });
+    return transactionId;
+  }
+
+  /** The metadata has been committed: what was begun is so. */
+  finish(): void {
+    this.settle(this.file.pending!.transactionId);
+  }
+
+  /** The metadata has not been committed: what was begun never was. */
+  cancel(): void {
+    this.settle(this.file.transactionId);
+  }
+
+  /** Replaces the volumes in one step: for changes that the metadata has no part in. */
+  replace(volumes: readonly VolumeRecord[]): void {
+    this.change(volumes, { ...this.file, volumes: [...volumes] });
+  }
+
+  /** A change that did not reach the disk is not remembered either. */
+  private change(volumes: readonly VolumeRecord[], file: CatalogueFile): void {
+    this.checkUnique(volumes);
+    const before = this.file;
+    try {
+      this.save(file);
+    } catch (error) {
+      this.file = before;
+      throw error;
+    }
+  }
+
+  private checkUnique(volumes: readonly VolumeRecord[]): void {
+    for (const key of ['id', 'name', 'lun', 'serial'] as const) {
+      const seen = new Set(volumes.map((volume) => volume[key]));
+      if (seen.size !== volumes.length) {
+        throw new StorageError('EINVAL', `Cannot use the catalogue in "${this.dir}": two volumes have the same ${key}`);
+      }
+    }
+  }
+
+  private save(file: CatalogueFile): void {
+    this.file = file;
+    const path = join(this.dir, FILE);
+    const temporary = `${path}.new`;
+    try {
+      const fd = openSync(temporary, 'w', 0o600);
+      try {
+        writeFileSync(fd, `${JSON.stringify(file, null, 2)}\n`);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(temporary, path);
+      syncFolder(this.dir);
+    } catch (error) {
+      throw wrapError(`Cannot write the pool's catalogue "${path}"`, error);
+    }
+  }
+}
+
+/** Makes the names in a folder durable. */
+export function syncFolder(dir: string): void {
+  const fd = openSync(dir, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,127 @@
+import type { Errno } from '../base/errors.ts';
+import { errnoOf } from '../base/errors.ts';
+import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
+import { IoQueue } from './io-queue.ts';
+import type { PoolMetadata } from './pool-metadata.ts';
+
+/** What the pool does around a commit. */
+export interface CommitOwner {
+  /** The metadata is about to be written; after this call nothing changes it until one of the two calls below. */
+  commitStarted(): void;
+  /** The transaction is durable; `flushed` are those who asked for it. */
+  commitDone(flushed: IoQueue): void;
+  /** It is not: the owner aborts the transaction. `flushed` are those who asked for it. */
+  commitFailed(flushed: IoQueue, error: Errno, action: string): void;
+  /** Nothing had changed; the data device was flushed, or failed to. */
+  dataFlushed(flushed: IoQueue, error: Errno | null): void;
+}
+
+const Step = { IDLE: 0, DATA_ONLY: 1, BLOCKS: 2, SUPERBLOCK: 3 } as const;
+type Step = (typeof Step)[keyof typeof Step];
+
+/**
+ * Group commit: everyone who asks for a flush while one is under way shares the next one.
+ *
+ * ```
+ *   data flush      --------\
+ *                            >--- superblock, flush --- done
+ *   metadata blocks, flush -/
+ * ```
+ *
+ * The superblock is written only when both the data that new mappings point to and the blocks it refers to are durable.
+ */
+export class Committer implements IoCompletion {
+  private readonly metadata: PoolMetadata;
+  private readonly data: BlockDevice;
+  private readonly owner: CommitOwner;
+  /** Those who wait for the next flush: everything that is done when they are pushed is durable when they are answered. */
+  readonly waiting: IoQueue = new IoQueue();
+  private readonly current: IoQueue = new IoQueue();
+  private step: Step = Step.IDLE;
+  private pending = 0;
+  private error: Errno | null = null;
+  private wanted = false;
+  /** Commits and flushes done, for status and tests. */
+  readonly stats: { commits: number; flushes: number } = { commits: 0, flushes: 0 };
+
+  constructor(metadata: PoolMetadata, data: BlockDevice, owner: CommitOwner) {
+    this.metadata = metadata;
+    this.data = data;
+    this.owner = owner;
+  }
+
+  /** The metadata is being written and must not change. */
+  get busy(): boolean {
+    return this.step === Step.BLOCKS || this.step === Step.SUPERBLOCK;
+  }
+
+  get idle(): boolean {
+    return this.step === Step.IDLE && this.waiting.count === 0 && !this.wanted;
+  }
+
+  /** Asks for a commit though nobody waits for it. */
+  request(): void {
+    this.wanted = true;
+  }
+
+  /** Starts the next flush where one is asked for and none is under way. */
+  kick(): void {
+    if (this.step !== Step.IDLE || (this.waiting.count === 0 && !this.wanted)) return;
+    this.wanted = false;
+    this.current.append(this.waiting);
+    this.error = null;
+    if (!this.metadata.changed) {
+      this.step = Step.DATA_ONLY;
+      this.pending = 1;
+      this.data.flush(this);
+      this.data.submit();
+      return;
+    }
+    this.owner.commitStarted();
+    try {
+      this.metadata.prepareCommit();
+    } catch (error) {
+      this.owner.commitFailed(this.current, errnoOf(error), 'Cannot prepare the commit');
+      return;
+    }
+    this.step = Step.BLOCKS;
+    this.pending = 2;
+    this.data.flush(this);
+    this.data.submit();
+    this.metadata.writeBlocks(this);
+  }
+
+  ioDone(error: Errno | null): void {
+    if (error !== null && this.error === null) this.error = error;
+    if (--this.pending > 0) return;
+    switch (this.step) {
+      case Step.DATA_ONLY:
+        this.step = Step.IDLE;
+        this.stats.flushes++;
+        this.owner.dataFlushed(this.current, this.error);
+        break;
+      case Step.BLOCKS:
+        if (this.error !== null) {
+          this.fail('Cannot write the metadata');
+          break;
+        }
+        this.step = Step.SUPERBLOCK;
+        this.pending = 1;
+        this.metadata.writeSuperblock(this);
+        break;
+      default:
+        if (this.error !== null) {
+          this.fail('Cannot write the superblock');
+          break;
+        }
+        this.step = Step.IDLE;
+        this.stats.commits++;
+        this.owner.commitDone(this.current);
+    }
+  }
+
+  private fail(action: string): void {
+    this.step = Step.IDLE;
+    this.owner.commitFailed(this.current, this.error!, action);
+  }
+}

@@ -1,0 +1,114 @@
+import { assert } from '../base/assert.ts';
+import type { Errno } from '../base/errors.ts';
+import { MIB } from '../base/units.ts';
+import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
+
+/** Copies move at most this many bytes at a time. */
+const CHUNK_SIZE = MIB;
+
+/** One copy under way: reads a chunk, writes it, goes on until the range is done. */
+class CopyJob implements IoCompletion {
+  source = 0;
+  target = 0;
+  left = 0;
+  chunk = 0;
+  writing = false;
+  buffer = -1;
+  completion: IoCompletion | null = null;
+  next: CopyJob | null = null;
+  private readonly copier: Copier;
+
+  constructor(copier: Copier) {
+    this.copier = copier;
+  }
+
+  ioDone(error: Errno | null): void {
+    this.copier.stepDone(this, error);
+  }
+}
+
+/**
+ * Copies ranges inside the data device, for breaking of sharing. A fixed number of buffers bounds the memory; copies beyond that
+ * wait their turn.
+ */
+export class Copier {
+  private readonly device: BlockDevice;
+  private readonly memory: Uint8Array;
+  private readonly bufferSize: number;
+  private readonly freeBuffers: number[] = [];
+  private waitingHead: CopyJob | null = null;
+  private waitingTail: CopyJob | null = null;
+  private spare: CopyJob | null = null;
+
+  /** `memory` is aligned as the device asks and becomes the copier's. */
+  constructor(device: BlockDevice, memory: Uint8Array, blockSizeBytes: number) {
+    this.device = device;
+    this.memory = memory;
+    this.bufferSize = Math.min(CHUNK_SIZE, blockSizeBytes);
+    for (let at = 0; at + this.bufferSize <= memory.length; at += this.bufferSize) this.freeBuffers.push(at);
+    assert(this.freeBuffers.length > 0, 'the copier has room for one chunk');
+  }
+
+  /** Copies `length` bytes; the caller submits the device. `completion` is called once. */
+  copy(source: number, target: number, length: number, completion: IoCompletion): void {
+    const job = this.spare ?? new CopyJob(this);
+    this.spare = job.next;
+    job.next = null;
+    job.source = source;
+    job.target = target;
+    job.left = length;
+    job.completion = completion;
+    const buffer = this.freeBuffers.pop();
+    if (buffer === undefined) {
+      if (this.waitingTail === null) this.waitingHead = job;
+      else this.waitingTail.next = job;
+      this.waitingTail = job;
+      return;
+    }
+    job.buffer = buffer;
+    this.readChunk(job);
+  }
+
+  private readChunk(job: CopyJob): void {
+    job.chunk = Math.min(job.left, this.bufferSize);
+    job.writing = false;
+    this.device.read(job.source, this.memory, job.buffer, job.chunk, job);
+  }
+
+  /** For `CopyJob` only. */
+  stepDone(job: CopyJob, error: Errno | null): void {
+    if (error === null) {
+      if (!job.writing) {
+        job.writing = true;
+        this.device.write(job.target, this.memory, job.buffer, job.chunk, job);
+        this.device.submit();
+        return;
+      }
+      job.source += job.chunk;
+      job.target += job.chunk;
+      job.left -= job.chunk;
+      if (job.left > 0) {
+        this.readChunk(job);
+        this.device.submit();
+        return;
+      }
+    }
+    const completion = job.completion!;
+    const waiting = this.waitingHead;
+    if (waiting !== null) {
+      this.waitingHead = waiting.next;
+      if (this.waitingHead === null) this.waitingTail = null;
+      waiting.next = null;
+      waiting.buffer = job.buffer;
+      this.readChunk(waiting);
+      this.device.submit();
+    } else {
+      this.freeBuffers.push(job.buffer);
+    }
+    job.completion = null;
+    job.buffer = -1;
+    job.next = this.spare;
+    this.spare = job;
+    completion.ioDone(error);
+  }
+}

@@ -1,0 +1,97 @@
+import type { PoolEngine } from './pool-engine.ts';
+import { Phase, type ThinIo } from './thin-io.ts';
+
+/** Mappings removed in one go before other requests have their turn. */
+const REMOVE_BATCH = 2048;
+
+/**
+ * Discards: whole blocks are unmapped; what is left at the two ends is zeroed, so that a discarded range always reads as zeroes. The
+ * volume's last block counts as whole when the range goes to the volume's end. What was unmapped goes back to the data device after
+ * the commit: see reclaimer.ts.
+ *
+ * ```
+ *   |....zzzz|  unmapped  |  unmapped  |zz......|        z: zeroed in place, if mapped at all
+ *      head                               tail
+ * ```
+ */
+export class Discarder {
+  private readonly engine: PoolEngine;
+  /** Lets everything else that is queued have its turn before a long removal goes on. */
+  private readonly resume = (io: ThinIo): void => this.engine.resume(io);
+
+  constructor(engine: PoolEngine) {
+    this.engine = engine;
+  }
+
+  begin(io: ThinIo): void {
+    const { engine } = this;
+    if (engine.space.mode === 'read-only') {
+      engine.answer(io, 'EROFS');
+      return;
+    }
+    const size = engine.blockSizeBytes;
+    const { offset, length } = io.request;
+    const end = offset + length;
+    const first = Math.floor(offset / size);
+    const last = Math.ceil(end / size);
+    const { prison } = io.device;
+    const cell = prison.busy ? prison.find(first, last) : null;
+    if (cell !== null) {
+      cell.waiting.push(io);
+      return;
+    }
+    io.removeBegin = Math.ceil(offset / size);
+    io.removeEnd = end === io.device.sizeBytes ? last : Math.floor(end / size);
+    io.cell = prison.hold(first, last);
+    io.zero = true;
+    io.skipUnmapped = true;
+    io.stepBegin = offset;
+    io.stepEnd = offset;
+    this.next(io);
+  }
+
+  /** Head, then tail, then the whole blocks between; `stepEnd` says how far it is. */
+  next(io: ThinIo): void {
+    const { engine } = this;
+    const size = engine.blockSizeBytes;
+    const { offset, length } = io.request;
+    const end = offset + length;
+    const noWholeBlock = io.removeBegin >= io.removeEnd;
+    const headEnd = noWholeBlock ? end : io.removeBegin * size;
+    const tailBegin = noWholeBlock ? end : Math.min(io.removeEnd * size, end);
+    if (io.stepEnd < headEnd) {
+      io.stepBegin = io.stepEnd;
+      io.stepEnd = headEnd;
+      engine.provisioner.write(io);
+    } else if (io.stepEnd < end && tailBegin < end) {
+      io.stepBegin = tailBegin;
+      io.stepEnd = end;
+      engine.provisioner.write(io);
+    } else if (noWholeBlock) {
+      engine.answer(io, null);
+    } else {
+      io.phase = Phase.REMOVE;
+      this.remove(io);
+    }
+  }
+
+  remove(io: ThinIo): void {
+    const { engine } = this;
+    if (engine.commits.busy) {
+      engine.commits.wait(io);
+      return;
+    }
+    try {
+      io.removeBegin = engine.metadata.removeRange(io.device.thin, io.removeBegin, io.removeEnd, REMOVE_BATCH);
+    } catch (error) {
+      engine.answer(io, engine.changeFailed('Cannot remove mappings', error));
+      return;
+    }
+    if (io.removeBegin >= io.removeEnd) {
+      engine.answer(io, null);
+      return;
+    }
+    if (engine.metadata.freeMetadataBlocks === 0) engine.commits.request();
+    setImmediate(this.resume, io);
+  }
+}

@@ -1,0 +1,143 @@
+import type { Clock, Timer } from '../base/clock.ts';
+import { type Errno, StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { Waiters } from '../base/waiters.ts';
+import { type CommitOwner, Committer } from './committer.ts';
+import { IoQueue } from './io-queue.ts';
+import type { PoolEngine } from './pool-engine.ts';
+import type { ThinIo } from './thin-io.ts';
+
+const COMMIT_PERIOD_MS = 1000;
+
+/**
+ * When the pool commits, and who is told: flushes and writes with FUA that wait for it, requests that must not change the metadata
+ * while it is written, administrators. A commit comes one second after a change, when somebody asks for a flush, when the cache fills with
+ * changed blocks, and when one may free space.
+ */
+export class PoolCommits implements CommitOwner {
+  private readonly engine: PoolEngine;
+  private readonly clock: Clock;
+  private readonly logger: Logger;
+  private readonly committer: Committer;
+  private readonly afterCommit: IoQueue = new IoQueue();
+  private readonly waiters: Waiters = new Waiters();
+  private timer: Timer | null = null;
+  private stopped = false;
+
+  constructor(engine: PoolEngine, clock: Clock, logger: Logger) {
+    this.engine = engine;
+    this.clock = clock;
+    this.logger = logger;
+    this.committer = new Committer(engine.metadata, engine.data, this);
+  }
+
+  /** The metadata is being written and must not change. */
+  get busy(): boolean {
+    return this.committer.busy;
+  }
+
+  get stats(): Readonly<Committer['stats']> {
+    return this.committer.stats;
+  }
+
+  /** `io` is answered when everything that is done now is durable. */
+  flush(io: ThinIo): void {
+    this.committer.waiting.push(io);
+  }
+
+  /** `io` begins again when the commit that is being written has ended. */
+  wait(io: ThinIo): void {
+    this.afterCommit.push(io);
+  }
+
+  /** Asks for a commit at the end of this turn. */
+  request(): void {
+    this.committer.request();
+    this.engine.schedule();
+  }
+
+  /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
+  kick(): void {
+    const { metadata } = this.engine;
+    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks) this.committer.request();
+    this.committer.kick();
+    if (this.timer !== null || this.stopped || !metadata.changed || this.committer.busy) return;
+    this.timer = this.clock.setTimer(COMMIT_PERIOD_MS, () => {
+      this.timer = null;
+      this.request();
+    });
+  }
+
+  /** Resolves when the next commit has ended, well or not. */
+  ended(): Promise<void> {
+    return this.waiters.wait();
+  }
+
+  /** Commits what has changed. Throws EIO when that failed. */
+  async commit(): Promise<void> {
+    const { engine } = this;
+    const { generation } = engine;
+    while (this.committer.busy || engine.metadata.changed) {
+      if (!this.committer.busy) this.request();
+      await this.ended();
+      if (engine.generation !== generation) {
+        throw new StorageError('EIO', 'Cannot commit: the transaction was aborted, see the log');
+      }
+    }
+  }
+
+  /** Everybody who waits for a commit begins again. */
+  wakeAll(): void {
+    this.engine.requeue(this.afterCommit);
+    this.waiters.wake();
+  }
+
+  /** No commit comes any more of its own accord; who waits for one begins again. */
+  stop(): void {
+    this.stopped = true;
+    this.stopTimer();
+    this.engine.requeue(this.committer.waiting);
+    this.wakeAll();
+  }
+
+  private stopTimer(): void {
+    this.timer?.cancel();
+    this.timer = null;
+  }
+
+  commitStarted(): void {
+    this.stopTimer();
+  }
+
+  commitDone(flushed: IoQueue): void {
+    const { engine } = this;
+    engine.reclaimer.take(engine.metadata.freed);
+    engine.reclaimer.run();
+    engine.data.submit();
+    this.answer(flushed, null);
+    this.wakeAll();
+    engine.space.check();
+    engine.schedule();
+  }
+
+  commitFailed(flushed: IoQueue, error: Errno, action: string): void {
+    this.engine.metadataFailed(action, error);
+    this.answer(flushed, 'EIO');
+  }
+
+  dataFlushed(flushed: IoQueue, error: Errno | null): void {
+    if (error !== null) this.logger.error({ error }, 'the data device failed to flush');
+    this.answer(flushed, error === null ? null : 'EIO');
+    this.engine.schedule();
+  }
+
+  private answer(flushed: IoQueue, error: Errno | null): void {
+    for (let io = flushed.shift(); io !== null; io = flushed.shift()) {
+      const { thin } = io.device;
+      // Acknowledged writes went with an aborted transaction: this answer is how the initiator learns of it.
+      const lost = error === null && thin.abortedWithChanges;
+      if (lost) thin.abortedWithChanges = false;
+      this.engine.answer(io, lost ? 'EIO' : error);
+    }
+  }
+}

@@ -1,0 +1,88 @@
+import { StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { formatSize } from '../base/units.ts';
+import { isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { newNaa, type RandomBytes } from './identity.ts';
+import type { PoolMetadata } from './pool-metadata.ts';
+
+/** The largest volume: what a SCSI LBA and a double-precision byte offset both hold with room. */
+export const MAX_VOLUME_SIZE: number = 2 ** 50;
+const MAX_THIN_ID = 2 ** 24 - 1;
+
+/** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
+export function newVolumeRecord(
+  volumes: readonly VolumeRecord[],
+  wanted: Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize'>,
+  random: RandomBytes,
+): VolumeRecord {
+  const { name } = wanted;
+  if (!isValidName(name)) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot name a volume "${name}": use letters, digits, ".", "_" and "-", at most 128`,
+    );
+  }
+  if (volumes.some((volume) => volume.name === name)) {
+    throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
+  }
+  const id = firstFree(volumes, 'id', 1, MAX_THIN_ID);
+  const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
+  const naa = newNaa(random);
+  const record: VolumeRecord = { ...wanted, id, lun, serial: naa, naa };
+  checkVolumeSize(record);
+  return record;
+}
+
+/** Throws EINVAL for a size that no volume can have. */
+export function checkVolumeSize({ name, sizeBytes, logicalBlockSize }: VolumeRecord): void {
+  if (sizeBytes > 0 && sizeBytes <= MAX_VOLUME_SIZE && sizeBytes % logicalBlockSize === 0) return;
+  throw new StorageError(
+    'EINVAL',
+    `Cannot make the volume "${name}" ${formatSize(sizeBytes)} large: it is a multiple of ${logicalBlockSize} bytes up to 1 PiB`,
+  );
+}
+
+/**
+ * The volumes as they are now: the metadata is the truth about which devices exist. Those that the kernel or another tool made meanwhile
+ * get a name and the size of what is mapped, those that are gone lose their record. Null when nothing differs.
+ */
+export function reconcile(
+  volumes: readonly VolumeRecord[],
+  metadata: PoolMetadata,
+  random: RandomBytes,
+  logger: Logger,
+): VolumeRecord[] | null {
+  const ids = new Set(metadata.thinIds());
+  const records = volumes.filter((volume) => ids.has(volume.id));
+  for (const { id, name } of volumes) {
+    if (!ids.delete(id)) logger.warn({ id, volume: name }, 'a volume is gone from the metadata');
+  }
+  if (records.length === volumes.length && ids.size === 0) return null;
+  for (const id of ids) {
+    const thin = metadata.openThin(id);
+    const sizeBytes = Math.max(1, metadata.highestMapped(thin) + 1) * metadata.dataBlockSizeBytes;
+    metadata.closeThin(thin);
+    let name = `thin-${id}`;
+    while (records.some((volume) => volume.name === name)) name += '-kernel';
+    const naa = newNaa(random);
+    records.push({
+      id,
+      name,
+      sizeBytes,
+      lun: firstFree(records, 'lun', 0, MAX_VOLUMES - 1),
+      serial: naa,
+      naa,
+      logicalBlockSize: 512,
+    });
+    logger.warn({ id, volume: name, sizeBytes }, 'the metadata holds a device that the catalogue does not know');
+  }
+  return records;
+}
+
+function firstFree(volumes: readonly VolumeRecord[], key: 'id' | 'lun', from: number, last: number): number {
+  const taken = new Set(volumes.map((volume) => volume[key]));
+  for (let candidate = from; candidate <= last; candidate++) {
+    if (!taken.has(candidate)) return candidate;
+  }
+  throw new StorageError('ENOSPC', `Cannot create the volume: every ${key} up to ${last} is taken`);
+}

@@ -1,0 +1,175 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { GIB, KIB, MIB } from '../../src/base/units.ts';
+import { poolSchema } from '../../src/daemon/control-messages.ts';
+import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson } from './command.ts';
+
+describe('pool create', () => {
+  it('makes a folder with sparse files, and says what to do next', async () => {
+    const dir = join(temporaryFolder(), 'a', 'pool-1');
+    const result = await thinlun(['pool', 'create', dir, '--data-size', '10G']);
+    expect(result).toMatchObject({ code: 0, stderr: '' });
+    expect(result.stdout).toMatch(
+      /^Created the pool "pool-1" in .*: 10 GiB of data in blocks of 64 KiB, [^\n]*\nNext: thinlun volume create /,
+    );
+    expect(readdirSync(dir).sort()).toEqual(['data', 'metadata', 'pool.json']);
+    const data = statSync(join(dir, 'data'));
+    expect(data.size).toBe(10 * GIB);
+    expect(data.blocks * 512).toBeLessThan(MIB);
+    expect(statSync(dir).mode & 0o077).toBe(0);
+  });
+
+  it('takes every size as people write it, and a name', async () => {
+    const dir = join(temporaryFolder(), 'p');
+    const args = ['--data-size', '1.5GiB', '--block-size', '256k', '--metadata-size', '4M', '--name', 'Fast.1'];
+    const status = poolSchema.parse(await thinlunJson('pool', 'create', dir, ...args));
+    expect(status).toMatchObject({
+      name: 'Fast.1',
+      directory: dir,
+      mode: 'write',
+      needsCheck: false,
+      blockSizeBytes: 256 * KIB,
+      dataSizeBytes: 1.5 * GIB,
+      dataUsedBytes: 0,
+      metadataSizeBytes: 4 * MIB,
+      volumeCount: 0,
+      server: null,
+    });
+  });
+
+  it('uses files elsewhere through links', async () => {
+    const folder = temporaryFolder();
+    const data = join(folder, 'elsewhere');
+    writeFileSync(data, '');
+    const { truncateSync } = await import('node:fs');
+    truncateSync(data, 64 * MIB);
+    const dir = join(folder, 'p');
+    const metadata = join(folder, 'meta');
+    const status = poolSchema.parse(await thinlunJson('pool', 'create', dir, '--data', data, '--metadata', metadata));
+    expect(status.dataSizeBytes).toBe(64 * MIB);
+    expect(readlinkSync(join(dir, 'data'))).toBe(data);
+    expect(readlinkSync(join(dir, 'metadata'))).toBe(metadata);
+  });
+
+  it('refuses a folder that holds a pool, and leaves it as it is', async () => {
+    const dir = await createPool();
+    const before = readFileSync(join(dir, 'pool.json'));
+    const result = await thinlun(['pool', 'create', dir, '--data-size', '2G']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/^thinlun: Cannot create the pool ".*": there is one already\n/);
+    expect(readFileSync(join(dir, 'pool.json'))).toEqual(before);
+  });
+
+  it.each([
+    ['a block size that is no multiple of 64 KiB', ['--data-size', '1G', '--block-size', '100K'], /multiple of 64 KiB/],
+    ['data smaller than a block', ['--data-size', '32K'], /a block has 64 KiB/],
+    ['metadata beyond the format', ['--data-size', '1G', '--metadata-size', '17G'], /15.88 GiB/],
+    ['a data device that is not there', ['--data', '/nonexistent/dev'], /its size is not given/],
+  ])('refuses %s and leaves nothing behind', async (_what, args, reason) => {
+    const dir = join(temporaryFolder(), 'p');
+    const result = await thinlun(['pool', 'create', dir, ...args]);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/^thinlun: Cannot /);
+    expect(result.stderr).toMatch(reason);
+    expect(existsSync(dir)).toBe(false);
+  });
+
+  it('refuses a metadata device that holds something', async () => {
+    const folder = temporaryFolder();
+    const metadata = join(folder, 'meta');
+    writeFileSync(metadata, Buffer.alloc(4 * MIB, 'x'));
+    const dir = join(folder, 'p');
+    const result = await thinlun(['pool', 'create', dir, '--data-size', '1G', '--metadata', metadata]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(/not empty/);
+    expect(readFileSync(metadata).subarray(0, 4096)).toEqual(Buffer.alloc(4096, 'x'));
+  });
+});
+
+describe('pool status', () => {
+  it('is a list of names and values', async () => {
+    const dir = await createPool('my-pool');
+    const { stdout } = await thinlun(['pool', 'status', dir]);
+    expect(stdout).toMatch(/^pool {9}my-pool \([0-9a-f-]{36}\)$/m);
+    expect(stdout).toMatch(/^mode {9}write$/m);
+    expect(stdout).toMatch(/^data {9}0 B of 1 GiB used \(0\.0%\)$/m);
+    expect(stdout).toMatch(/^server {7}none$/m);
+  });
+
+  it('names the server and where it listens', async () => {
+    const dir = await createPool('p');
+    const server = await serve([dir]);
+    const status = poolSchema.parse(await thinlunJson('pool', 'status', dir));
+    expect(status.server).toMatchObject({ pid: server.pid, target: 'iqn.2026-11.io.thinlun:p', tcmu: false });
+    expect(status.server!.portals).toEqual([expect.stringMatching(/^127\.0\.0\.1:[1-9]\d*$/)]);
+    expect((await thinlun(['pool', 'status', dir])).stdout).toContain(`process ${server.pid}`);
+  });
+
+  it('changes nothing', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'v');
+    const look = (): unknown => [
+      readdirSync(dir),
+      ...['metadata', 'pool.json'].map((name) => readFileSync(join(dir, name)).toString('base64')),
+      statSync(join(dir, 'data')).blocks,
+    ];
+    const before = look();
+    await thinlunJson('pool', 'status', dir);
+    expect(look()).toEqual(before);
+  });
+
+  it.each([
+    ['no folder', 'nothing', /there is no such folder\n {2}Make a pool/],
+    ['an empty folder', 'empty', /there is no pool.json in it\n {2}Make a pool/],
+    ['a file', 'file', /it is not a folder/],
+    ['a catalogue that is no JSON', 'garbage', /Cannot read the pool's catalogue ".*": /],
+    ['a catalogue without its metadata', 'bare', /metadata/],
+  ])('says what is wrong with %s', async (_what, name, reason) => {
+    const root = temporaryFolder();
+    mkdirSync(join(root, 'empty'));
+    writeFileSync(join(root, 'file'), '');
+    mkdirSync(join(root, 'garbage'));
+    writeFileSync(join(root, 'garbage', 'pool.json'), '{');
+    mkdirSync(join(root, 'bare'));
+    const good = await createPool();
+    writeFileSync(join(root, 'bare', 'pool.json'), readFileSync(join(good, 'pool.json')));
+    const result = await thinlun(['pool', 'status', join(root, name)]);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/^thinlun: Cannot /);
+    expect(result.stderr).toMatch(reason);
+  });
+
+  it('of a folder that is not ours to read says so', async () => {
+    if (process.getuid?.() !== 0) return expect(process.getuid?.()).toBeGreaterThan(0);
+    const dir = await createPool();
+    chmodSync(join(dir, '..'), 0o755);
+    const { run } = await import('../support/processes.mjs');
+    const command = join(import.meta.dirname, '../../bin/thinlun');
+    const args = [
+      '--reuid',
+      '65534',
+      '--regid',
+      '65534',
+      '--clear-groups',
+      process.execPath,
+      command,
+      'pool',
+      'status',
+      dir,
+    ];
+    const result = await run('setpriv', args);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(/EACCES|EPERM|[Pp]ermission denied/);
+    expect(result.stderr).toMatch(/\n {2}Run it as the owner/);
+  });
+});

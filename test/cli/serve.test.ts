@@ -1,0 +1,266 @@
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { type ReadyMessage, readySchema } from '../../src/daemon/control-messages.ts';
+import { run, type TestProcess } from '../support/processes.mjs';
+import {
+  createPool,
+  createVolume,
+  serve,
+  start,
+  statusOf,
+  temporaryFolder,
+  thinlun,
+  thinlunJson,
+  volumesOf,
+} from './command.ts';
+
+const ready = (server: TestProcess): ReadyMessage => readySchema.parse(JSON.parse(server.stdout.toString()));
+
+function connects(address: string): Promise<boolean> {
+  const [, host, port] = /^(.*):(\d+)$/.exec(address)!;
+  return new Promise((resolve) => {
+    const socket = connect(Number(port), host!.replace(/[[\]]/g, ''));
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    socket.once('connect', () => socket.destroy());
+  });
+}
+
+describe('serve', () => {
+  it('says in one JSON line what it serves and where', async () => {
+    const dir = await createPool('a');
+    await createVolume(dir, 'v');
+    const server = await serve([dir, '--json']);
+    expect(server.stdout.toString().split('\n')).toHaveLength(2);
+    const message = ready(server);
+    expect(message).toMatchObject({ pid: server.pid, tcmu: false, failed: [] });
+    expect(message.pools).toMatchObject([
+      {
+        name: 'a',
+        directory: dir,
+        target: 'iqn.2026-11.io.thinlun:a',
+        mode: 'write',
+        volumes: [{ name: 'v', lun: 0 }],
+      },
+    ]);
+    expect(await connects(message.portals[0]!)).toBe(true);
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+    expect(await connects(message.portals[0]!)).toBe(false);
+    expect(readdirSync(dir)).not.toContain('control.sock');
+  });
+
+  it('says to people how to connect', async () => {
+    const dir = await createPool('a');
+    await createVolume(dir, 'v');
+    const server = await serve([dir]);
+    const text = server.stdout.toString();
+    const [, address] = /^Ready: portal (\S+)\. /m.exec(text)!;
+    const target = 'iqn.2026-11.io.thinlun:a';
+    for (const line of [
+      'LUN 0  v  1 GiB',
+      `sudo iscsiadm -m discovery -t sendtargets -p ${address}`,
+      `sudo iscsiadm -m node -T ${target} -p ${address} --login`,
+      `qemu-img info iscsi://${address}/${target}/0`,
+      `iscsi-ls -s iscsi://${address}`,
+    ]) {
+      expect(text).toContain(line);
+    }
+  });
+
+  it('listens on IPv6, too', async () => {
+    const dir = await createPool();
+    const server = start(['serve', dir, '--portal', '[::1]:0', '--json']);
+    await server.waitForLine(/^\{"event":"ready"/);
+    expect(ready(server).portals[0]).toMatch(/^\[::1\]:\d+$/);
+    expect(await connects(ready(server).portals[0]!)).toBe(true);
+  });
+
+  it('serves several pools, and goes on without one that cannot be opened', async () => {
+    const good = await createPool('good');
+    const other = await createPool('other');
+    const server = await serve([good, '/nonexistent', other, '--json']);
+    const message = ready(server);
+    expect(message.pools.map(({ name }) => name)).toEqual(['good', 'other']);
+    expect(message.failed).toMatchObject([{ directory: '/nonexistent', code: 'ENOENT' }]);
+    expect(server.stderr.toString()).toMatch(/"level":50.*there is no such folder/);
+    for (const dir of [good, other]) {
+      expect((await statusOf(dir)).server!.pid).toBe(server.pid);
+    }
+    expect(await server.stop()).toEqual({ code: 1, signal: null });
+  });
+
+  it('ends at once when it has no pool to serve', async () => {
+    const result = await thinlun(['serve', '/nonexistent', '--portal', '127.0.0.1:0']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(
+      /^thinlun: Cannot open the pool "\/nonexistent": there is no such folder\n {2}Make a pool/,
+    );
+  });
+
+  it('refuses two pools whose targets would have the same name', async () => {
+    const first = await createPool('same');
+    const second = await createPool('SAME');
+    const server = await serve([first, second, '--json']);
+    expect(ready(server).pools).toHaveLength(1);
+    expect(ready(server).failed).toMatchObject([{ directory: second, code: 'EEXIST' }]);
+    // The one that was left out is free for others.
+    expect((await statusOf(second)).server).toBeNull();
+  });
+
+  it('refuses a port that is in use, and gives the pool back', async () => {
+    const dir = await createPool();
+    const other = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => other.once('listening', resolve));
+    const { port } = other.address() as { port: number };
+    const result = await thinlun(['serve', dir, '--portal', `127.0.0.1:${port}`]);
+    other.close();
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(
+      new RegExp(
+        `^thinlun: Cannot listen on 127\\.0\\.0\\.1:${port}: another program listens there\n {2}Choose another port`,
+      ),
+    );
+    expect((await statusOf(dir)).server).toBeNull();
+  });
+
+  it.each([
+    ['an address of another machine', '192.0.2.1:0', /this machine has no such address/],
+    ['a name that nobody knows', 'nobody.invalid:0', /this machine has no such address/],
+  ])('refuses %s', async (_what, portal, reason) => {
+    const dir = await createPool();
+    const result = await thinlun(['serve', dir, '--portal', portal]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(reason);
+  });
+
+  it('refuses a pool that is served already, and says by whom', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    const result = await thinlun(['serve', dir, '--portal', '127.0.0.1:0']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(new RegExp(`process ${server.pid} serves it already\n {2}.*kill ${server.pid}`));
+    expect((await statusOf(dir)).server!.pid).toBe(server.pid);
+  });
+
+  it('warns when everybody can reach it', async () => {
+    const dir = await createPool();
+    const server = start(['serve', dir, '--portal', '0.0.0.0:0']);
+    await server.waitForLine(/^Ready: /);
+    expect(server.stderr.toString()).toMatch(/"level":40.*no authentication/);
+    expect(server.stdout.toString()).toMatch(/iscsi-ls -s iscsi:\/\/127\.0\.0\.1:\d+/);
+  });
+
+  it('works in a folder whose path is longer than a socket address', async () => {
+    const long = join(temporaryFolder(), 'x'.repeat(120), 'y'.repeat(120));
+    mkdirSync(long, { recursive: true });
+    const dir = join(long, 'p');
+    await thinlunJson('pool', 'create', dir, '--data-size', '1G');
+    const server = await serve([dir]);
+    expect(await createVolume(dir, 'v')).toMatchObject({ lun: 0 });
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+    expect(readdirSync(dir)).not.toContain('control.sock');
+  });
+
+  it('goes on when nobody reads its output any more', async () => {
+    const dir = await createPool();
+    const command = join(import.meta.dirname, '../../bin/thinlun');
+    const script = `"$0" serve "$1" --portal 127.0.0.1:0 2>&1 | head -n 1`;
+    const { TestProcess } = await import('../support/processes.mjs');
+    const pipe = new TestProcess('bash', ['-c', script, command, dir]);
+    try {
+      let pid: number | undefined;
+      for (let i = 0; i < 100 && pid === undefined; i++) {
+        await sleep(50);
+        pid = (await statusOf(dir)).server?.pid;
+      }
+      process.kill(pid!, 'SIGHUP'); // One more line for the log that has no reader.
+      expect(await createVolume(dir, 'v')).toMatchObject({ lun: 0 });
+    } finally {
+      await pipe.stop();
+    }
+  });
+});
+
+describe('a server', () => {
+  it.each(['SIGTERM', 'SIGINT'] as const)('ends well on %s: nothing is left, everything is kept', async (signal) => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    await createVolume(dir, 'v');
+    process.kill(server.pid, signal);
+    expect(await server.waitForExit(10_000)).toEqual({ code: 0, signal: null });
+    expect(readdirSync(dir).sort()).toEqual(['data', 'metadata', 'pool.json']);
+    expect(await volumesOf(dir)).toMatchObject([{ name: 'v' }]);
+  });
+
+  it('ends at once on a second signal', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    // A request that never becomes whole holds the orderly end up for a moment.
+    const half = connect(join(dir, 'control.sock'));
+    half.on('error', () => {});
+    await new Promise((resolve) => half.once('connect', resolve));
+    half.write('POST /v1/volumes HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{');
+    await sleep(100);
+    process.kill(server.pid, 'SIGTERM');
+    await server.waitForLine(/stopping/);
+    process.kill(server.pid, 'SIGTERM');
+    expect(await server.waitForExit(5_000)).toEqual({ code: 143, signal: null });
+    half.destroy();
+  });
+
+  it('that is asked to stop while it starts, stops', async () => {
+    const dir = await createPool();
+    const server = start(['serve', dir, '--portal', '127.0.0.1:0']);
+    for (let i = 0; i < 400 && !existsSync(join(dir, 'control.sock')); i++) await sleep(5);
+    process.kill(server.pid, 'SIGTERM');
+    expect(await server.waitForExit(10_000)).toEqual({ code: 0, signal: null });
+  });
+
+  it('goes on after SIGHUP, and opens no debugger on SIGUSR1', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    process.kill(server.pid, 'SIGHUP');
+    await server.waitForLine(/SIGHUP/);
+    process.kill(server.pid, 'SIGUSR1');
+    await server.waitForLine(/SIGUSR1/);
+    expect(server.describeOutput()).not.toMatch(/Debugger/);
+    expect((await statusOf(dir)).server!.pid).toBe(server.pid);
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+  });
+
+  it('that was killed leaves a socket that disturbs neither commands nor the next server', async () => {
+    const dir = await createPool();
+    const first = await serve([dir]);
+    await createVolume(dir, 'v');
+    await first.kill();
+    expect(existsSync(join(dir, 'control.sock'))).toBe(true);
+    expect(await statusOf(dir)).toMatchObject({ server: null, volumeCount: 1 });
+    await createVolume(dir, 'w');
+    const second = await serve([dir, '--json']);
+    expect(ready(second).pools[0]!.volumes.map(({ name }) => name)).toEqual(['v', 'w']);
+    expect((await statusOf(dir)).server!.pid).toBe(second.pid);
+  });
+
+  it('that is just ending is waited for', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    process.kill(server.pid, 'SIGTERM');
+    const made = await createVolume(dir, 'v');
+    expect(made).toMatchObject({ name: 'v' });
+    expect(await server.waitForExit(10_000)).toEqual({ code: 0, signal: null });
+    expect(await volumesOf(dir)).toMatchObject([{ name: 'v' }]);
+  });
+
+  it('that holds the pool but does not answer is named as what is in the way', async () => {
+    const dir = await createPool();
+    const holder = await run(
+      'flock',
+      ['--nonblock', dir, process.execPath, join(import.meta.dirname, '../../bin/thinlun'), 'pool', 'status', dir],
+      { timeoutMs: 30_000 },
+    );
+    expect(holder.code).toBe(1);
+    expect(holder.stderr).toMatch(/another process has it open\n {2}.*control socket/);
+  });
+});

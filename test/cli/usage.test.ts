@@ -1,0 +1,117 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { temporaryFolder, thinlun } from './command.ts';
+
+const COMMANDS = [
+  'pool create',
+  'pool status',
+  'pool check',
+  'volume create',
+  'volume list',
+  'volume resize',
+  'volume delete',
+  'serve',
+  'demo',
+];
+
+describe('the command', () => {
+  it('prints its version', async () => {
+    const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8'));
+    expect(await thinlun(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' });
+  });
+
+  it.each(['', ...COMMANDS])('helps with "%s", by example', async (name) => {
+    const result = await thinlun([...name.split(' ').filter(Boolean), '--help']);
+    expect(result).toMatchObject({ code: 0, stderr: '' });
+    expect(result.stdout).toMatch(/^Usage: thinlun/);
+    expect(result.stdout).toContain(`Examples:\n  thinlun ${name}`);
+  });
+
+  it.each([[], ['pool'], ['volume']])('without a subcommand shows what there is: %s', async (...name) => {
+    const result = await thinlun(name);
+    expect(result).toMatchObject({ code: 2, stdout: '' });
+    expect(result.stderr).toMatch(/^Usage: thinlun/);
+  });
+
+  it('runs from any folder and through a symbolic link', async () => {
+    const { symlinkSync } = await import('node:fs');
+    const { run } = await import('../support/processes.mjs');
+    const link = join(temporaryFolder(), 'thinlun');
+    symlinkSync(join(import.meta.dirname, '../../bin/thinlun'), link);
+    expect(await run(link, ['--version'], { cwd: '/' })).toMatchObject({ code: 0, stderr: '' });
+  });
+});
+
+describe('a wrong command line is refused with one line that says what is wrong:', () => {
+  const dir = '/nonexistent/pool';
+  it.each([
+    ['an unknown command', ['frobnicate'], /unknown command 'frobnicate'/],
+    ['an unknown subcommand', ['pool', 'drop'], /unknown command 'drop'/],
+    ['an unknown option', ['pool', 'status', dir, '--sise'], /unknown option '--sise'/],
+    ['an option with a letter off', ['volume', 'create', dir, 'a', '--size', '1G', '--jsn'], /Did you mean --json\?/],
+    ['a missing folder', ['pool', 'status'], /missing required argument 'dir'/],
+    ['a missing size', ['volume', 'create', dir, 'a'], /'--size <size>' not specified/],
+    ['a size without a value', ['volume', 'create', dir, 'a', '--size'], /'--size <size>' argument missing/],
+    ['too many arguments', ['volume', 'list', dir, 'more'], /too many arguments/],
+    ['a size that is none', ['volume', 'create', dir, 'a', '--size', '1x'], /Cannot read size "1x"/],
+    ['a negative size', ['volume', 'create', dir, 'a', '--size', '-1G'], /Cannot read size "-1G"/],
+    ['a size of a fraction of a byte', ['volume', 'create', dir, 'a', '--size', '0.3'], /not a whole number of bytes/],
+    ['a size of nothing', ['volume', 'resize', dir, 'a', '--size', '0'], /more than nothing/],
+    ['a size beyond every number', ['volume', 'create', dir, 'a', '--size', '9000P'], /not a whole number of bytes/],
+    ['a name with a slash', ['volume', 'create', dir, 'a/b', '--size', '1G'], /A name has letters/],
+    ['a name that begins with a dash', ['volume', 'create', '--size', '1G', dir, '--', '-a'], /A name has letters/],
+    ['no name at all', ['volume', 'create', dir, '', '--size', '1G'], /A name has letters/],
+    [
+      'a block size that does not exist',
+      ['volume', 'create', dir, 'a', '--size', '1G', '--logical-block-size', '520'],
+      /512 or 4096/,
+    ],
+    ['no size and no device for a pool', ['pool', 'create', dir], /--data-size 10G/],
+    ['a portal that is none', ['serve', dir, '--portal', '::1'], /Cannot read portal "::1"/],
+    ['a port that is none', ['serve', dir, '--portal', '127.0.0.1:65536'], /a port is at most 65535/],
+    ['a log level that is none', ['serve', dir, '--log-level', 'loud'], /Choose from debug, info/],
+    ['nothing to serve on', ['serve', dir, '--no-portal'], /needs --tcmu/],
+    ['no pool to serve', ['serve'], /missing required argument 'dir'/],
+    ['an argument of demo', ['demo', dir], /too many arguments/],
+  ] as const)('%s', async (_what, args, reason) => {
+    const result = await thinlun(args);
+    expect(result).toMatchObject({ code: 2, stdout: '' });
+    expect(result.stderr).toMatch(/^thinlun: [^\n]+\n$/);
+    expect(result.stderr).toMatch(reason);
+  });
+});
+
+describe('a failure', () => {
+  it('is a line with action and reason, and one with what to do', async () => {
+    const result = await thinlun(['pool', 'status', '/nonexistent/pool']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toBe(
+      'thinlun: Cannot open the pool "/nonexistent/pool": there is no such folder\n' +
+        '  Make a pool with "thinlun pool create /nonexistent/pool --data-size 10G".\n',
+    );
+  });
+
+  it('shows where it happened only on demand', async () => {
+    const result = await thinlun(['pool', 'status', '/nonexistent/pool'], { env: { THINLUN_DEBUG: '1' } });
+    expect(result.stderr).toMatch(/^\s+at .*pool-access/m);
+  });
+
+  it('to write the output, as on a full disk, is one', async () => {
+    const { run } = await import('../support/processes.mjs');
+    const result = await run('sh', [
+      '-c',
+      `exec "$0" --help >/dev/full`,
+      join(import.meta.dirname, '../../bin/thinlun'),
+    ]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toMatch(/^thinlun: Cannot write the output: .*ENOSPC/);
+  });
+
+  it('is not that the reader of the output went away', async () => {
+    const { run } = await import('../support/processes.mjs');
+    const script = `set -o pipefail; "$0" --help | true; echo "$?"`;
+    const result = await run('bash', ['-c', script, join(import.meta.dirname, '../../bin/thinlun')]);
+    expect(result).toMatchObject({ stdout: '0\n', stderr: '' });
+  });
+});

@@ -1,0 +1,85 @@
+import { StorageError } from '../../src/base/errors.ts';
+import type {
+  CreateVolumeMessage,
+  PoolMessage,
+  ResizeVolumeMessage,
+  VolumeMessage,
+} from '../../src/daemon/control-messages.ts';
+import type { PoolControl } from '../../src/daemon/pool-control.ts';
+
+/** A pool without a pool behind it: for what the socket between the two sides does, and for failures that no pool has on demand. */
+export class FakePoolControl implements PoolControl {
+  readonly volumes: Map<string, VolumeMessage> = new Map();
+  /** Thrown by the next call. */
+  failure: unknown = null;
+  /** Awaited by every call. */
+  delay: Promise<void> = Promise.resolve();
+  calls = 0;
+  statusOverride: Partial<Record<keyof PoolMessage, unknown>> = {};
+
+  async #enter(): Promise<void> {
+    this.calls++;
+    await this.delay;
+    const { failure } = this;
+    this.failure = null;
+    if (failure !== null) throw failure;
+  }
+
+  async status(): Promise<PoolMessage> {
+    await this.#enter();
+    const status: PoolMessage = {
+      name: 'pool',
+      uuid: '8d4b8ed7-3b0c-4a63-9b9e-1f0e8f1a2b3c',
+      directory: '/srv/pool',
+      mode: 'write',
+      needsCheck: false,
+      transactionId: 7,
+      blockSizeBytes: 65536,
+      dataSizeBytes: 2 ** 40,
+      dataUsedBytes: 0,
+      lowWaterBytes: 0,
+      metadataSizeBytes: 2 ** 22,
+      metadataUsedBytes: 4096,
+      volumeCount: this.volumes.size,
+      server: null,
+    };
+    return { ...status, ...this.statusOverride } as PoolMessage;
+  }
+
+  async listVolumes(): Promise<VolumeMessage[]> {
+    await this.#enter();
+    return [...this.volumes.values()];
+  }
+
+  async createVolume({ name, sizeBytes, logicalBlockSize }: CreateVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    const id = this.volumes.size;
+    const volume = { name, id, lun: id, sizeBytes, mappedBytes: 0, serial: `s${id}`, naa: '3000000000000000' };
+    this.volumes.set(name, { ...volume, logicalBlockSize: logicalBlockSize ?? 512 });
+    return this.#volume(name);
+  }
+
+  async resizeVolume(name: string, { sizeBytes }: ResizeVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    this.volumes.set(name, { ...this.#volume(name), sizeBytes });
+    return this.#volume(name);
+  }
+
+  async deleteVolume(name: string): Promise<void> {
+    await this.#enter();
+    this.volumes.delete(this.#volume(name).name);
+  }
+
+  async commit(): Promise<number> {
+    await this.#enter();
+    return 7;
+  }
+
+  async close(): Promise<void> {}
+
+  #volume(name: string): VolumeMessage {
+    const volume = this.volumes.get(name);
+    if (volume === undefined) throw new StorageError('ENOENT', `There is no volume "${name}"`);
+    return volume;
+  }
+}

@@ -1,0 +1,116 @@
+import { Access, Attention, type CommandRow } from '../../../src/scsi/command.ts';
+import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
+
+const hex = (value: number, digits = 2): string => value.toString(16).toUpperCase().padStart(digits, '0');
+
+/** Commands that SPC-4 and SBC-4 have for disks and that are not in the table, so that the document names what is missing. */
+const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
+  [0x04, 'FORMAT UNIT'],
+  [0x07, 'REASSIGN BLOCKS'],
+  [0x16, 'RESERVE(6)'],
+  [0x17, 'RELEASE(6)'],
+  [0x1c, 'RECEIVE DIAGNOSTIC RESULTS'],
+  [0x3b, 'WRITE BUFFER'],
+  [0x3c, 'READ BUFFER(10)'],
+  [0x3e, 'READ LONG(10)'],
+  [0x3f, 'WRITE LONG(10)'],
+  [0x48, 'SANITIZE'],
+  [0x4c, 'LOG SELECT'],
+  [0x56, 'RESERVE(10)'],
+  [0x57, 'RELEASE(10)'],
+  [0x5e, 'PERSISTENT RESERVE IN'],
+  [0x5f, 'PERSISTENT RESERVE OUT'],
+  [0x7f, 'variable length CDBs'],
+  [0x83, 'EXTENDED COPY, POPULATE TOKEN, WRITE USING TOKEN'],
+  [0x84, 'RECEIVE COPY RESULTS'],
+  [0x85, 'ATA PASS-THROUGH(16)'],
+  [0x9c, 'WRITE ATOMIC(16)'],
+  [0x9f, 'SERVICE ACTION OUT(16)'],
+  [0xa1, 'ATA PASS-THROUGH(12)'],
+  [0xa2, 'SECURITY PROTOCOL IN'],
+  [0xa4, 'MAINTENANCE OUT'],
+  [0xb5, 'SECURITY PROTOCOL OUT'],
+];
+
+const ACCESS: Readonly<Record<Access, string>> = {
+  [Access.NONE]: '',
+  [Access.READ]: 'reads',
+  [Access.WRITE]: 'writes',
+};
+
+function rowText(row: CommandRow): string {
+  const action = row.serviceAction < 0 ? '' : `/${hex(row.serviceAction)}`;
+  const usage = [...row.usage].map((byte) => hex(byte)).join(' ');
+  const attention = row.attention === Attention.IGNORE ? 'no' : 'yes';
+  return `| ${hex(row.opcode)}${action} | ${row.name} | \`${usage}\` | ${ACCESS[row.access]} | ${attention} | ${row.recommendedTimeoutSeconds} |`;
+}
+
+/** docs/scsi-support.md: the command table for people. */
+export function supportDocument(): string {
+  const { rows } = FIXED_COMMANDS.inTarget;
+  const removable = REMOVABLE_COMMANDS.inTarget.rows.filter((row) => !rows.includes(row));
+  const missing = NOT_SUPPORTED.map(([opcode, name]) => `| ${hex(opcode)} | ${name} |`);
+  return `# SCSI commands
+
+Generated from the command table in \`src/scsi/commands.ts\`; a test compares the two. To write it again:
+\`UPDATE_DOCS=1 npx vitest run test/scsi/commands.test.ts\`.
+
+Names and fields are those of SPC-4 and SBC-4. The third column is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns: a bit
+that is zero there must be zero in a CDB, otherwise the answer is ILLEGAL REQUEST, INVALID FIELD IN CDB with a pointer to the bit.
+*Medium* says which commands need a medium and which are refused on a write-protected unit. *UA* says whether a pending
+unit attention ends the command. The timeout is the recommended one, in seconds.
+
+| opcode | command | CDB usage data | medium | UA | timeout |
+|---|---|---|---|---|--:|
+${rows.map(rowText).join('\n')}
+
+Only on a removable unit:
+
+| opcode | command | CDB usage data | medium | UA | timeout |
+|---|---|---|---|---|--:|
+${removable.map(rowText).join('\n')}
+
+REPORT TARGET PORT GROUPS is there only behind the portal: under LIO the ports are LIO's.
+
+All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
+
+| opcode | command |
+|---|---|
+${missing.join('\n')}
+
+## Vital product data
+
+| page | content |
+|---|---|
+| 00 | supported pages |
+| 80 | unit serial number |
+| 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
+| 86 | extended INQUIRY: SIMPSUP, V_SUP, LUICLR |
+| B0 | block limits; 3Ch bytes; WSNZ 0 |
+| B1 | block device characteristics: not rotating |
+| B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ; no anchors, no thresholds |
+
+## Mode pages
+
+| page | content | changeable |
+|---|---|---|
+| 08 | caching | WCE |
+| 0A | control | D_SENSE, SWP |
+| 0A/01 | control extension | |
+| 3F, 3F/FF | all pages, with subpages | |
+
+Saved values do not exist (PC 11b is answered SAVING PARAMETERS NOT SUPPORTED). A reset brings the defaults back.
+
+## Choices
+
+* SYNCHRONIZE CACHE and START STOP UNIT with IMMED return their status when the flush is done, not before.
+* READ with FUA and VERIFY flush before they read; WRITE AND VERIFY writes with FUA.
+* START STOP UNIT does not stop anything: power conditions are accepted and all of them are ready. Without START it flushes.
+* WRITE SAME of zeroes with UNMAP unmaps; of other data with UNMAP it writes.
+* UNMAP and WRITE SAME with ANCHOR are refused.
+* GROUP NUMBER is accepted and means nothing.
+* COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
+* A transfer that the initiator announced shorter than its CDB moves what was announced (WRITE: its whole blocks) and ends GOOD with an overflow.
+  COMPARE AND WRITE and WRITE SAME, where half of the data means nothing, are refused.
+`;
+}

@@ -1,0 +1,84 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Catalogue, isValidName, type VolumeRecord } from '../../src/thin/catalogue.ts';
+
+const identity = { uuid: '6a3a1f0e-8d0a-4c1b-9b43-0c6de8a3b111', name: 'tank', blockSizeBytes: 65536 };
+
+function volume(id: number): VolumeRecord {
+  const naa = `3${id.toString(16).padStart(15, '0')}`;
+  return { id, name: `vol${id}`, sizeBytes: 2 ** 30, lun: id, serial: naa, naa, logicalBlockSize: 512 };
+}
+
+describe('Catalogue', () => {
+  let dir: string;
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'thinlun-catalogue-'));
+  });
+  afterEach(() => rmSync(dir, { recursive: true }));
+
+  it('rolls a change forward when the metadata was committed before the crash', () => {
+    const next = Catalogue.create(dir, identity).begin([volume(1)]);
+    const reopened = Catalogue.load(dir);
+    expect(reopened.volumes).toEqual([]);
+    reopened.settle(next);
+    expect(reopened.volumes).toEqual([volume(1)]);
+    expect(Catalogue.load(dir).transactionId).toBe(next);
+  });
+
+  it('rolls a change back when the metadata was not committed before the crash', () => {
+    const catalogue = Catalogue.create(dir, identity);
+    catalogue.begin([volume(1)]);
+    catalogue.finish();
+    catalogue.begin([volume(1), volume(2)]);
+    const reopened = Catalogue.load(dir);
+    reopened.settle(1);
+    expect(reopened.volumes).toEqual([volume(1)]);
+    expect(readFileSync(join(dir, 'pool.json'), 'utf8')).not.toContain('pending');
+  });
+
+  it('refuses metadata of another time', () => {
+    const catalogue = Catalogue.create(dir, identity);
+    catalogue.begin([volume(1)]);
+    expect(() => catalogue.settle(5)).toThrow('at transaction 5, its catalogue at 0 or 1');
+    expect(() => Catalogue.load(dir).settle(5)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+
+  it('forgets a change that was cancelled', () => {
+    const catalogue = Catalogue.create(dir, identity);
+    catalogue.begin([volume(1)]);
+    catalogue.cancel();
+    expect(catalogue.volumes).toEqual([]);
+    expect(Catalogue.load(dir).volumes).toEqual([]);
+  });
+
+  it.each([
+    ['not JSON', '{', 'pool.json'],
+    [
+      'a field of the wrong type',
+      JSON.stringify({ format: 1, ...identity, transactionId: 'x', volumes: [] }),
+      'transactionId',
+    ],
+    [
+      'a field that nobody knows',
+      JSON.stringify({ format: 1, ...identity, transactionId: 0, volumes: [], more: 1 }),
+      'more',
+    ],
+    ['a newer format', JSON.stringify({ format: 2, ...identity, transactionId: 0, volumes: [] }), 'format'],
+    [
+      'two volumes with one LUN',
+      JSON.stringify({ format: 1, ...identity, transactionId: 0, volumes: [volume(1), { ...volume(2), lun: 1 }] }),
+      'same lun',
+    ],
+  ])('refuses %s and says where', (_title, text, where) => {
+    writeFileSync(join(dir, 'pool.json'), text);
+    expect(() => Catalogue.load(dir)).toThrow(where);
+  });
+
+  it('refuses names that a path, a DBus object or a command line could trip over', () => {
+    for (const good of ['a', 'vm-1.disk_0', 'A'.repeat(128)]) expect(isValidName(good)).toBe(true);
+    for (const bad of ['', '.', '..', '-x', 'a/b', 'a b', 'a,b', 'ä', 'A'.repeat(129)])
+      expect(isValidName(bad)).toBe(false);
+  });
+});
