@@ -9,7 +9,7 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, leafChangeBlocks, pathBlocks } from './metadata-room.ts';
+import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
@@ -238,8 +238,9 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * Drops at most `maxMappings` mappings of `[begin, end)`, from the lowest up. Returns where to go on, `end` when nothing is left.
-   * The metadata is consistent between calls. ENOSPC.
+   * Drops at most `maxMappings` mappings of `[begin, end)`, from the lowest up; fewer when metadata blocks are short. Returns where to
+   * go on, `end` when nothing is left. The metadata is consistent between calls. ENOSPC: commit, which frees what removals have
+   * freed, and try once more.
    */
   removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
     this.transaction.checkChangeable('remove mappings');
@@ -247,10 +248,11 @@ export class PoolMetadata extends PoolState {
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
     const { mappings } = this.transaction.trees;
     if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
-    this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
+    const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
+    const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
       this.#beginTreeChange(thin);
-      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, maxMappings));
+      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.mappedBlocks -= mappings.removedCount;
       return mappings.nextKey;
     } catch (error) {
@@ -310,8 +312,8 @@ export class PoolMetadata extends PoolState {
     this.#checkRoom(pathBlocks(this.metadataBlockCount, 3), action);
   }
 
-  #checkRoom(blocks: number, action: string): void {
-    this.transaction.checkRoom(blocks, this.devices.changedCount, action);
+  #checkRoom(blocks: number, action: string): number {
+    return this.transaction.checkRoom(blocks, this.devices.changedCount, action);
   }
 
   #leafChangeBlocks(): number {

@@ -112,11 +112,14 @@ export class PoolTransaction {
     }
   }
 
-  /** Refuses what could run out of metadata blocks half-way: it may take `blocks` new ones, and then there is the commit. */
-  checkRoom(blocks: number, changedDevices: number, action: string): void {
+  /**
+   * Refuses what could run out of metadata blocks half-way: it may take `blocks` new ones, and then there is the commit. Returns
+   * how many are left beyond that.
+   */
+  checkRoom(blocks: number, changedDevices: number, action: string): number {
     const { metadataMap, dataMap } = this.trees;
     const needed = blocks + commitBlocks(metadataMap.blockCount, dataMap.bitmapCount, changedDevices);
-    if (metadataMap.allocatableCount >= needed) return;
+    if (metadataMap.allocatableCount >= needed) return metadataMap.allocatableCount - needed;
     throw new MetadataSpaceError(
       `Cannot ${action}: the metadata device has ${metadataMap.allocatableCount} free blocks and may need ${needed}`,
     );

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 
-import { TreeStore } from '../support/tree-store.ts';
+import { insertChild } from '../../src/persistent-data/btree-node.ts';
+import { ModelTree, TreeStore } from '../support/tree-store.ts';
 
 /** Leaves of three entries, so that a thousand of them make a deep tree. */
 const SMALL_LEAVES = 1000;
@@ -70,6 +71,27 @@ describe.each([
       }),
       { numRuns: 12 },
     );
+  });
+});
+
+describe('a root with a single child, as kernels leave them', () => {
+  it('becomes what the child is, also when another tree shares the child', () => {
+    const tree = store.tree(8);
+    const below = store.create(tree);
+    for (let i = 0; i < 100; i++) below.insert(i, 100 + i);
+    const root = tree.nodes.createInternal();
+    insertChild(root.words, 0, 0, below.root);
+    const shared = new ModelTree(store, tree, root.number, new Map(below.model));
+    store.blocks.release(0);
+    store.commit();
+    const other = shared.share();
+    other.remove(3);
+    store.expectConsistent([shared, other]);
+    shared.remove(5);
+    store.expectConsistent([shared, other]);
+    for (const one of [shared, other]) one.expectSame();
+    for (const one of [shared, other]) one.delete();
+    store.expectConsistent([]);
   });
 });
 

@@ -208,6 +208,35 @@ describe('metadata space', () => {
     expect(() => PoolMetadata.open(device)).toThrow(code('EINVAL'));
   });
 
+  it('that is short makes removals smaller, and they go on to the end', () => {
+    const { device, pool } = make(320, 600_000);
+    pool.createThin(1);
+    const thin = pool.openThin(1);
+    for (let i = 0; i < 12_000; i++) pool.insert(thin, i * 3, pool.allocateDataBlock());
+    pool.commitSync();
+    pool.createSnap(2, 1);
+    pool.commitSync();
+    const steps: number[] = [];
+    // The shared leaves are copied before they shrink.
+    for (let at = 0; at < 36_000; ) {
+      const { mappedBlocks } = thin;
+      try {
+        at = pool.removeRange(thin, at, 36_000, 10_000);
+      } catch (error) {
+        expect(error).toBeInstanceOf(MetadataSpaceError);
+        expect([pool.mustAbort, pool.changed]).toEqual([false, true]);
+        pool.commitSync();
+        continue;
+      }
+      steps.push(mappedBlocks - thin.mappedBlocks);
+    }
+    expect(Math.max(...steps)).toBeLessThan(10_000);
+    expect(thin.mappedBlocks).toBe(0);
+    pool.commitSync();
+    expectClean(device);
+    expect(contentsOf(device).devices.get(2)!.mappings.size).toBe(12_000);
+  });
+
   it('in a change that would need more than there is fails half-way only where it was let through: then it is aborted', () => {
     const { device, pool } = make(300, 20_000);
     pool.createThin(1);
