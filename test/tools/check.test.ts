@@ -148,7 +148,7 @@ describe('the checker finds', () => {
       'overflow',
       'error',
       'metadata space map',
-      'the bitmap says 2, and the overflow tree has a count of 5',
+      'the overflow tree has a count of 5, and the bitmap says less than 3',
     );
   });
 
