@@ -122,6 +122,13 @@ export class DiskSpaceMap implements SpaceMap {
   }
 
   allocate(): number {
+    const block = this.find();
+    this.#incrementIn(Math.floor(block / BITMAP_ENTRIES), block, block + 1);
+    return block;
+  }
+
+  /** A block that `allocate` could take, without a reference to it. The caller withholds it until it has one. ENOSPC. */
+  find(): number {
     let block = this.#find(this.#searchBegin, this.#blockCount);
     if (block === NOT_FOUND) block = this.#find(0, this.#searchBegin);
     if (block === NOT_FOUND && this.#countUntrusted()) block = this.#find(0, this.#blockCount);
@@ -132,7 +139,6 @@ export class DiskSpaceMap implements SpaceMap {
       );
     }
     this.#searchBegin = block + 1;
-    this.#incrementIn(Math.floor(block / BITMAP_ENTRIES), block, block + 1);
     return block;
   }
 

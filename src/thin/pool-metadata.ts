@@ -196,15 +196,15 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * A free data block; its count becomes 1. ENOSPC when there is none: as blocks freed in this transaction are not
+   * A free data block, not handed out again; it is counted from its `insert` on. ENOSPC when there is none: as blocks freed in this transaction are not
    * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
    */
   allocateDataBlock(): number {
     this.transaction.checkChangeable('allocate a data block');
     this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
     try {
-      const block = this.transaction.trees.dataMap.allocate();
-      this.transaction.changed = true;
+      const block = this.transaction.trees.dataMap.find();
+      this.reserved.add(block, block + 1);
       return block;
     } catch (error) {
       // Without a free block nothing has been touched.
@@ -218,7 +218,8 @@ export class PoolMetadata extends PoolState {
   /** Takes an allocation back that was not inserted, as when writing to the block failed. */
   freeDataBlock(block: number): void {
     this.transaction.checkChangeable('free a data block');
-    this.transaction.change(() => this.transaction.trees.dataMap.decrement(block, block + 1));
+    assert(this.reserved.has(block), 'freeDataBlock: not a block that waits for its mapping');
+    this.reserved.remove(block, block + 1);
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
@@ -227,10 +228,15 @@ export class PoolMetadata extends PoolState {
     this.#checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
     assert(dataBlock >= 0 && dataBlock < this.dataBlockCount, 'insert: a data block past the end');
-    this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
+    // One bitmap more: that of the new block.
+    this.#checkRoom(this.#leafChangeBlocks() + 1, 'insert a mapping');
     try {
-      const { mappings } = this.transaction.trees;
+      const { mappings, dataMap } = this.transaction.trees;
       this.#beginTreeChange(thin);
+      if (this.reserved.has(dataBlock)) {
+        dataMap.increment(dataBlock, dataBlock + 1);
+        this.reserved.remove(dataBlock, dataBlock + 1);
+      }
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;

@@ -16,6 +16,11 @@ export class PoolState {
   readonly freed: RunSet;
   /** Data blocks that the caller is discarding: not handed out. The caller adds and removes. */
   readonly discarding: RunSet;
+  /**
+   * Data blocks that were allocated and have no mapping yet. They are counted with the mapping, so that no commit before it holds a
+   * count that nothing stands for: a crash leaves no block behind as leaked.
+   */
+  protected readonly reserved: RunSet;
   protected readonly transaction: PoolTransaction;
   protected readonly devices: ThinDevices;
   #recordFreed = false;
@@ -31,10 +36,12 @@ export class PoolState {
     this.stats = blocks.stats;
     this.freed = withheld.freed;
     this.discarding = withheld.discarding;
+    this.reserved = withheld.reserved;
     this.transaction = new PoolTransaction(blocks, trees, superblock, readOnly, withheld, {
       transactionCommitted: () => this.devices.committed(),
       transactionAborted: () => {
         this.freed.clear();
+        this.reserved.clear();
         this.#applySettings();
         this.devices.aborted();
       },
@@ -75,9 +82,9 @@ export class PoolState {
     return this.transaction.trees.dataMap.blockCount;
   }
 
-  /** Without a reference now. Those freed in this transaction cannot be allocated before the commit. */
+  /** Neither mapped nor allocated now. Those freed in this transaction cannot be allocated before the commit. */
   get freeDataBlocks(): number {
-    return this.transaction.trees.dataMap.freeCount;
+    return this.transaction.trees.dataMap.freeCount - this.reserved.count;
   }
 
   get metadataBlockCount(): number {

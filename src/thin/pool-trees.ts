@@ -20,10 +20,12 @@ import type { Superblock } from './superblock.ts';
 export interface WithheldRuns {
   readonly freed: RunSet;
   readonly discarding: RunSet;
+  /** Allocated, with no mapping yet. */
+  readonly reserved: RunSet;
 }
 
 export function noWithheldRuns(): WithheldRuns {
-  return { freed: new RunSet(), discarding: new RunSet() };
+  return { freed: new RunSet(), discarding: new RunSet(), reserved: new RunSet() };
 }
 
 /**
@@ -65,7 +67,7 @@ export class PoolTrees {
   static format(blocks: BlockManager, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
-    const dataMap = DiskSpaceMap.format(transaction, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.format(transaction, Object.values(withheld));
     const trees = new PoolTrees(transaction, metadataMap, dataMap, 0, 0);
     trees.mappingRoot = trees.#devices.empty();
     trees.detailsRoot = trees.#details.empty();
@@ -75,7 +77,7 @@ export class PoolTrees {
   static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
-    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, Object.values(withheld));
     return new PoolTrees(transaction, metadataMap, dataMap, superblock.mappingRoot, superblock.detailsRoot);
   }
 
