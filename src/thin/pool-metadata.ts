@@ -192,7 +192,7 @@ export class PoolMetadata extends PoolState {
   /** How many leaves refer to a data block. EINVAL past the end. */
   dataBlockReferences(block: number): number {
     this.transaction.checkAlive();
-    return this.transaction.trees.dataMap.count(block);
+    return this.transaction.trees.dataBlocks.count(block);
   }
 
   /**
@@ -231,10 +231,10 @@ export class PoolMetadata extends PoolState {
     // One bitmap more: that of the new block.
     this.#checkRoom(this.#leafChangeBlocks() + 1, 'insert a mapping');
     try {
-      const { mappings, dataMap } = this.transaction.trees;
+      const { mappings, dataBlocks } = this.transaction.trees;
       this.#beginTreeChange(thin);
       if (this.reserved.has(dataBlock)) {
-        dataMap.increment(dataBlock, dataBlock + 1);
+        dataBlocks.increment(dataBlock, dataBlock + 1);
         this.reserved.remove(dataBlock, dataBlock + 1);
       }
       writeBlockTime(this.#value, 0, dataBlock, this.time);
@@ -335,7 +335,7 @@ export class PoolMetadata extends PoolState {
     this.devices.markChanged(thin);
     thin.leaf = null;
     const { trees } = this.transaction;
-    const mayChange = trees.metadataMap.isNew(thin.root) && !trees.metadataMap.isShared(thin.root);
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
     if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
   }
 

@@ -138,8 +138,8 @@ export class PoolTransaction {
     this.checkChangeable('commit');
     try {
       writeDetails();
-      this.trees.dataMap.prepareCommit();
-      this.trees.metadataMap.prepareCommit();
+      this.trees.dataBlocks.prepareCommit();
+      this.trees.metadataBlocks.prepareCommit();
     } catch (error) {
       this.fail();
       throw error;
@@ -233,8 +233,8 @@ export class PoolTransaction {
   }
 
   #committedNow(): void {
-    this.trees.metadataMap.committed();
-    this.trees.dataMap.committed();
+    this.trees.metadataBlocks.committed();
+    this.trees.dataBlocks.committed();
     this.#committed = { ...this.superblock };
     this.changed = false;
     this.#phase = 'open';
