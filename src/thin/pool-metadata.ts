@@ -232,11 +232,11 @@ export class PoolMetadata extends PoolState {
     this.#checkRoom(this.#leafChangeBlocks() + 1, 'insert a mapping');
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
-      this.#beginTreeChange(thin);
       if (this.reserved.has(dataBlock)) {
         dataBlocks.increment(dataBlock, dataBlock + 1);
         this.reserved.remove(dataBlock, dataBlock + 1);
       }
+      this.#beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
