@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     pool: 'forks',
+    // Metadata is changed twice, once in plain numbers, and compared: see space-map-checked.ts.
+    env: { THINLUN_VERIFY: '1' },
     maxWorkers: Math.max(2, availableParallelism()),
     testTimeout: 60_000,
     hookTimeout: 60_000,

@@ -54,14 +54,6 @@ export class IoQueue<T extends { next: T | null }> {
     this.count++;
   }
 
-  /** Puts it in front: it was begun and goes on. */
-  unshift(request: T): void {
-    request.next = this.#head;
-    this.#head = request;
-    if (this.#tail === null) this.#tail = request;
-    this.count++;
-  }
-
   shift(): T | null {
     const request = this.#head;
     if (request === null) return null;

@@ -4,6 +4,9 @@ import type { BlockDevice, IoCompletion } from './block-device.ts';
 import { assertMemory, assertRange, assertWritable, IoOp, IoQueue, IoRequest } from './io-request.ts';
 import { SparseMemory } from './sparse-memory.ts';
 
+/** Times in a turn of the event loop that an `inline` device completes inside `submit()`. */
+const MAX_INLINE = 64;
+
 export interface MemoryDeviceOptions {
   /** For messages. Default `memory`. */
   path?: string;
@@ -30,10 +33,12 @@ export class MemoryDevice implements BlockDevice {
   readonly #pool: IoQueue<IoRequest> = new IoQueue();
   readonly #run: () => void = () => {
     this.#scheduled = false;
+    this.#inlineLeft = MAX_INLINE;
     this.#complete();
   };
   #sizeBytes: number;
   readonly #inline: boolean;
+  #inlineLeft = MAX_INLINE;
   #scheduled = false;
   #completing = false;
   #closed = false;
@@ -86,8 +91,12 @@ export class MemoryDevice implements BlockDevice {
     for (let request = this.#queued.shift(); request !== null; request = this.#queued.shift()) {
       this.#submitted.push(request);
     }
-    if (this.#inline && !this.#completing) this.#complete();
-    else this.#schedule();
+    if (this.#inline && !this.#completing && this.#inlineLeft > 0) {
+      this.#inlineLeft--;
+      this.#complete();
+    } else {
+      this.#schedule();
+    }
   }
 
   readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {

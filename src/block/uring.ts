@@ -17,6 +17,11 @@ const RING_ENTRIES = [1024, 128];
 const MEMORY_SEARCH = 4;
 /** Times that completions are taken in one go while there are more. Then the event loop has its turn. */
 const MAX_ROUNDS = 8;
+/**
+ * Times in a turn of the event loop that `submit()` delivers what is done already. Whoever awaits one cached read after the other would
+ * otherwise go on in microtasks for ever, and no timer or socket would have a turn.
+ */
+const MAX_INLINE = 64;
 
 const NOTHING = new Uint8Array(0);
 
@@ -37,6 +42,7 @@ export class Uring {
   readonly #memories: Uint8Array[];
   #memoryCount = 0;
   #delivering = false;
+  #inlineLeft = MAX_INLINE;
   #retryScheduled = false;
   #users = 0;
   #closed = false;
@@ -63,7 +69,10 @@ export class Uring {
   }
 
   private constructor(entries: number) {
-    this.#ring = native!.createRing(entries, (count) => this.#completed(count));
+    this.#ring = native!.createRing(entries, (count) => {
+      this.#inlineLeft = MAX_INLINE;
+      this.#completed(count);
+    });
     this.#entries = entries;
     this.#requests = new Array<FileRequest | null>(entries).fill(null);
     this.#memories = new Array<Uint8Array>(entries).fill(NOTHING);
@@ -97,7 +106,9 @@ export class Uring {
   submit(): void {
     if (this.#waiting.count === 0) return;
     this.#start();
-    if (!this.#delivering) this.#completed(this.#ring.reap());
+    if (this.#delivering || this.#inlineLeft === 0) return;
+    this.#inlineLeft--;
+    this.#completed(this.#ring.reap());
   }
 
   #start(): void {

@@ -92,6 +92,12 @@ export class Daemon {
     }
   }
 
+  /** The pools that are served. */
+  get services(): PoolService[] {
+    return [...this.#pools.values()].map(({ service }) => service);
+  }
+
+  /** What is served, and where. */
   async ready(): Promise<ReadyMessage> {
     const pools = [];
     for (const { service, target } of this.#pools.values()) {

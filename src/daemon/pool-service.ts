@@ -130,12 +130,12 @@ export class PoolService implements PoolControl {
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closing !== null) {
+      return Promise.reject(new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed'));
+    }
     const result = this.#turn
       .catch(() => {})
-      .then(() => {
-        if (this.#closing !== null) throw new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed');
-        return call();
-      })
+      .then(call)
       .catch((error: unknown) => {
         throw this.#advised(error);
       });

@@ -19,10 +19,12 @@ import { Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
 
-/** Which LUNs REPORT LUNS shows: the target's business, or of a unit that stands alone, only itself. */
+/** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
 export interface LunInventory {
   /** Ascending. */
   readonly luns: readonly number[];
+  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
+  readonly targetPorts: readonly number[];
   /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
   inventoryReported(command: Command): void;
 }

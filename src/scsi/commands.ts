@@ -12,6 +12,7 @@ import * as report from './report.ts';
 import { reportOperationCodes, reportTaskManagement } from './report-support.ts';
 import { sendDiagnostic } from './self-test.ts';
 import { ServiceAction } from './spec.ts';
+import { reportTargetPortGroups } from './target-port-groups.ts';
 import { unmap } from './unmap.ts';
 import { verify, writeAndVerify } from './verify.ts';
 import { writeSame } from './write-same.ts';
@@ -111,18 +112,37 @@ const COMMON: readonly CommandRow[] = [
   row('READ DEFECT DATA(12)', READ, 'b7 1f 00 00 00 00 ff ff ff ff 00 00', report.readDefectData12),
 ];
 
-/** A disk. */
-export const COMMANDS: CommandTable = new RowIndex(COMMON);
+const REMOVABLE: readonly CommandRow[] = [row('PREVENT ALLOW MEDIUM REMOVAL', NONE, '1e 00 00 00 03 00', preventAllow)];
 
-/** A disk with a medium that can be ejected. */
-export const REMOVABLE_COMMANDS: CommandTable = new RowIndex([
-  ...COMMON,
-  row('PREVENT ALLOW MEDIUM REMOVAL', NONE, '1e 00 00 00 03 00', preventAllow),
-]);
+const TARGET: readonly CommandRow[] = [
+  row('REPORT TARGET PORT GROUPS', NONE, 'a3 2a 00 00 00 00 ff ff ff ff 00 00', reportTargetPortGroups, {
+    action: ServiceAction.REPORT_TARGET_PORT_GROUPS,
+  }),
+];
+
+/** By what the unit and its surroundings have. */
+export interface CommandSet {
+  /** Behind a `Target`, which answers for its ports. */
+  readonly inTarget: CommandTable;
+  /** Behind somebody else's, as under LIO. */
+  readonly alone: CommandTable;
+}
+
+export const FIXED_COMMANDS: CommandSet = {
+  inTarget: new RowIndex([...COMMON, ...TARGET]),
+  alone: new RowIndex(COMMON),
+};
+
+export const REMOVABLE_COMMANDS: CommandSet = {
+  inTarget: new RowIndex([...COMMON, ...TARGET, ...REMOVABLE]),
+  alone: new RowIndex([...COMMON, ...REMOVABLE]),
+};
 
 /** What a LUN without a unit answers (SAM-5 5.11); everything else there is LOGICAL UNIT NOT SUPPORTED. */
-export const ABSENT_COMMANDS: CommandTable = new RowIndex([
+const ABSENT: CommandTable = new RowIndex([
   row('REQUEST SENSE', NONE, REQUEST_SENSE_USAGE, report.requestSenseOfAbsent, early),
   row('INQUIRY', NONE, INQUIRY_USAGE, inquiryOfAbsent, early),
   row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { attention: Attention.IGNORE }),
 ]);
+
+export const ABSENT_COMMANDS: CommandSet = { inTarget: ABSENT, alone: ABSENT };

@@ -1,6 +1,7 @@
 import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
+import { TARGET_PORT_GROUP } from './target-port-groups.ts';
 import type { UnitState } from './unit-state.ts';
 import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
 
@@ -24,7 +25,7 @@ export const inquiry: CommandHandler = {
     const { cdb } = task;
     const evpd = (cdb[1]! & 1) !== 0;
     unit.reply.fill(0, 0, 1024);
-    const length = evpd ? writePage(command, cdb[2]!) : writeStandard(unit);
+    const length = evpd ? writePage(command, cdb[2]!) : writeStandard(command);
     command.finishReply(length, readU16BE(cdb, 3));
   },
 
@@ -43,7 +44,7 @@ export const inquiryOfAbsent: CommandHandler = {
   execute(command: Command): void {
     const { unit, task } = command;
     unit.reply.fill(0, 0, STANDARD_LENGTH);
-    const length = writeStandard(unit);
+    const length = writeStandard(command);
     unit.reply[0] = NO_SUCH_UNIT;
     command.finishReply(length, readU16BE(task.cdb, 3));
   },
@@ -51,7 +52,8 @@ export const inquiryOfAbsent: CommandHandler = {
   step(): void {},
 };
 
-function writeStandard(unit: UnitState): number {
+function writeStandard(command: Command): number {
+  const { unit, inventory } = command;
   const out = unit.reply;
   out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
   // RMB
@@ -60,6 +62,8 @@ function writeStandard(unit: UnitState): number {
   // HISUP, RESPONSE DATA FORMAT 2
   out[3] = 0x12;
   out[4] = STANDARD_LENGTH - 5;
+  // TPGS 01b: implicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked
+  out[5] = inventory.targetPorts.length > 0 ? 0x10 : 0;
   // CMDQUE
   out[7] = 0x02;
   writeText(out, 8, unit.vendor, 8);
@@ -127,7 +131,7 @@ const PROTOCOL_ISCSI = 0x50;
 
 /** Designators of VPD page 83h (SPC-4 7.8.6); returns the end. */
 function writeDeviceIdentification(command: Command): number {
-  const { unit, task } = command;
+  const { unit, task, inventory } = command;
   const out = unit.reply;
   let at = 4;
 
@@ -155,6 +159,15 @@ function writeDeviceIdentification(command: Command): number {
   out[at + 3] = 4;
   writeU16BE(out, at + 6, relativeTargetPort);
   at += 8;
+
+  if (inventory.targetPorts.length > 0) {
+    // Target port group
+    out[at] = PROTOCOL_ISCSI | CODE_BINARY;
+    out[at + 1] = PIV | OF_TARGET_PORT | 0x05;
+    out[at + 3] = 4;
+    writeU16BE(out, at + 6, TARGET_PORT_GROUP);
+    at += 8;
+  }
 
   at = writeScsiName(out, at, OF_TARGET_PORT, targetPort);
   const comma = targetPort.indexOf(',');

@@ -1,5 +1,5 @@
 import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
+import { type CommandSet, FIXED_COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
 import type { Nexus } from './nexus.ts';
 import {
   INVALID_COMMAND_OPERATION_CODE,
@@ -20,24 +20,25 @@ import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts'
  */
 export class LogicalUnit {
   readonly state: UnitState;
-  readonly #table: CommandTable;
+  readonly #commands: CommandSet;
   readonly #otherwise: Sense;
   /** REPORT LUNS of a unit without a `Target`, as under LIO. */
   readonly #alone: LunInventory = {
     luns: [0],
+    targetPorts: [],
     inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
   };
   #lastNexus: Nexus | null = null;
   #lastNexusState: NexusState | null = null;
 
-  /** `otherwise` is the answer to what `table` does not have. */
+  /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    table: CommandTable = options.removable === true ? REMOVABLE_COMMANDS : COMMANDS,
+    commands: CommandSet = options.removable === true ? REMOVABLE_COMMANDS : FIXED_COMMANDS,
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
-    this.#table = table;
+    this.#commands = commands;
     this.#otherwise = otherwise;
   }
 
@@ -84,15 +85,16 @@ export class LogicalUnit {
     this.state.nexuses.get(nexus)?.attentions.clear(kind);
   }
 
-  /** Step 1 of a task. `inventory` is what REPORT LUNS shows. */
+  /** Step 1 of a task. `inventory` is the target that it came to. */
   prepare(task: ScsiTask, inventory: LunInventory = this.#alone): boolean {
     task.status = Status.GOOD;
     task.senseLength = 0;
     task.dataOutLength = 0;
     task.dataInLength = 0;
     const { cdb } = task;
-    const row = this.#table.find(cdb[0]!, cdb[1]! & 0x1f);
-    const command = this.#commandOf(task, row, inventory);
+    const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
+    const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
+    const command = this.#commandOf(task, row, table, inventory);
     return this.#check(command, row);
   }
 
@@ -101,15 +103,15 @@ export class LogicalUnit {
     executeTask(task);
   }
 
-  #commandOf(task: ScsiTask, row: CommandRow | null, inventory: LunInventory): Command {
+  #commandOf(task: ScsiTask, row: CommandRow | null, table: CommandTable, inventory: LunInventory): Command {
     const { state } = this;
     let command = task.engine as Command | null;
     if (command === null) {
-      command = new Command(task, state, row ?? this.#table.rows[0]!, this.#table, inventory);
+      command = new Command(task, state, row ?? table.rows[0]!, table, inventory);
       task.engine = command;
     }
     command.unit = state;
-    command.table = this.#table;
+    command.table = table;
     command.inventory = inventory;
     if (row !== null) command.row = row;
     if (task.nexus !== this.#lastNexus) {
@@ -127,7 +129,7 @@ export class LogicalUnit {
       return command.check(nexusState.attentions.take());
     }
     if (row === null) {
-      return this.#table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
+      return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
     if (!checkReserved(command, row)) return false;

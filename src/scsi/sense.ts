@@ -33,6 +33,7 @@ export const BUS_DEVICE_RESET_FUNCTION_OCCURRED: Sense = 0x062903;
 export const I_T_NEXUS_LOSS_OCCURRED: Sense = 0x062907;
 export const MODE_PARAMETERS_CHANGED: Sense = 0x062a01;
 export const CAPACITY_DATA_HAS_CHANGED: Sense = 0x062a09;
+export const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: Sense = 0x062f00;
 export const INQUIRY_DATA_HAS_CHANGED: Sense = 0x063f03;
 export const REPORTED_LUNS_DATA_HAS_CHANGED: Sense = 0x063f0e;
 export const WRITE_PROTECTED: Sense = 0x072700;

@@ -34,13 +34,16 @@ const ABSENT_OPTIONS = {
 export class Target implements LunInventory {
   /** Its SCSI device name, for iSCSI the target's `iqn`. */
   readonly name: string;
+  /** Relative target port identifiers of its ports, all in one target port group, always active. */
+  readonly targetPorts: readonly number[];
   readonly #units: Map<number, LogicalUnit> = new Map();
   readonly #nexuses: Set<Nexus> = new Set();
   readonly #absent: LogicalUnit = new LogicalUnit(ABSENT_OPTIONS, ABSENT_COMMANDS, LOGICAL_UNIT_NOT_SUPPORTED);
   #luns: readonly number[] = [];
 
-  constructor(name: string) {
+  constructor(name: string, targetPorts: readonly number[] = [1]) {
     this.name = name;
+    this.targetPorts = targetPorts;
   }
 
   /** Ascending. */

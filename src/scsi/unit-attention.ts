@@ -1,6 +1,7 @@
 import {
   BUS_DEVICE_RESET_FUNCTION_OCCURRED,
   CAPACITY_DATA_HAS_CHANGED,
+  COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
   I_T_NEXUS_LOSS_OCCURRED,
   INQUIRY_DATA_HAS_CHANGED,
   MEDIUM_MAY_HAVE_CHANGED,
@@ -21,6 +22,7 @@ export const UnitAttention = {
   MEDIUM_CHANGED: 5,
   CAPACITY_CHANGED: 6,
   MODE_PARAMETERS_CHANGED: 7,
+  COMMANDS_CLEARED: 8,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -33,6 +35,7 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   MEDIUM_MAY_HAVE_CHANGED,
   CAPACITY_DATA_HAS_CHANGED,
   MODE_PARAMETERS_CHANGED,
+  COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
 ] as const;
 
 const RESETS = (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.LOGICAL_UNIT_RESET);

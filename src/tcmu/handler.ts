@@ -120,13 +120,6 @@ export class TcmuHandler {
     return [...this.#devices.values()].map((device) => device.status());
   }
 
-  /** The volume behind `cfgstring` has a new size by other means than LIO's: LIO shows it from now on. */
-  async announceSize(cfgstring: string, sizeBytes: number): Promise<void> {
-    for (const device of this.#devices.values()) {
-      if (device.entry.name.cfgstring === cfgstring) await device.configfs.announceSize(sizeBytes);
-    }
-  }
-
   /** Runs `step` after the steps under way for the same minor. Its failure is logged, not thrown. */
   #enqueue(minor: number, step: () => Promise<void>): Promise<void> {
     const before = this.#steps.get(minor) ?? Promise.resolve();
@@ -147,6 +140,17 @@ export class TcmuHandler {
     // Not ours: not even a refusal, as the first answer from anybody counts.
     if (!isOurs(uioName, this.#options.subtype)) return;
     this.#logger.debug({ event, known: known !== undefined }, 'TCMU event');
+    let answered = false;
+    const answer = (status: number): void => {
+      if (answered) return;
+      answered = true;
+      this.#netlink?.answer(event, status);
+    };
+    // A step before this one may hang on a folder that the kernel has locked until it has our answer.
+    let early: Timer | null = null;
+    if (event.kind === TcmuEventKind.REMOVED) {
+      early = this.#options.clock.setTimer(DRAIN_TIMEOUT_MS, () => answer(0));
+    }
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
@@ -159,7 +163,8 @@ export class TcmuHandler {
         status = -errnoNumber(error);
         this.#logger.warn({ device: uioName, status, reason: messageOf(error) }, 'refused what the kernel asked');
       }
-      this.#netlink?.answer(event, status);
+      early?.cancel();
+      answer(status);
     });
   }
 
@@ -173,13 +178,14 @@ export class TcmuHandler {
     // First of all: that it opens says that no other process serves it, nor has I/O under way in its data area.
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
+    let sizeBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
         await configfs.setBlocked(true);
         await configfs.resetRing();
       }
-      const sizeBytes = await configfs.readNumber('dev_size');
+      sizeBytes = await configfs.readNumber('dev_size');
       unit = await this.#resolve(entry, sizeBytes, {
         name: entry.name.device,
         minor: entry.minor,
@@ -204,6 +210,7 @@ export class TcmuHandler {
         logger: this.#logger,
         clock: this.#options.clock,
         uio,
+        shownSizeBytes: sizeBytes,
         gone: () => {
           this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
         },
@@ -270,9 +277,9 @@ export class TcmuHandler {
       throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
     }
     // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
-    if (event.sizeBytes !== null && event.sizeBytes !== device.unit.state.backend.sizeBytes) {
-      await this.#options.resize(name.cfgstring, event.sizeBytes);
-    }
+    if (event.sizeBytes === null) return;
+    if (event.sizeBytes !== device.sizeBytes) await this.#options.resize(name.cfgstring, event.sizeBytes);
+    device.shownSizeBytes = event.sizeBytes;
   }
 
   /** Ends the service of a device that is going away. Touches no configfs: its folders are locked until the kernel has our answer. */
@@ -337,8 +344,17 @@ export class TcmuHandler {
     }
     for (const [minor, device] of this.#devices) {
       if (!present.has(minor)) this.#enqueue(minor, () => this.#removeIfGone(device.entry));
+      else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(device));
     }
     for (const minor of this.#complained.keys()) if (!present.has(minor)) this.#complained.delete(minor);
+  }
+
+  /** The volume was resized by other means than LIO's. */
+  async #showSize(device: TcmuDevice): Promise<void> {
+    const { sizeBytes } = device;
+    if (this.#devices.get(device.entry.minor) !== device) return;
+    await device.configfs.announceSize(sizeBytes);
+    device.shownSizeBytes = sizeBytes;
   }
 
   #complain(entry: UioEntry, reason: string): void {

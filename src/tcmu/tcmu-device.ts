@@ -26,6 +26,8 @@ export interface TcmuDeviceOptions {
   readonly clock: Clock;
   /** An open of the device that the caller has made; owned from here on. */
   readonly uio: UioDevice;
+  /** dev_size. */
+  readonly shownSizeBytes: number;
   /** The kernel has removed the device. */
   gone(): void;
 }
@@ -50,6 +52,8 @@ export class TcmuDevice implements UioListener {
   readonly entry: UioEntry;
   readonly unit: LogicalUnit;
   readonly configfs: ConfigfsDevice;
+  /** The size that LIO shows. */
+  shownSizeBytes: number;
   readonly #options: TcmuDeviceOptions;
   readonly #uio: UioDevice;
   readonly #memory: Uint8Array;
@@ -63,6 +67,7 @@ export class TcmuDevice implements UioListener {
 
   /** Maps the device and serves what is on the ring. On failure nothing stays open. Throws `StorageError`. */
   constructor(options: TcmuDeviceOptions) {
+    this.shownSizeBytes = options.shownSizeBytes;
     this.#options = options;
     this.entry = options.entry;
     this.unit = options.unit;
@@ -80,6 +85,11 @@ export class TcmuDevice implements UioListener {
       throw error;
     }
     this.#service(); // what came before the first event made none
+  }
+
+  /** The size of what stands behind the unit. */
+  get sizeBytes(): number {
+    return this.unit.state.backend.sizeBytes;
   }
 
   status(): TcmuDeviceStatus {

@@ -192,33 +192,27 @@ export class PoolMetadata extends PoolState {
   /** How many leaves refer to a data block. EINVAL past the end. */
   dataBlockReferences(block: number): number {
     this.transaction.checkAlive();
-    return this.transaction.trees.dataMap.count(block);
+    return this.transaction.trees.dataBlocks.count(block);
   }
 
   /**
-   * A free data block; its count becomes 1. ENOSPC when there is none: as blocks freed in this transaction are not
-   * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
+   * Sets a free data block aside for a mapping that `insert` will make, or `freeDataBlock` gives up. Only memory knows of it:
+   * a crash before the insertion leaves nothing behind, and it may be called while a commit is being written. ENOSPC when
+   * there is none: as blocks freed in this transaction are not handed out, and none in `freed` or `discarding`, commit, finish the
+   * discards, and try once more before believing it.
    */
   allocateDataBlock(): number {
-    this.transaction.checkChangeable('allocate a data block');
-    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
-    try {
-      const block = this.transaction.trees.dataMap.allocate();
-      this.transaction.changed = true;
-      return block;
-    } catch (error) {
-      // Without a free block nothing has been touched.
-      const untouched =
-        error instanceof StorageError && error.code === 'ENOSPC' && !(error instanceof MetadataSpaceError);
-      if (!untouched) this.transaction.fail();
-      throw error;
-    }
+    this.transaction.checkWritable('allocate a data block');
+    this.#checkRoom(this.#leafChangeBlocks(), 'allocate a data block');
+    const block = this.transaction.trees.dataMap.find();
+    this.reserved.add(block, block + 1);
+    return block;
   }
 
-  /** Takes an allocation back that was not inserted, as when writing to the block failed. */
+  /** Gives an allocated block up that was not inserted, as when writing to it failed. */
   freeDataBlock(block: number): void {
-    this.transaction.checkChangeable('free a data block');
-    this.transaction.change(() => this.transaction.trees.dataMap.decrement(block, block + 1));
+    assert(this.reserved.has(block), 'freeDataBlock: not an allocated block');
+    this.reserved.remove(block, block + 1);
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
@@ -226,14 +220,16 @@ export class PoolMetadata extends PoolState {
     this.transaction.checkChangeable('insert a mapping');
     this.#checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
-    assert(dataBlock >= 0 && dataBlock < this.dataBlockCount, 'insert: a data block past the end');
+    assert(this.reserved.has(dataBlock), 'insert: not an allocated data block');
     this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
     try {
-      const { mappings } = this.transaction.trees;
+      const { mappings, dataBlocks } = this.transaction.trees;
+      dataBlocks.increment(dataBlock, dataBlock + 1);
       this.#beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
+      this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
       this.transaction.fail();
       throw error;
@@ -329,7 +325,7 @@ export class PoolMetadata extends PoolState {
     this.devices.markChanged(thin);
     thin.leaf = null;
     const { trees } = this.transaction;
-    const mayChange = trees.metadataMap.isNew(thin.root) && !trees.metadataMap.isShared(thin.root);
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
     if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
   }
 

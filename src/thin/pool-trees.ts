@@ -2,9 +2,11 @@ import { RunSet } from '../base/run-set.ts';
 import { readU64 } from '../persistent-data/block.ts';
 import type { BlockManager } from '../persistent-data/block-manager.ts';
 import { BTree, NO_KEY } from '../persistent-data/btree.ts';
+import type { SpaceMap } from '../persistent-data/space-map.ts';
+import { CheckedMetadataBlocks, CheckedSpaceMap } from '../persistent-data/space-map-checked.ts';
 import { DiskSpaceMap } from '../persistent-data/space-map-disk.ts';
 import { MetadataSpaceMap } from '../persistent-data/space-map-metadata.ts';
-import { TransactionManager } from '../persistent-data/transaction-manager.ts';
+import { type MetadataBlocks, TransactionManager } from '../persistent-data/transaction-manager.ts';
 import { plainValues } from '../persistent-data/value-type.ts';
 import {
   DEVICE_DETAILS_SIZE,
@@ -16,14 +18,23 @@ import {
 import { MappingValues, RootValues } from './mapping-values.ts';
 import type { Superblock } from './superblock.ts';
 
+/** Every test runs with it; see `CheckedSpaceMap`. */
+const VERIFY = process.env['THINLUN_VERIFY'] === '1';
+
 /** Runs of data blocks that are free and may not be handed out: see `PoolMetadata.freed` and `.discarding`. */
 export interface WithheldRuns {
   readonly freed: RunSet;
   readonly discarding: RunSet;
+  /** Set aside for mappings that have not been inserted yet. */
+  readonly reserved: RunSet;
 }
 
 export function noWithheldRuns(): WithheldRuns {
-  return { freed: new RunSet(), discarding: new RunSet() };
+  return { freed: new RunSet(), discarding: new RunSet(), reserved: new RunSet() };
+}
+
+function listOf({ freed, discarding, reserved }: WithheldRuns): readonly RunSet[] {
+  return [reserved, discarding, freed];
 }
 
 /**
@@ -34,6 +45,10 @@ export class PoolTrees {
   readonly transaction: TransactionManager;
   readonly metadataMap: MetadataSpaceMap;
   readonly dataMap: DiskSpaceMap;
+  /** `dataMap` for counting and allocating. */
+  readonly dataBlocks: SpaceMap;
+  /** `metadataMap` for counting. */
+  readonly metadataBlocks: MetadataBlocks;
   /** Device trees: virtual block to data block and time. */
   readonly mappings: BTree;
   mappingRoot: number;
@@ -54,7 +69,10 @@ export class PoolTrees {
     this.transaction = transaction;
     this.metadataMap = metadataMap;
     this.dataMap = dataMap;
-    this.mappings = new BTree(transaction, new MappingValues(dataMap));
+    this.dataBlocks = VERIFY ? new CheckedSpaceMap(dataMap) : dataMap;
+    this.metadataBlocks = VERIFY ? new CheckedMetadataBlocks(metadataMap) : metadataMap;
+    transaction.setSpaceMap(this.metadataBlocks);
+    this.mappings = new BTree(transaction, new MappingValues(this.dataBlocks));
     this.#devices = new BTree(transaction, new RootValues(transaction, (root) => this.mappings.delete(root)));
     this.#details = new BTree(transaction, plainValues('device details tree', DEVICE_DETAILS_SIZE));
     this.mappingRoot = mappingRoot;
@@ -65,7 +83,7 @@ export class PoolTrees {
   static format(blocks: BlockManager, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
-    const dataMap = DiskSpaceMap.format(transaction, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.format(transaction, listOf(withheld));
     const trees = new PoolTrees(transaction, metadataMap, dataMap, 0, 0);
     trees.mappingRoot = trees.#devices.empty();
     trees.detailsRoot = trees.#details.empty();
@@ -75,7 +93,7 @@ export class PoolTrees {
   static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
-    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, listOf(withheld));
     return new PoolTrees(transaction, metadataMap, dataMap, superblock.mappingRoot, superblock.detailsRoot);
   }
 

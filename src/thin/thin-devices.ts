@@ -58,7 +58,7 @@ export class ThinDevices {
   close(thin: ThinMetadata): void {
     assert(thin.openCount > 0, 'A thin device is closed more often than opened');
     thin.openCount--;
-    if (thin.openCount === 0 && !thin.changed) this.#open.delete(thin.id);
+    if (thin.openCount === 0 && !thin.changed) this.#forget(thin);
   }
 
   markChanged(thin: ThinMetadata): void {
@@ -113,7 +113,7 @@ export class ThinDevices {
   committed(): void {
     for (const thin of this.#changed) {
       thin.changed = false;
-      if (thin.openCount === 0) this.#open.delete(thin.id);
+      if (thin.openCount === 0) this.#forget(thin);
     }
     this.#changed.length = 0;
     this.#changedIds.clear();
@@ -126,14 +126,20 @@ export class ThinDevices {
     for (const thin of this.#open.values()) {
       thin.abortedWithChanges ||= thin.changed;
       thin.changed = false;
-      if (!this.#load(thin)) thin.root = NO_ROOT;
-      if (thin.openCount === 0) this.#open.delete(thin.id);
+      const exists = this.#load(thin);
+      // Whoever has it open keeps an object that is of no use; the id is free for another device.
+      if (!exists) thin.root = NO_ROOT;
+      if (!exists || thin.openCount === 0) this.#forget(thin);
     }
   }
 
   closeAll(): void {
     this.#open.clear();
     this.#changed.length = 0;
+  }
+
+  #forget(thin: ThinMetadata): void {
+    if (this.#open.get(thin.id) === thin) this.#open.delete(thin.id);
   }
 
   #closedDetails(id: number): DeviceDetails {

@@ -28,6 +28,11 @@ export class ReferenceCounter {
     return large;
   }
 
+  /** The counts of `[ordinal * PAGE_BLOCKS, (ordinal + 1) * PAGE_BLOCKS)`, 255 standing for more; null when all are 0. */
+  page(ordinal: number): Uint8Array | null {
+    return this.#pages.get(ordinal) ?? null;
+  }
+
   count(block: number): number {
     const count = this.#pages.get(Math.floor(block / PAGE_BLOCKS))?.[block % PAGE_BLOCKS] ?? 0;
     return count < LARGE ? count : this.#large.get(block)!;

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { poolSchema } from '../../src/daemon/control-messages.ts';
-import { createPool, serve, temporaryFolder, thinlun, thinlunJson } from './command.ts';
+import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson } from './command.ts';
 
 describe('pool create', () => {
   it('makes a folder with sparse files, and says what to do next', async () => {
@@ -117,8 +117,12 @@ describe('pool status', () => {
 
   it('changes nothing', async () => {
     const dir = await createPool();
-    const look = (): unknown =>
-      readdirSync(dir).map((name) => [name, statSync(join(dir, name)).mtimeMs, readFileSync(join(dir, name)).length]);
+    await createVolume(dir, 'v');
+    const look = (): unknown => [
+      readdirSync(dir),
+      ...['metadata', 'pool.json'].map((name) => readFileSync(join(dir, name)).toString('base64')),
+      statSync(join(dir, 'data')).blocks,
+    ];
     const before = look();
     await thinlunJson('pool', 'status', dir);
     expect(look()).toEqual(before);

@@ -250,6 +250,21 @@ export function blockDeviceContract(
       });
     });
 
+    test('whoever awaits one operation after the other leaves the event loop its turns', async () => {
+      const { device, unit } = start();
+      const memory = alignedMemory(unit);
+      let isOver = false;
+      setTimeout(() => {
+        isOver = true;
+      }, 1);
+      let operations = 0;
+      while (!isOver && operations < 200_000) {
+        await outcome(device, (completion) => device.read(0, memory, 0, unit, completion));
+        operations++;
+      }
+      expect(isOver).toBe(true);
+    });
+
     test('close waits for what was queued, and is the end', async () => {
       const { device, unit } = start();
       const counter = new Counter();

@@ -77,10 +77,10 @@ kernel_log_clean() {
 
 # tcm_loop_create NAME BACKSTORE_DIR: exports it as a local SCSI disk; prints /dev/sdX.
 tcm_loop_create() {
-  local naa=naa.6001405$(printf %s "$1" | md5sum | cut -c1-9) tpg address
+  local naa=naa.5001405$(printf %s "$1" | md5sum | cut -c1-9) tpg address
   tpg=$CONFIGFS/loopback/$naa/tpgt_1
   mkdir -p "$tpg"
-  echo "naa.6001405${naa:11:8}f" >"$tpg/nexus" # must be there before the LUN
+  echo "naa.5001405${naa:11:8}f" >"$tpg/nexus" # must be there before the LUN
   mkdir "$tpg/lun/lun_0"
   ln -s "$2" "$tpg/lun/lun_0/$1"
   address=$(cat "$tpg/address")
@@ -89,7 +89,7 @@ tcm_loop_create() {
 }
 
 tcm_loop_remove() {
-  local naa=naa.6001405$(printf %s "$1" | md5sum | cut -c1-9) tpg
+  local naa=naa.5001405$(printf %s "$1" | md5sum | cut -c1-9) tpg
   tpg=$CONFIGFS/loopback/$naa/tpgt_1
   rm "$tpg/lun/lun_0/$1"
   rmdir "$tpg/lun/lun_0" "$tpg" "$CONFIGFS/loopback/$naa"

@@ -13,7 +13,7 @@ let home: string;
 beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), 'thinlun-build-'));
   cpSync(SOURCE, home, { recursive: true, filter: (file) => !file.endsWith('/build') });
-});
+}, 180_000);
 afterEach(() => rmSync(home, { recursive: true }));
 
 function build(environment: Record<string, string> = {}): { status: number | null; stdout: string; stderr: string } {
@@ -38,7 +38,7 @@ test('without a compiler the build says so in two lines and succeeds', () => {
   ]);
   expect(status).toBe(0);
   expect(addonExists()).toBe(false);
-});
+}, 180_000);
 
 test('it builds once, and again only when a source changed', () => {
   requireMachine(findTool('cc') === null ? 'a C compiler is missing' : null);
@@ -47,7 +47,7 @@ test('it builds once, and again only when a source changed', () => {
   expect(build()).toMatchObject({ status: 0, stdout: 'thinlun: the native addon is up to date\n' });
   appendFileSync(join(home, 'src', 'poll.c'), '\n/* changed */\n');
   expect(build()).toMatchObject({ status: 0, stdout: 'thinlun: the native addon was built\n' });
-});
+}, 180_000);
 
 test('sources that do not compile are shown; they fail an integration, not an installation', () => {
   requireMachine(findTool('cc') === null ? 'a C compiler is missing' : null);
@@ -57,4 +57,4 @@ test('sources that do not compile are shown; they fail an integration, not an in
   expect(user.stderr).toContain('poll.c');
   expect(user.stdout).toContain('the build failed, see above');
   expect(build({ CI: 'true' }).status).toBe(1);
-});
+}, 180_000);

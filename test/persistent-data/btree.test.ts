@@ -68,7 +68,7 @@ describe.each([
         for (const one of trees) one.delete();
         store.expectConsistent([]);
       }),
-      { numRuns: 25 },
+      { numRuns: 12 },
     );
   });
 });

@@ -3,7 +3,7 @@ import { readU16BE, readU32BE, writeU16BE, writeU32BE, writeU64BE } from '../../
 import type { IoVector } from '../../src/block/io-vector.ts';
 import { readBlockCount } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
-import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
+import { REMOVABLE_COMMANDS as SETS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
@@ -12,6 +12,7 @@ import { unitOptions } from './support/initiator.ts';
 import { RamLun } from './support/ram-lun.ts';
 import { Random } from './support/random.ts';
 
+const REMOVABLE_COMMANDS = SETS.inTarget;
 const SEED = Number(process.env['THINLUN_FUZZ_SEED'] ?? 20260101);
 const COUNT = Number(process.env['THINLUN_FUZZ_COUNT'] ?? 120_000);
 const GUARD = 32;

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { Attention } from '../../src/scsi/command.ts';
-import { COMMANDS } from '../../src/scsi/commands.ts';
+import { FIXED_COMMANDS } from '../../src/scsi/commands.ts';
 import { UnitAttention } from '../../src/scsi/unit-attention.ts';
-import { cdb10, checkCondition, GOOD, Initiator, NO_DATA, Pending, pattern } from './support/initiator.ts';
+import { cdb10, cdb16, checkCondition, GOOD, Initiator, NO_DATA, Pending, pattern } from './support/initiator.ts';
 
+const COMMANDS = FIXED_COMMANDS.alone;
 const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];
 
 /** A CDB of `row` without any bit set that need not be. */
@@ -74,6 +75,27 @@ describe('a logical unit', () => {
 
   it('refuses NACA', () => {
     expect(new Initiator().out([0, 0, 0, 0, 0, 0x04])).toMatchObject(checkCondition('5/24/00'));
+  });
+
+  it('reaches the last byte below 2^53 and nothing behind it', () => {
+    const initiator = new Initiator({ logicalBlockSize: 4096 });
+    const { unit, lun, nexus } = initiator;
+    unit.state.blockCount = 2 ** 41;
+    const requests: number[][] = [];
+    lun.submit = ({ offset, length }) => void requests.push([offset, length]);
+    const last = 2 ** 41 - 1;
+    for (const [lba, blocks] of [
+      [last, 1],
+      [last - 7, 8],
+    ] as const) {
+      new Pending(nexus).start(unit, cdb16(0x88, lba, blocks), NO_DATA, blocks * 4096);
+    }
+    expect(requests).toEqual([
+      [2 ** 53 - 4096, 4096],
+      [2 ** 53 - 8 * 4096, 8 * 4096],
+    ]);
+    expect(initiator.in(cdb16(0x88, last, 2), 4096)).toMatchObject(checkCondition('5/21/00'));
+    expect(initiator.in(cdb16(0x88, last + 1, 1), 4096)).toMatchObject(checkCondition('5/21/00'));
   });
 
   it('checks the range again when the volume has shrunk while the data came', () => {

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { LunOp } from '../../src/block/lun-backend.ts';
 import { Access } from '../../src/scsi/command.ts';
-import { COMMANDS } from '../../src/scsi/commands.ts';
+import { FIXED_COMMANDS } from '../../src/scsi/commands.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { cdb10, checkCondition, GOOD, Initiator, NO_DATA, Pending } from './support/initiator.ts';
 
+const COMMANDS = FIXED_COMMANDS.alone;
 const START = 1;
 const LOEJ = 2;
 const NO_FLUSH = 4;

@@ -102,6 +102,30 @@ describe('a target', () => {
     for (const lun of [0, 1]) expect(send(lun, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/03'));
   });
 
+  it('has one target port group that is always active, and says so in INQUIRY', () => {
+    target.setLun(0, unit());
+    while (send(0, TEST_UNIT_READY).status !== 0);
+    expect(send(0, [0x12, 0, 0, 0, 36, 0], 36).data[5]).toBe(0x10);
+    const groups = (format: number, length: number): number[] => [
+      ...send(0, [0xa3, 0x0a | format, 0, 0, 0, 0, 0, 0, 0, length, 0, 0], length).data,
+    ];
+    expect(groups(0, 64)).toEqual([0, 0, 0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+    expect(groups(0x20, 64)).toEqual([0, 0, 0, 16, 0x10, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+    expect(groups(0, 8)).toEqual([0, 0, 0, 12, 0, 1, 0, 1]);
+    expect(send(0, [0xa3, 0x4a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64)).toMatchObject(checkCondition('5/24/00'));
+    const identification = Buffer.from(send(0, [0x12, 1, 0x83, 0, 255, 0], 255).data).toString('hex');
+    expect(identification).toContain('5195000400000001');
+    expect(identification).toContain('5194000400000001');
+  });
+
+  it('leaves target ports to LIO where a unit stands alone', () => {
+    const alone = unit();
+    pending.start(alone, [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], NO_DATA, 64);
+    expect(pending.result()).toMatchObject(checkCondition('5/24/00'));
+    pending.start(alone, [0x12, 0, 0, 0, 36, 0], NO_DATA, 36);
+    expect(pending.result().data[5]).toBe(0);
+  });
+
   it('uses one task for different LUNs one after the other', () => {
     const small = new LogicalUnit(unitOptions(new RamLun(8192)));
     target.setLun(0, unit());

@@ -11,6 +11,7 @@ describe('a queue of unit attentions', () => {
   it('gives each kind once, the most important first', () => {
     const queue = new UnitAttentionQueue();
     for (const kind of [
+      UnitAttention.COMMANDS_CLEARED,
       UnitAttention.MODE_PARAMETERS_CHANGED,
       UnitAttention.CAPACITY_CHANGED,
       UnitAttention.LUNS_CHANGED,
@@ -21,7 +22,7 @@ describe('a queue of unit attentions', () => {
     ]) {
       queue.raise(kind);
     }
-    expect(takeAll(queue)).toEqual(['062907', '063f0e', '063f03', '062800', '062a09', '062a01']);
+    expect(takeAll(queue)).toEqual(['062907', '063f0e', '063f03', '062800', '062a09', '062a01', '062f00']);
     expect(queue.take()).toBe(0);
   });
 

@@ -22,7 +22,7 @@ interface ModelState {
 
 /** A pool's metadata beside the plainest thing that could stand for it; both are changed together and compared. */
 export class PoolModel {
-  readonly pool: PoolMetadata;
+  pool: PoolMetadata;
   #state: ModelState = { time: 0, devices: new Map() };
   #committed: ModelState = this.#state;
   readonly #result = new RunResult();
@@ -90,6 +90,11 @@ export class PoolModel {
 
   abort(): void {
     this.pool.abort();
+    this.aborted();
+  }
+
+  /** The pool has been aborted by other means. */
+  aborted(): void {
     this.#state = copyState(this.#committed);
   }
 
@@ -117,13 +122,12 @@ export class PoolModel {
 
   /** The last commit in the form of `contentsOf`. */
   get contents(): PoolContents['devices'] {
-    const devices: PoolContents['devices'] = new Map();
-    const ids = [...this.#committed.devices.keys()].sort((a, b) => a - b);
-    for (const id of ids) {
-      const { mappings, creationTime, snapshottedTime } = this.#committed.devices.get(id)!;
-      devices.set(id, { mappedBlocks: mappings.size, transactionId: 0, creationTime, snapshottedTime, mappings });
-    }
-    return devices;
+    return contentsOfState(this.#committed);
+  }
+
+  /** What the next commit makes of it. */
+  get pendingContents(): PoolContents['devices'] {
+    return contentsOfState(this.#state);
   }
 
   #withThin(id: number, work: (thin: ThinMetadata) => void): void {
@@ -159,6 +163,17 @@ function runsOf(device: ModelDevice, end: number): string[] {
     begin = to;
   }
   return runs;
+}
+
+function contentsOfState(state: ModelState): PoolContents['devices'] {
+  const devices: PoolContents['devices'] = new Map();
+  const ids = [...state.devices.keys()].sort((a, b) => a - b);
+  for (const id of ids) {
+    const { mappings, creationTime, snapshottedTime } = state.devices.get(id)!;
+    const copy = new Map(mappings);
+    devices.set(id, { mappedBlocks: mappings.size, transactionId: 0, creationTime, snapshottedTime, mappings: copy });
+  }
+  return devices;
 }
 
 function copyState(state: ModelState): ModelState {

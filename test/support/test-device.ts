@@ -7,7 +7,11 @@ export interface DeviceEvent {
   kind: 'read' | 'write' | 'flush';
   offset: number;
   length: number;
+  /** What is being written; valid during the call. */
+  bytes: Uint8Array;
 }
+
+const NO_BYTES = new Uint8Array(0);
 
 /**
  * A block device in memory for metadata tests. Synchronous and asynchronous requests take the same path, so that a hook sees each
@@ -40,7 +44,7 @@ export class TestDevice implements BlockDevice {
   }
 
   flush(completion: IoCompletion): void {
-    this.#queue.push(() => completion.ioDone(this.#event('flush', 0, 0)));
+    this.#queue.push(() => completion.ioDone(this.#event('flush', 0, 0, NO_BYTES)));
   }
 
   discard(): void {
@@ -64,7 +68,7 @@ export class TestDevice implements BlockDevice {
   }
 
   flushSync(): void {
-    fail(this.#event('flush', 0, 0));
+    fail(this.#event('flush', 0, 0, NO_BYTES));
   }
 
   resize(sizeBytes: number): void {
@@ -80,20 +84,21 @@ export class TestDevice implements BlockDevice {
   async close(): Promise<void> {}
 
   #read(offset: number, memory: Uint8Array, memoryOffset: number, length: number): Errno | null {
-    const error = this.#event('read', offset, length);
+    const error = this.#event('read', offset, length, NO_BYTES);
     if (error === null) memory.set(this.memory.subarray(offset, offset + length), memoryOffset);
     return error;
   }
 
   #write(offset: number, memory: Uint8Array, memoryOffset: number, length: number): Errno | null {
-    const error = this.#event('write', offset, length);
-    if (error === null) this.memory.set(memory.subarray(memoryOffset, memoryOffset + length), offset);
+    const bytes = memory.subarray(memoryOffset, memoryOffset + length);
+    const error = this.#event('write', offset, length, bytes);
+    if (error === null) this.memory.set(bytes, offset);
     return error;
   }
 
-  #event(kind: DeviceEvent['kind'], offset: number, length: number): Errno | null {
+  #event(kind: DeviceEvent['kind'], offset: number, length: number, bytes: Uint8Array): Errno | null {
     if (offset < 0 || offset + length > this.sizeBytes) throw new Error(`request past the end: ${offset} + ${length}`);
-    return this.hook === null ? null : this.hook({ kind, offset, length });
+    return this.hook === null ? null : this.hook({ kind, offset, length, bytes });
   }
 }
 

@@ -40,6 +40,11 @@ function write(tag: number, length: number) {
   return { tag, cdb: makeCdb(Kind.WRITE, tag, length), dataOut: pattern(tag, length), dataInLength: 0 };
 }
 
+/** As `toEqual`, at the speed that long histories need. */
+function sameBytes(found: Uint8Array, wanted: Uint8Array): void {
+  if (Buffer.compare(found, wanted) !== 0) expect(found).toEqual(wanted);
+}
+
 describe('a command ring', () => {
   test('serves reads and writes, one doorbell a batch', () => {
     const { kernel, unit, ring } = setUp();
@@ -354,21 +359,21 @@ describe('any history of a ring', () => {
               sent.delete(got.tag); // a second answer finds none
               if (unit.aborted.includes(got.tag)) {
                 expect(got.status).toBe(0x40);
-                expect(got.data.every((byte) => byte === 0)).toBe(true);
+                sameBytes(got.data, new Uint8Array(got.data.length));
               } else if (command.kind === Kind.CHECK || command.kind === Kind.REFUSED) {
                 expect([got.status, got.data.length]).toEqual([2, 0]);
               } else if (command.kind === Kind.WRITE) {
                 expect(got.status).toBe(0);
-                expect(unit.written.get(got.tag)).toEqual(command.bytes);
+                sameBytes(unit.written.get(got.tag)!, command.bytes!);
               } else if (command.kind === Kind.READ || command.kind === Kind.SHORT) {
                 expect(got.status).toBe(0);
-                expect(got.data).toEqual(pattern(got.tag, command.length));
+                sameBytes(got.data, pattern(got.tag, command.length));
               } else {
                 expect(got.status).toBe(command.kind === Kind.BUSY ? 8 : 0);
-                expect(got.data).toEqual(new Uint8Array(command.room));
+                sameBytes(got.data, new Uint8Array(command.room));
               }
             }
-            expect(kernel.strayWrites()).toEqual([]);
+            if (kernel.strayWrites().length > 0) throw new Error(`stray writes at ${kernel.strayWrites()}`);
           };
           for (const one of steps) {
             if (one.do === 'submit') {

@@ -71,7 +71,7 @@ describe('PoolMetadata beside a model', () => {
           if (change.op === 'reopen') {
             pool.close();
             pool = PoolMetadata.open(device, { cacheBlocks: 128 });
-            Object.assign(model, { pool });
+            model.pool = pool;
           }
           expect(pool.freeDataBlocks).toBe(DATA_BLOCKS - model.usedDataBlocks);
         }

@@ -15,7 +15,7 @@ verify_fio a /tmp/mnt 16M
 echo 134217728 >$dir/attrib/dev_size
 echo 1 >/sys/block/${disk##*/}/device/rescan
 same 'size of the disk' 134217728 "$(blockdev --getsize64 $disk)"
-same 'size of the volume' 134217728 "$(thinlun volume list $POOL --json | json '.volumes[0].sizeBytes')"
+same 'size of the volume' 134217728 "$(thinlun volume list $POOL --json | json '[0].sizeBytes')"
 resize2fs $disk >/dev/null 2>&1
 ok "LIO's dev_size grows the volume, the mounted file system follows"
 

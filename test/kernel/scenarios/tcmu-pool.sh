@@ -7,7 +7,7 @@ POOL=/tmp/pool
 thinlun pool create $POOL --data-size 2G
 start_thinlun $POOL --tcmu --no-portal
 targetcli /backstores/user:thin create name=vol size=512M cfgstring=pool/vol
-same 'size of the volume' 536870912 "$(thinlun volume list $POOL --json | json '.volumes[0].sizeBytes')"
+same 'size of the volume' 536870912 "$(thinlun volume list $POOL --json | json '[0].sizeBytes')"
 ok "targetcli makes a volume that was not there"
 if targetcli /backstores/user:thin create name=no size=1M cfgstring=elsewhere/vol >/tmp/no 2>&1; then fail 'another pool was accepted'; fi
 grep -q 'elsewhere' /tmp/no || { cat /tmp/no; fail 'the reason is not shown'; }
@@ -19,7 +19,8 @@ for kind in ext4 xfs; do
   make_fs $kind $disk
   mount $disk /tmp/mnt
   before=$(pool_used $POOL)
-  verify_fio $kind /tmp/mnt 96M
+  verify_fio $kind /tmp/mnt 32M
+  dd if=/dev/urandom of=/tmp/mnt/$kind.big bs=1M count=96 conv=fsync 2>/dev/null
   filled=$(pool_used $POOL)
   [ "$filled" -ge $((before + 90 * 1048576)) ] || fail "96 MiB were written, the pool grew from $before to $filled"
   rm /tmp/mnt/$kind*

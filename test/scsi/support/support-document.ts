@@ -1,5 +1,5 @@
 import { Access, Attention, type CommandRow } from '../../../src/scsi/command.ts';
-import { COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
+import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
 
 const hex = (value: number, digits = 2): string => value.toString(16).toUpperCase().padStart(digits, '0');
 
@@ -47,7 +47,8 @@ function rowText(row: CommandRow): string {
 
 /** docs/scsi-support.md: the command table for people. */
 export function supportDocument(): string {
-  const removable = REMOVABLE_COMMANDS.rows.filter((row) => !COMMANDS.rows.includes(row));
+  const { rows } = FIXED_COMMANDS.inTarget;
+  const removable = REMOVABLE_COMMANDS.inTarget.rows.filter((row) => !rows.includes(row));
   const missing = NOT_SUPPORTED.map(([opcode, name]) => `| ${hex(opcode)} | ${name} |`);
   return `# SCSI commands
 
@@ -61,13 +62,15 @@ unit attention ends the command. The timeout is the recommended one, in seconds.
 
 | opcode | command | CDB usage data | medium | UA | timeout |
 |---|---|---|---|---|--:|
-${COMMANDS.rows.map(rowText).join('\n')}
+${rows.map(rowText).join('\n')}
 
 Only on a removable unit:
 
 | opcode | command | CDB usage data | medium | UA | timeout |
 |---|---|---|---|---|--:|
 ${removable.map(rowText).join('\n')}
+
+REPORT TARGET PORT GROUPS is there only behind the portal: under LIO the ports are LIO's.
 
 All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
 
@@ -81,7 +84,7 @@ ${missing.join('\n')}
 |---|---|
 | 00 | supported pages |
 | 80 | unit serial number |
-| 83 | NAA and T10 vendor designators of the unit; relative port, port name and device name of the target |
+| 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
 | 86 | extended INQUIRY: SIMPSUP, V_SUP, LUICLR |
 | B0 | block limits; 3Ch bytes; WSNZ 0 |
 | B1 | block device characteristics: not rotating |

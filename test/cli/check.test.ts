@@ -1,0 +1,141 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { checkSchema } from '../../src/daemon/control-messages.ts';
+import { run } from '../support/processes.mjs';
+import { optionalTool } from '../support/tools.ts';
+import { createPool, createVolume, serve, thinlun, thinlunJson, withPool } from './command.ts';
+
+const BLOCK_SIZE = 4096;
+
+interface CatalogueFile {
+  transactionId: number;
+  volumes: { id: number; name: string }[];
+}
+
+function editCatalogue(dir: string, edit: (catalogue: CatalogueFile) => void): void {
+  const path = join(dir, 'pool.json');
+  const catalogue = JSON.parse(readFileSync(path, 'utf8')) as CatalogueFile;
+  edit(catalogue);
+  writeFileSync(path, JSON.stringify(catalogue));
+}
+
+/** Turns one bit of every block that is in use, the superblock excepted. */
+function spoilMetadata(dir: string): void {
+  const path = join(dir, 'metadata');
+  const bytes = readFileSync(path);
+  for (let at = BLOCK_SIZE; at < bytes.length; at += BLOCK_SIZE) {
+    if (bytes.subarray(at, at + BLOCK_SIZE).some((byte) => byte !== 0)) bytes[at + 100]! ^= 1;
+  }
+  writeFileSync(path, bytes);
+}
+
+describe('pool check', () => {
+  it('says that a pool is clean, and changes nothing', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'a');
+    await createVolume(dir, 'b');
+    const before = ['metadata', 'pool.json'].map((name) => readFileSync(join(dir, name)).toString('base64'));
+    const words = await thinlun(['pool', 'check', dir]);
+    expect(words).toMatchObject({ code: 0, stderr: '' });
+    expect(words.stdout).toBe('The metadata is clean (volumes: 2, mapped blocks: 0, transaction: 2).\n');
+    expect(checkSchema.parse(await thinlunJson('pool', 'check', dir))).toMatchObject({
+      ok: true,
+      transactionId: 2,
+      errors: 0,
+      leaks: 0,
+      warnings: 0,
+      needsCheck: false,
+      deviceCount: 2,
+      damages: [],
+    });
+    expect(['metadata', 'pool.json'].map((name) => readFileSync(join(dir, name)).toString('base64'))).toEqual(before);
+    const judge = optionalTool('thin_check');
+    if (judge !== null) expect((await run(judge, [join(dir, 'metadata')])).code).toBe(0);
+  });
+
+  it('works while a server changes the pool', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    let stop = false;
+    const changes = withPool(dir, async (pool) => {
+      for (let i = 0; !stop; i++) {
+        await pool.createVolume({ name: `v${i}`, sizeBytes: 4096 });
+        if (i % 2 === 0) await pool.deleteVolume(`v${i}`);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    });
+    for (let i = 0; i < 3; i++) {
+      expect(checkSchema.parse(await thinlunJson('pool', 'check', dir))).toMatchObject({ ok: true, damages: [] });
+    }
+    stop = true;
+    await changes;
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+    expect(checkSchema.parse(await thinlunJson('pool', 'check', dir)).ok).toBe(true);
+  });
+
+  it('finds damaged metadata, says where it is, and ends with 1', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'a');
+    spoilMetadata(dir);
+    const words = await thinlun(['pool', 'check', dir]);
+    expect(words).toMatchObject({ code: 1, stderr: '' });
+    expect(words.stdout).toMatch(/^error: superblock > .*block \d+ has checksum/m);
+    expect(words.stdout).toMatch(/^The metadata is damaged \(errors: \d+, leaks: \d+, volumes: /m);
+    expect(words.stdout).toMatch(/thin_repair/);
+    const json = await thinlun(['pool', 'check', dir, '--json']);
+    expect(json.code).toBe(1);
+    const found = checkSchema.parse(JSON.parse(json.stdout));
+    expect(found.ok).toBe(false);
+    expect(found.damages.length).toBe(found.errors + found.leaks + found.warnings);
+  });
+
+  it('finds what is no metadata at all', async () => {
+    const dir = await createPool();
+    writeFileSync(join(dir, 'metadata'), Buffer.alloc(2 * 1024 * 1024));
+    const { code, stdout } = await thinlun(['pool', 'check', dir]);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^error: superblock: /m);
+  });
+
+  it.each([
+    [
+      'a volume that the metadata does not have',
+      /error: pool.json: the metadata has no device 1, which is the volume "a"/,
+      1,
+    ],
+    ['a device without a name', /warning: pool.json: device 1 of the metadata has no name/, 0],
+    ['the catalogue of another time', /error: pool.json: it belongs to another transaction/, 1],
+    ['no catalogue that can be read', /error: pool.json: Cannot read the pool's catalogue/, 1],
+  ])('compares catalogue and metadata and finds %s', async (what, line, status) => {
+    const dir = await createPool();
+    await createVolume(dir, 'a');
+    if (what.startsWith('a volume')) {
+      const volumes = JSON.parse(readFileSync(join(dir, 'pool.json'), 'utf8')).volumes;
+      await withPool(dir, (pool) => pool.deleteVolume('a'));
+      editCatalogue(dir, (catalogue) => {
+        catalogue.volumes = volumes;
+      });
+    }
+    if (what.startsWith('a device')) {
+      editCatalogue(dir, (catalogue) => {
+        catalogue.volumes = [];
+      });
+    }
+    if (what.startsWith('the catalogue')) {
+      editCatalogue(dir, (catalogue) => {
+        catalogue.transactionId += 7;
+      });
+    }
+    if (what.startsWith('no catalogue')) writeFileSync(join(dir, 'pool.json'), '{}');
+    const { code, stdout } = await thinlun(['pool', 'check', dir]);
+    expect(stdout).toMatch(line);
+    expect(code).toBe(status);
+  });
+
+  it('of a folder without a pool is refused', async () => {
+    const result = await thinlun(['pool', 'check', '/nonexistent']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/there is no such folder\n {2}Make a pool/);
+  });
+});

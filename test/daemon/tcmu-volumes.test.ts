@@ -1,0 +1,87 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { StorageError } from '../../src/base/errors.ts';
+import { GIB, MIB } from '../../src/base/units.ts';
+import { hintOf } from '../../src/daemon/advised-error.ts';
+import type { PoolService } from '../../src/daemon/pool-service.ts';
+import { parseVolumePath, TcmuVolumes } from '../../src/daemon/tcmu-volumes.ts';
+import { createPool, openServed, RecordingLogger } from './served-pool.ts';
+
+let service: PoolService;
+let logger: RecordingLogger;
+let volumes: TcmuVolumes;
+
+beforeEach(async () => {
+  service = (await openServed(await createPool())).service;
+  logger = new RecordingLogger();
+  volumes = new TcmuVolumes((name) => (name === 'pool' ? service : undefined), logger);
+});
+
+async function failureOf(call: () => unknown): Promise<StorageError> {
+  const error = await Promise.resolve()
+    .then(call)
+    .then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
+  expect(error).toBeInstanceOf(StorageError);
+  return error as StorageError;
+}
+
+describe('a backstore of LIO', () => {
+  it('stands on the unit that the portal serves', async () => {
+    await service.createVolume({ name: 'a', sizeBytes: GIB });
+    const unit = await volumes.resolve('pool/a', GIB, 512);
+    expect(unit).toBe(service.exports!.target.unit(0));
+    expect(logger.lines).toEqual([]);
+  });
+
+  it('makes the volume that is not there, with its size and its blocks', async () => {
+    const unit = await volumes.resolve('pool/new', 3 * MIB, 4096);
+    expect(unit).toBe(service.exports!.target.unit(0));
+    expect(await service.listVolumes()).toMatchObject([{ name: 'new', sizeBytes: 3 * MIB, logicalBlockSize: 4096 }]);
+  });
+
+  it('keeps its volume from being deleted until it is gone', async () => {
+    const unit = await volumes.resolve('pool/a', MIB, 512);
+    expect((await failureOf(() => service.deleteVolume('a'))).code).toBe('EBUSY');
+    volumes.release('pool/a', unit);
+    await service.deleteVolume('a');
+  });
+
+  it('of another size is served with the size of the volume, and that is said', async () => {
+    await service.createVolume({ name: 'a', sizeBytes: 2 * GIB });
+    const unit = await volumes.resolve('pool/a', GIB, 512);
+    expect(unit.state.backend.sizeBytes).toBe(2 * GIB);
+    expect(logger.texts('warn')).toEqual(["the volume's size is served, not the backstore's"]);
+  });
+
+  it('of another block size is refused', async () => {
+    await service.createVolume({ name: 'a', sizeBytes: GIB, logicalBlockSize: 4096 });
+    const failure = await failureOf(() => volumes.resolve('pool/a', GIB, 512));
+    expect([failure.code, hintOf(failure)]).toEqual(['EINVAL', expect.stringContaining('hw_block_size=4096')]);
+    await service.deleteVolume('a');
+  });
+
+  it('grows its volume, and does not make it smaller', async () => {
+    await service.createVolume({ name: 'a', sizeBytes: GIB });
+    await volumes.resize('pool/a', 2 * GIB);
+    expect((await service.listVolumes())[0]!.sizeBytes).toBe(2 * GIB);
+    expect((await failureOf(() => volumes.resize('pool/a', GIB))).code).toBe('EINVAL');
+    await volumes.resize('pool/a', 2 * GIB);
+  });
+
+  it('of a pool that is not served here is refused before LIO makes it', async () => {
+    const failure = await failureOf(() => volumes.check('other/a'));
+    expect([failure.code, failure.message]).toEqual(['ENODEV', 'Cannot use "other/a": no pool "other" is served here']);
+    expect(() => volumes.check('pool/whatever')).not.toThrow();
+  });
+
+  it.each(['', 'pool', 'pool/', '/a', 'pool/a/b', '/'])('with the configuration "%s" is refused', (text) => {
+    expect(() => parseVolumePath(text)).toThrow(/expected POOL\/VOLUME/);
+  });
+
+  it.each(['pool/a b', 'pool/ü', 'pool/-a'])('with the name of no volume ("%s") makes none', async (text) => {
+    expect((await failureOf(() => volumes.resolve(text, MIB, 512))).code).toBe('EINVAL');
+    expect(await service.listVolumes()).toEqual([]);
+  });
+});
