@@ -145,6 +145,11 @@ export class DiskSpaceMap implements SpaceMap {
     return block;
   }
 
+  /** A block that `find` has returned will not be used. */
+  giveBack(block: number): void {
+    if (block < this.#lowestSkipped) this.#lowestSkipped = block;
+  }
+
   extend(blockCount: number): void {
     const oldCount = this.#blockCount;
     if (blockCount < oldCount) {

@@ -213,6 +213,7 @@ export class PoolMetadata extends PoolState {
   freeDataBlock(block: number): void {
     assert(this.reserved.has(block), 'freeDataBlock: not an allocated block');
     this.reserved.remove(block, block + 1);
+    this.transaction.trees.dataMap.giveBack(block);
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
