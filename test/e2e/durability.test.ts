@@ -10,11 +10,18 @@ const ROUNDS = 24;
 const MIB_SECTORS = 2048;
 const VOLUMES = ['first', 'second'];
 
-let pool: ServedPool;
+let created: ServedPool | null = null;
 
 afterEach(async () => {
-  await pool.close();
+  const last = created;
+  created = null;
+  await last?.close();
 });
+
+async function createPool(dataSize: string, volumes: Readonly<Record<string, string>>): Promise<ServedPool> {
+  created = await ServedPool.create(dataSize, volumes);
+  return created;
+}
 
 function connect(server: ThinlunServer, volume: string): Promise<FastInitiator> {
   const lun = server.luns.find((candidate) => candidate.volume === volume)!;
@@ -45,7 +52,7 @@ async function verifyAll(server: ThinlunServer, loads: Map<string, RecordedLoad>
 
 it(`keeps every acknowledged and flushed write over ${ROUNDS} kills at random moments under load`, async () => {
   const random = new SeededRandom();
-  pool = await ServedPool.create('1G', Object.fromEntries(VOLUMES.map((name) => [name, '512M'])));
+  const pool = await createPool('1G', Object.fromEntries(VOLUMES.map((name) => [name, '512M'])));
   // The second one small and hot: its blocks are mapped, given back and mapped again all the time.
   const loads = new Map([
     ['first', new RecordedLoad(48 * MIB_SECTORS, random)],
@@ -77,7 +84,7 @@ it(`keeps every acknowledged and flushed write over ${ROUNDS} kills at random mo
 
 it('keeps every acknowledged write, flushed or not, over a SIGTERM under load, and ends well', async () => {
   const random = new SeededRandom();
-  pool = await ServedPool.create('512M', Object.fromEntries(VOLUMES.map((name) => [name, '256M'])));
+  const pool = await createPool('512M', Object.fromEntries(VOLUMES.map((name) => [name, '256M'])));
   const loads = new Map(VOLUMES.map((name) => [name, new RecordedLoad(16 * MIB_SECTORS, random)]));
   for (let round = 0; round < 3; round++) {
     const server = await pool.serve();
@@ -94,7 +101,7 @@ it('keeps every acknowledged write, flushed or not, over a SIGTERM under load, a
 
 it('has everything flushed that was written before a clean stop, even without a flush from the initiator', async () => {
   const random = new SeededRandom();
-  pool = await ServedPool.create('256M', { first: '128M' });
+  const pool = await createPool('256M', { first: '128M' });
   const server = await pool.serve();
   const initiator = await connect(server, 'first');
   const data = Buffer.alloc(MIB_SECTORS * 512);
