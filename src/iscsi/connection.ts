@@ -12,6 +12,7 @@ import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-p
 import { PduWriter } from './pdu-writer.ts';
 import type { Session, SessionConnection } from './session.ts';
 import type { SessionTable } from './session-table.ts';
+import { type InputReceiver, receiveInto } from './socket-input.ts';
 import {
   AsyncEvent,
   CONTINUE,
@@ -33,6 +34,8 @@ export interface ConnectionContext {
   readonly portalGroupTag: number;
   readonly memory: DataMemory;
   readonly arenas: ArenaPool;
+  /** Where all connections receive. */
+  readonly input: Uint8Array;
   readonly sessionTable: SessionTable;
   /** The login phase of a connection is over. */
   loginEnded(connection: Connection): void;
@@ -43,7 +46,7 @@ export interface ConnectionContext {
 const EMPTY = new Uint8Array(0);
 
 /** One TCP connection: bytes to and from the socket, the login, then full feature phase. */
-export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection {
+export class Connection implements InputReceiver, PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection {
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
   readonly account: MemoryAccount;
@@ -68,21 +71,22 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   private loginHeader: Uint8Array = EMPTY;
 
   /** Bytes that were received and not read, because the input stands still. */
-  private chunk: Uint8Array | null = null;
-  private chunkAt = 0;
+  private rest: Uint8Array | null = null;
   private outputFull = false;
   private ending = false;
   private closed = false;
   private endTimer: Timer | null = null;
 
   /** For `sweep`: what has moved, and for how many sweeps nothing has. */
-  private received = 0;
+  private receivedBytes = 0;
   private sent = 0;
   private lastReceived = 0;
   private lastSent = 0;
   private idleSweeps = 0;
 
-  constructor(socket: Socket, context: ConnectionContext) {
+  /** `accepted` is a paused socket that nobody has used. */
+  constructor(accepted: Socket, context: ConnectionContext) {
+    const socket = receiveInto(accepted, context.input, this);
     this.socket = socket;
     this.context = context;
     this.limits = context.limits;
@@ -101,7 +105,6 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
-    socket.on('data', (chunk: Buffer) => this.receive(chunk));
     socket.on('error', (error) => context.logger.debug({ peer: this.peer, error: error.message }, 'connection failed'));
     socket.on('end', () => this.peerEnded());
     socket.on('close', () => this.socketClosed());
@@ -117,36 +120,34 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- input ---
 
-  private receive(chunk: Uint8Array): void {
-    this.received += chunk.length;
+  received(bytes: Uint8Array, length: number): void {
+    this.receivedBytes += length;
     if (this.ending || this.closed) return;
-    this.read(chunk, 0);
+    this.read(bytes, 0, length);
   }
 
-  private read(chunk: Uint8Array, from: number): void {
-    const at = this.parser.feed(chunk, from, chunk.length);
-    if (this.ending || this.closed) {
-      this.chunk = null;
-      return;
-    }
-    if (at < chunk.length || this.parser.isHalted) {
-      this.chunk = chunk;
-      this.chunkAt = at;
+  private read(bytes: Uint8Array, from: number, end: number): void {
+    const at = this.parser.feed(bytes, from, end);
+    if (this.ending || this.closed) return;
+    if (at < end || this.parser.isHalted) {
+      this.rest = bytes.slice(at, end);
       this.socket.pause();
-      return;
-    }
-    this.chunk = null;
-    if (this.transmitter.queuedBytes > this.limits.outputBytes) {
+    } else if (this.transmitter.queuedBytes > this.limits.outputBytes) {
       this.outputFull = true;
       this.socket.pause();
     }
   }
 
   resumeInput(): void {
-    const { chunk, chunkAt } = this;
-    if (chunk === null || this.ending || this.closed) return;
-    this.read(chunk, chunkAt);
-    if (this.chunk === null && !this.outputFull && !this.closed) this.socket.resume();
+    const { rest } = this;
+    if (rest === null || this.ending || this.closed) return;
+    this.rest = null;
+    this.read(rest, 0, rest.length);
+    this.resumeSocket();
+  }
+
+  private resumeSocket(): void {
+    if (this.rest === null && !this.outputFull && !this.closed) this.socket.resume();
   }
 
   transmitted(): void {
@@ -154,7 +155,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     this.fullFeature?.memoryFreed();
     if (this.outputFull && this.transmitter.queuedBytes <= this.limits.outputBytes / 2) {
       this.outputFull = false;
-      if (this.chunk === null && !this.closed) this.socket.resume();
+      this.resumeSocket();
     }
   }
 
@@ -315,7 +316,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   end(reason: string): void {
     if (this.ending || this.closed) return;
     this.ending = true;
-    this.chunk = null;
+    this.rest = null;
     this.parser.stop();
     this.context.logger.debug({ peer: this.peer, reason }, 'connection ends');
     this.transmitter.flush();
@@ -328,7 +329,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   drop(reason: string): void {
     if (this.closed) return;
     this.ending = true;
-    this.chunk = null;
+    this.rest = null;
     this.parser.stop();
     this.context.logger.info({ peer: this.peer, reason }, 'connection dropped');
     this.socket.destroy();
@@ -350,7 +351,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   private release(): void {
     if (this.closed) return;
     this.closed = true;
-    this.chunk = null;
+    this.rest = null;
     this.parser.stop();
     this.endLogin();
     this.transmitter.close();
@@ -372,9 +373,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   /** Ends a peer that owes us something and does not move. Called twice in a stall time. */
   sweep(): void {
     const owes =
-      (this.fullFeature?.expectsData === true && this.received === this.lastReceived) ||
+      (this.fullFeature?.expectsData === true && this.receivedBytes === this.lastReceived) ||
       (this.transmitter.queuedBytes > 0 && this.sent === this.lastSent);
-    this.lastReceived = this.received;
+    this.lastReceived = this.receivedBytes;
     this.lastSent = this.sent;
     this.idleSweeps = owes ? this.idleSweeps + 1 : 0;
     if (this.idleSweeps > 2) this.drop('the peer has stalled');

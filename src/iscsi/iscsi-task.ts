@@ -24,15 +24,11 @@ export class IscsiTask extends ScsiTask {
   state: TaskState = TaskState.FREE;
   /** Initiator Task Tag. */
   tag = 0;
-  cmdSn = 0;
   immediate = false;
   lun = 0;
   /** The LUN field as it came, in two words. */
   lunHigh = 0;
   lunLow = 0;
-  /** Expected Data Transfer Length. */
-  expectedLength = 0;
-
   /** Up to two ranges of the data memory; a length of 0 is none. */
   memoryOffset = 0;
   memoryLength = 0;
@@ -49,9 +45,10 @@ export class IscsiTask extends ScsiTask {
   received = 0;
   /** Bytes received or asked for. */
   requested = 0;
-  /** R2Ts sent. */
-  r2tCount = 0;
-  /** The R2Ts that are not answered yet, oldest first, from `r2tFirst` on: their tags, and where each one's data ends. */
+  /**
+   * The R2Ts that are not answered yet: their tags, and where each one's data ends. R2TSN `r2tFirst` (the oldest) up to `r2tLast` (the next one to be
+   * sent), each at its number modulo MaxOutstandingR2T.
+   */
   readonly r2tTags: number[] = [];
   readonly r2tEnds: number[] = [];
   r2tFirst = 0;
@@ -83,7 +80,6 @@ export class IscsiTask extends ScsiTask {
     this.nextDataSn = 0;
     this.received = 0;
     this.requested = 0;
-    this.r2tCount = 0;
     this.r2tFirst = 0;
     this.r2tLast = 0;
     this.memoryUrgent = false;

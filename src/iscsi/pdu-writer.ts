@@ -89,7 +89,7 @@ export class PduWriter {
     bytes[at + Field.RESPONSE] = CommandResponse.COMPLETED_AT_TARGET;
     bytes[at + Field.STATUS] = task.status;
     writeU32BE(bytes, at + Field.STAT_SN, this.nextStatSn());
-    writeU32BE(bytes, at + Field.EXP_DATA_SN, task.dataInCount + task.r2tCount);
+    writeU32BE(bytes, at + Field.EXP_DATA_SN, task.dataInCount + task.r2tLast);
     writeU32BE(bytes, at + Field.RESIDUAL, Math.abs(task.residual));
     transmitter.endHeader(at);
     if (dataLength > 0) {
@@ -108,7 +108,7 @@ export class PduWriter {
     writeU32BE(bytes, at + Field.LUN + 4, task.lunLow);
     writeU32BE(bytes, at + Field.TRANSFER_TAG, transferTag);
     writeU32BE(bytes, at + Field.STAT_SN, this.statSn);
-    writeU32BE(bytes, at + Field.R2T_SN, task.r2tCount);
+    writeU32BE(bytes, at + Field.R2T_SN, task.r2tLast);
     writeU32BE(bytes, at + Field.BUFFER_OFFSET, offset);
     writeU32BE(bytes, at + Field.DESIRED_LENGTH, length);
     this.transmitter.endHeader(at);

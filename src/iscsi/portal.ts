@@ -3,6 +3,7 @@ import { readU16BE } from '../base/bytes.ts';
 import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
+import { KIB } from '../base/units.ts';
 import { Connection, type ConnectionContext } from './connection.ts';
 import { DataMemory } from './data-memory.ts';
 import type { TargetDirectory } from './discovery.ts';
@@ -32,6 +33,8 @@ export interface SessionInfo {
 
 /** The only portal group that there is. */
 const PORTAL_GROUP_TAG = 1;
+/** Bytes that are read from a socket at a time. */
+const INPUT_SIZE = 256 * KIB;
 
 /** An iSCSI target node's network side (RFC 7143 4.4.1): listens, and serves every connection. */
 export class Portal {
@@ -65,6 +68,7 @@ export class Portal {
       portalGroupTag: PORTAL_GROUP_TAG,
       memory: this.memory,
       arenas: new ArenaPool(),
+      input: new Uint8Array(INPUT_SIZE),
       sessionTable: this.sessionTable,
       loginEnded: () => {
         this.loginsInProgress--;
@@ -99,7 +103,12 @@ export class Portal {
    */
   async listen(host: string, port: number): Promise<{ address: string; host: string; port: number }> {
     if (this.closing) throw new StorageError('ESHUTDOWN', 'Cannot listen: the portal is closing');
-    const server = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
+    const server = createServer({
+      pauseOnConnect: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: 60_000,
+    });
     server.on('connection', (socket) => this.accept(socket));
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error) => {

@@ -1,15 +1,25 @@
+import { readU32BE } from '../base/bytes.ts';
+import { decodeLun } from '../scsi/lun.ts';
+import { isImmediate, taskTag } from './command-pdu.ts';
+import type { CommandWindow } from './command-window.ts';
+import type { HeldPdus } from './held-pdus.ts';
 import type { AbortWaiter } from './iscsi-task.ts';
+import type { PduParser } from './pdu-parser.ts';
+import type { PduWriter } from './pdu-writer.ts';
+import { serialBefore } from './serial.ts';
 import type { Session } from './session.ts';
-import { TaskFunction, TaskFunctionResponse } from './spec.ts';
+import { Field, RejectReason, TaskFunction, TaskFunctionResponse } from './spec.ts';
+import type { TaskSet } from './task-set.ts';
 
-/** A task management function in progress (RFC 7143 11.5): waits for the tasks that it stops, then acts on the logical unit, then answers. */
-export class TaskManagement implements AbortWaiter {
-  private readonly finish: (response: TaskFunctionResponse) => void;
+const nothing = (): void => {};
+
+/** A function in progress: waits for the tasks that it stops, then acts on the logical unit, then answers. */
+class Management implements AbortWaiter {
   private readonly effect: () => void;
+  private readonly finish: () => void;
   private pending = 1;
 
-  /** `effect` comes when every stopped task has ended, right before the response. */
-  constructor(effect: () => void, finish: (response: TaskFunctionResponse) => void) {
+  constructor(effect: () => void, finish: () => void) {
     this.effect = effect;
     this.finish = finish;
   }
@@ -19,75 +29,158 @@ export class TaskManagement implements AbortWaiter {
     this.pending += count;
   }
 
-  /** All tasks that are to be stopped have been told. */
-  begin(): void {
-    this.abortedTaskEnded();
-  }
-
+  /** Called once more than there are tasks: at last, when all that are to be stopped have been told. */
   abortedTaskEnded(): void {
     this.pending--;
     if (this.pending > 0) return;
     this.effect();
-    this.finish(TaskFunctionResponse.COMPLETE);
+    this.finish();
   }
 }
 
-/** What a task management function reaches. */
-export interface TaskManagementScope {
-  readonly session: Session;
+export interface TaskManagerHost {
   /** All sessions of the portal. */
   sessions(): Session[];
-}
-
-/** Stops the tasks for `lun` (null: all LUNs) of this session, or of all sessions with the same target. */
-function stop(scope: TaskManagementScope, lun: number | null, everybody: boolean, function_: TaskManagement): void {
-  const { session } = scope;
-  if (!everybody) {
-    function_.waitFor(session.connection?.abortTasks(lun, function_) ?? 0);
-    return;
-  }
-  for (const each of scope.sessions()) {
-    if (each.target !== session.target || each.connection === null) continue;
-    function_.waitFor(each.connection.abortTasks(lun, function_));
-    if (each !== session) each.connection.announceWindow();
-  }
+  /** Ends the connection after what was written. */
+  end(reason: string): void;
 }
 
 /**
- * Starts a function on a set of tasks. Returns the response when it can be given at once, null when `management` will give it.
- * ABORT TASK, which depends on CmdSN, is its connection's business.
+ * Task management of one connection (RFC 7143 4.2.3, 11.5, 11.6).
+ *
+ * Data that the initiator still owes for R2Ts of stopped tasks is not waited for, though the RFC asks for it: initiators with FastAbort (open-iscsi, by
+ * default) do not send it. It is dropped when it comes.
  */
-export function startTaskManagement(
-  code: number,
-  lun: number,
-  scope: TaskManagementScope,
-  make: (effect: () => void) => TaskManagement,
-): TaskFunctionResponse | null {
-  const target = scope.session.target!;
-  const unit = target.unit(lun);
-  let management: TaskManagement;
-  switch (code) {
-    case TaskFunction.ABORT_TASK_SET:
-    case TaskFunction.CLEAR_TASK_SET:
-      if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-      management = make(() => {});
-      stop(scope, lun, code === TaskFunction.CLEAR_TASK_SET, management);
-      break;
-    case TaskFunction.LOGICAL_UNIT_RESET:
-      if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-      management = make(() => unit.reset());
-      stop(scope, lun, true, management);
-      break;
-    case TaskFunction.TARGET_WARM_RESET:
-    case TaskFunction.TARGET_COLD_RESET:
-      management = make(() => target.reset());
-      stop(scope, null, true, management);
-      break;
-    case TaskFunction.TASK_REASSIGN:
-      return TaskFunctionResponse.REASSIGNMENT_NOT_SUPPORTED;
-    default:
-      return TaskFunctionResponse.NOT_SUPPORTED;
+export class TaskManager {
+  private readonly session: Session;
+  private readonly tasks: TaskSet;
+  private readonly held: HeldPdus;
+  private readonly window: CommandWindow;
+  private readonly writer: PduWriter;
+  private readonly maxFunctions: number;
+  private readonly host: TaskManagerHost;
+  private inProgress = 0;
+  private closed = false;
+
+  constructor(
+    session: Session,
+    tasks: TaskSet,
+    held: HeldPdus,
+    writer: PduWriter,
+    maxFunctions: number,
+    host: TaskManagerHost,
+  ) {
+    this.session = session;
+    this.tasks = tasks;
+    this.held = held;
+    this.window = session.window;
+    this.writer = writer;
+    this.maxFunctions = maxFunctions;
+    this.host = host;
   }
-  management.begin();
-  return null;
+
+  /** Carries out the request at `parser`; returns the reason to reject it for, else 0. */
+  request(parser: PduParser): RejectReason | 0 {
+    if (this.inProgress >= this.maxFunctions) return RejectReason.TOO_MANY_IMMEDIATE;
+    const { header, headerAt: at } = parser;
+    const code = header[at + Field.FLAGS]! & 0x7f;
+    const lun = decodeLun(header, at + Field.LUN);
+    const tag = taskTag(parser);
+    const counted = !isImmediate(parser);
+    this.inProgress++;
+    if (counted) this.window.outstanding++;
+    const finish = (response: TaskFunctionResponse): void => {
+      this.inProgress--;
+      if (counted) this.window.outstanding--;
+      if (this.closed) return;
+      this.writer.taskManagementResponse(tag, response);
+      if (code === TaskFunction.TARGET_COLD_RESET) this.endConnections();
+    };
+    const make = (effect: () => void): Management =>
+      new Management(effect, () => finish(TaskFunctionResponse.COMPLETE));
+    const response = code === TaskFunction.ABORT_TASK ? this.abortTask(parser, lun, make) : this.start(code, lun, make);
+    if (response !== null) finish(response);
+    return 0;
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+
+  /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). Null: the response comes by itself. */
+  private abortTask(
+    parser: PduParser,
+    lun: number,
+    make: (effect: () => void) => Management,
+  ): TaskFunctionResponse | null {
+    const { header, headerAt: at } = parser;
+    const referencedTag = readU32BE(header, at + Field.REFERENCED_TAG);
+    const task = this.tasks.find(referencedTag);
+    if (task !== null) {
+      if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
+      const management = make(nothing);
+      if (!this.tasks.abort(task, management)) management.waitFor(1);
+      management.abortedTaskEnded();
+      return null;
+    }
+    if (this.held.cancelTask(referencedTag)) return TaskFunctionResponse.COMPLETE;
+    const refCmdSn = readU32BE(header, at + Field.REF_CMD_SN);
+    if (this.window.contains(refCmdSn) && serialBefore(refCmdSn, readU32BE(header, at + Field.CMD_SN))) {
+      this.held.skip(refCmdSn);
+      return TaskFunctionResponse.COMPLETE;
+    }
+    return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
+  }
+
+  /** A function on a set of tasks. Null: the response comes by itself. */
+  private start(code: number, lun: number, make: (effect: () => void) => Management): TaskFunctionResponse | null {
+    const target = this.session.target!;
+    const unit = target.unit(lun);
+    let management: Management;
+    switch (code) {
+      case TaskFunction.ABORT_TASK_SET:
+        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
+        management = make(nothing);
+        management.waitFor(this.session.connection?.abortTasks(lun, management) ?? 0);
+        break;
+      case TaskFunction.CLEAR_TASK_SET:
+        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
+        management = make(nothing);
+        this.stopEverybody(lun, management);
+        break;
+      case TaskFunction.LOGICAL_UNIT_RESET:
+        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
+        management = make(() => unit.reset());
+        this.stopEverybody(lun, management);
+        break;
+      case TaskFunction.TARGET_WARM_RESET:
+      case TaskFunction.TARGET_COLD_RESET:
+        management = make(() => target.reset());
+        this.stopEverybody(null, management);
+        break;
+      case TaskFunction.TASK_REASSIGN:
+        return TaskFunctionResponse.REASSIGNMENT_NOT_SUPPORTED;
+      default:
+        return TaskFunctionResponse.NOT_SUPPORTED;
+    }
+    management.abortedTaskEnded();
+    return null;
+  }
+
+  /** Stops the tasks for `lun` (null: all LUNs) of all sessions with the target. */
+  private stopEverybody(lun: number | null, management: Management): void {
+    for (const session of this.host.sessions()) {
+      if (session.target !== this.session.target || session.connection === null) continue;
+      management.waitFor(session.connection.abortTasks(lun, management));
+      if (session !== this.session) session.connection.announceWindow();
+    }
+  }
+
+  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
+  private endConnections(): void {
+    for (const session of this.host.sessions()) {
+      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+    }
+    this.host.end('cold reset');
+  }
 }

@@ -1,0 +1,45 @@
+import { Socket } from 'node:net';
+
+/** Gets what a socket receives. */
+export interface InputReceiver {
+  /** `bytes[0, length)` have come; they belong to somebody else again when this returns. */
+  received(bytes: Uint8Array, length: number): void;
+}
+
+/** What `net.Socket` has and its types do not show. */
+interface Inner {
+  _handle?: { useUserBuffer?: unknown } | null;
+}
+
+/**
+ * The receiving side of an accepted connection: bytes come in `buffer`, which all connections share: they are read one after the other, and each is through
+ * with the bytes when it returns. Against a `data` listener, for which Node makes a buffer of 64 KiB for every read, this halves the CPU time of writes
+ * (64 KiB: 36 against 19 us, 4 KiB: 4.9 against 2.6 us a command).
+ *
+ * `onread` can only be given to a socket that one makes, and a server makes its own. So the connection moves to a new socket, by the handle that both
+ * are about. Where that is not possible (it is not documented) a `data` listener does the same at its price.
+ *
+ * `accepted` was made with `pauseOnConnect` and nobody has used it yet. Returns the socket to use from now on.
+ */
+export function receiveInto(accepted: Socket, buffer: Uint8Array, receiver: InputReceiver): Socket {
+  const inner = accepted as unknown as Inner;
+  const handle = inner._handle;
+  if (typeof handle?.useUserBuffer !== 'function') {
+    accepted.on('data', (chunk: Buffer) => receiver.received(chunk, chunk.length));
+    accepted.resume();
+    return accepted;
+  }
+  inner._handle = null;
+  const onread = {
+    buffer,
+    callback(length: number, bytes: Uint8Array): boolean {
+      receiver.received(bytes, length);
+      return true;
+    },
+  };
+  const options: object = { handle, onread, readable: true, writable: true };
+  const socket = new Socket(options);
+  // Without its handle it is only an entry in the server's count of connections.
+  accepted.destroy();
+  return socket;
+}
