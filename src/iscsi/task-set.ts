@@ -171,7 +171,7 @@ export class TaskSet implements ScsiTaskOwner, MemoryUser {
     if (this.incomingDone) {
       if (task.unsolicitedOpen) task.state = TaskState.DRAINING;
       else this.respond(task);
-    } else if (task.dataOutLength > 0) this.beginCollecting(task);
+    } else if (task.dataOutLength > 0 || task.unsolicitedOpen) this.beginCollecting(task);
     else if (task.dataInLength > 0 && !this.takeMemory(task)) this.standInLine(task);
     else this.run(task);
   }
@@ -363,7 +363,7 @@ export class TaskSet implements ScsiTaskOwner, MemoryUser {
     }
     if (task.state === TaskState.COLLECTING) {
       if (this.receivingFinal) this.collect(task);
-    } else if (!task.expectsData) this.respond(task);
+    } else if (task.state === TaskState.DRAINING && !task.expectsData) this.respond(task);
   }
 
   /** The task has failed; what it may still be sent is dropped, then it is answered. */
@@ -384,6 +384,7 @@ export class TaskSet implements ScsiTaskOwner, MemoryUser {
 
   taskDone(done: ScsiTask): void {
     const task = done as IscsiTask;
+    assert(task.state === TaskState.RUNNING, 'the engine ends what it was given, once');
     if (task.aborted || this.closed) this.end(task);
     else this.respond(task);
   }
@@ -603,6 +604,7 @@ export class TaskSet implements ScsiTaskOwner, MemoryUser {
   }
 
   private recycle(task: IscsiTask): void {
+    assert(task.memoryLength === 0 && task.restLength === 0, 'a task gives its memory back before it is used again');
     task.state = TaskState.FREE;
     task.nextInLine = this.pool;
     this.pool = task;

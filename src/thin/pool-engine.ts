@@ -152,9 +152,6 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
         case Phase.INSERT:
           this.provisioner.insert(io);
           break;
-        case Phase.UNDO:
-          this.provisioner.undo(io);
-          break;
         case Phase.REMOVE:
           this.discarder.remove(io);
           break;
@@ -243,7 +240,6 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   ioPhaseDone(io: ThinIo): void {
     this.deferred.leave(io.epoch);
     if (this.reclaimer.busy) this.reclaimer.run();
-    if (io.phase === Phase.INSERT && io.error !== null) io.phase = Phase.UNDO;
     this.resume(io);
   }
 

@@ -196,30 +196,24 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * A free data block, not handed out again; it is counted from its `insert` on. ENOSPC when there is none: as blocks freed in this transaction are not
-   * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
+   * Sets a free data block aside for a mapping that `insert` will make, or `freeDataBlock` gives up. Only memory knows of it:
+   * a crash before the insertion leaves nothing behind, and it may be called while a commit is being written. ENOSPC when
+   * there is none: as blocks freed in this transaction are not handed out, and none in `freed` or `discarding`, commit, finish the
+   * discards, and try once more before believing it.
    */
   allocateDataBlock(): number {
-    this.transaction.checkChangeable('allocate a data block');
-    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
-    try {
-      const block = this.transaction.trees.dataMap.find();
-      this.reserved.add(block, block + 1);
-      return block;
-    } catch (error) {
-      // Without a free block nothing has been touched.
-      const untouched =
-        error instanceof StorageError && error.code === 'ENOSPC' && !(error instanceof MetadataSpaceError);
-      if (!untouched) this.transaction.fail();
-      throw error;
-    }
+    this.transaction.checkWritable('allocate a data block');
+    this.#checkRoom(this.#leafChangeBlocks(), 'allocate a data block');
+    const block = this.transaction.trees.dataMap.find();
+    this.reserved.add(block, block + 1);
+    return block;
   }
 
-  /** Takes an allocation back that was not inserted, as when writing to the block failed. */
+  /** Gives an allocated block up that was not inserted, as when writing to it failed. */
   freeDataBlock(block: number): void {
-    this.transaction.checkChangeable('free a data block');
-    assert(this.reserved.has(block), 'freeDataBlock: not a block that waits for its mapping');
+    assert(this.reserved.has(block), 'freeDataBlock: not an allocated block');
     this.reserved.remove(block, block + 1);
+    this.transaction.trees.dataMap.giveBack(block);
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
@@ -227,19 +221,16 @@ export class PoolMetadata extends PoolState {
     this.transaction.checkChangeable('insert a mapping');
     this.#checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
-    assert(dataBlock >= 0 && dataBlock < this.dataBlockCount, 'insert: a data block past the end');
-    // One bitmap more: that of the new block.
-    this.#checkRoom(this.#leafChangeBlocks() + 1, 'insert a mapping');
+    assert(this.reserved.has(dataBlock), 'insert: not an allocated data block');
+    this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
-      if (this.reserved.has(dataBlock)) {
-        dataBlocks.increment(dataBlock, dataBlock + 1);
-        this.reserved.remove(dataBlock, dataBlock + 1);
-      }
+      dataBlocks.increment(dataBlock, dataBlock + 1);
       this.#beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
+      this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
       this.transaction.fail();
       throw error;

@@ -16,10 +16,6 @@ export class PoolState {
   readonly freed: RunSet;
   /** Data blocks that the caller is discarding: not handed out. The caller adds and removes. */
   readonly discarding: RunSet;
-  /**
-   * Data blocks that were allocated and have no mapping yet. They are counted with the mapping, so that no commit before it holds a
-   * count that nothing stands for: a crash leaves no block behind as leaked.
-   */
   protected readonly reserved: RunSet;
   protected readonly transaction: PoolTransaction;
   protected readonly devices: ThinDevices;
@@ -41,7 +37,6 @@ export class PoolState {
       transactionCommitted: () => this.devices.committed(),
       transactionAborted: () => {
         this.freed.clear();
-        this.reserved.clear();
         this.#applySettings();
         this.devices.aborted();
       },
@@ -82,7 +77,7 @@ export class PoolState {
     return this.transaction.trees.dataMap.blockCount;
   }
 
-  /** Neither mapped nor allocated now. Those freed in this transaction cannot be allocated before the commit. */
+  /** Without a reference and not set aside. Those freed in this transaction cannot be allocated before the commit. */
   get freeDataBlocks(): number {
     return this.transaction.trees.dataMap.freeCount - this.reserved.count;
   }

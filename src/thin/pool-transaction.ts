@@ -96,6 +96,12 @@ export class PoolTransaction {
 
   /** Comes before everything that changes. EPERM when read-only, EIO when the transaction must be aborted. */
   checkChangeable(action: string): void {
+    this.checkWritable(action);
+    assert(this.#phase === 'open', 'The metadata is changed during a commit');
+  }
+
+  /** Comes before what only prepares a change, as may be done during a commit. EPERM, EIO. */
+  checkWritable(action: string): void {
     this.checkAlive();
     if (this.readOnly) {
       const reason = this.needsCheck ? 'the metadata needs a check' : 'the metadata is open read-only';
@@ -104,7 +110,6 @@ export class PoolTransaction {
     if (this.#phase === 'failed') {
       throw new StorageError('EIO', `Cannot ${action}: the transaction has failed and must be aborted`);
     }
-    assert(this.#phase === 'open', 'The metadata is changed during a commit');
   }
 
   /** Refuses what could run out of metadata blocks half-way: it may take `blocks` new ones, and then there is the commit. */

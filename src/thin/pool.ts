@@ -7,13 +7,10 @@ import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, type VolumeRecord } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
-import { createPool, type PoolCreateOptions } from './pool-create.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { openPoolFile } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
-
-export type { PoolCreateOptions } from './pool-create.ts';
 
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { ThinDevice } from './thin-device.ts';
@@ -106,10 +103,6 @@ export class Pool {
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: options.onEvent ?? (() => {}),
     });
-  }
-
-  static create(dir: string, options: PoolCreateOptions): Promise<void> {
-    return createPool(dir, options);
   }
 
   /** Opens the pool in `dir`. Throws EBUSY when another process has it, ENOENT when there is none, and what the metadata says. */

@@ -92,7 +92,7 @@ it('keeps every acknowledged write, flushed or not, over a SIGTERM under load, a
   } finally {
     await pool.close();
   }
-}, 120_000);
+}, 240_000);
 
 it('has everything flushed that was written before a clean stop, even without a flush from the initiator', async () => {
   const random = new SeededRandom();

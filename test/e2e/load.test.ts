@@ -74,7 +74,7 @@ describe('a server', () => {
     }
     expect(await memoryOf(again.pid, 'VmHWM'), 'the most while it was read').toBeLessThan(MAX_MEMORY);
     await reader.close();
-  }, 120_000);
+  }, 240_000);
 
   it('holds little for an initiator that does not read, and serves the others meanwhile', async () => {
     pool = await ServedPool.create('1G', { disk: '512M' });

@@ -209,6 +209,18 @@ describe('writes', () => {
     expect(less.residual).toBe(-1024);
   });
 
+  it('wait for announced data that the command has no use for', async () => {
+    const initiator = await login();
+    // VERIFY without BYTCHK takes no data, whatever the initiator announces.
+    const verify = [0x2f, 0, 0, 0, 0, 0, 0, 0, 4, 0];
+    const tag = initiator.sendCommand(verify, { write: 2048, final: false });
+    expect(await initiator.isSilent()).toBe(true);
+    initiator.sendDataOut(tag, 0xffffffff, 0, 0, pattern(1000), false);
+    initiator.sendDataOut(tag, 0xffffffff, 1, 1000, pattern(24), true);
+    expect(await initiator.result(tag)).toMatchObject({ status: 0, residual: 2048 });
+    expect((await initiator.readBlocks(0, 1)).status).toBe(0);
+  });
+
   it('that fail are answered only when the unsolicited data is in', async () => {
     const initiator = await login();
     const tag = initiator.sendCommand(write10(0xfffffff0, 16), { write: 8192, final: false });

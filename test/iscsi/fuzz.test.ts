@@ -1,4 +1,4 @@
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readU24BE, readU32BE, writeU32BE } from '../../src/base/bytes.ts';
 import { MIB } from '../../src/base/units.ts';
@@ -6,43 +6,23 @@ import { MemoryLun } from '../../src/block/memory-lun.ts';
 import { Target } from '../../src/scsi/target.ts';
 import { buildPdu, INITIATOR_NAME, Initiator, TARGET_NAME, textData, USUAL_KEYS } from '../support/iscsi-initiator.ts';
 import { makeUnit, startPortal, type TestPortal, until } from '../support/iscsi-portal.ts';
+import { SeededRandom } from '../support/seeded-random.ts';
 
-const { THINLUN_FUZZ_INPUTS: FUZZ_INPUTS, THINLUN_FUZZ_SEED: FUZZ_SEED } = process.env;
-/** Inputs (PDUs) of one run, and the seed that makes it again. */
-const INPUTS = Number(FUZZ_INPUTS ?? 100_000);
-const SEED = Number(FUZZ_SEED ?? 20_260_101);
+/** Inputs (PDUs) of one run; `THINLUN_SEED` makes a run again. */
+const INPUTS = Number(process.env['THINLUN_FUZZ_INPUTS'] ?? 100_000);
 
-/** mulberry32: small, seedable, good enough to choose wrong things. */
-class Random {
-  private state: number;
-
-  constructor(seed: number) {
-    this.state = seed >>> 0;
-  }
-
+class FuzzRandom extends SeededRandom {
   u32(): number {
-    this.state = (this.state + 0x6d2b79f5) >>> 0;
-    let t = this.state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return (t ^ (t >>> 14)) >>> 0;
-  }
-
-  below(n: number): number {
-    return Math.floor((this.u32() / 2 ** 32) * n);
+    return this.below(2 ** 32);
   }
 
   chance(probability: number): boolean {
-    return this.u32() < probability * 2 ** 32;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!;
+    return this.below(1000) < probability * 1000;
   }
 
   bytes(length: number): Uint8Array {
     const bytes = new Uint8Array(length);
-    for (let i = 0; i < length; i++) bytes[i] = this.u32();
+    this.fill(bytes);
     return bytes;
   }
 
@@ -74,6 +54,7 @@ class Random {
   }
 }
 
+const random = new FuzzRandom();
 let world: TestPortal;
 let witness: Initiator;
 
@@ -134,49 +115,72 @@ const VALUES = [
   'v'.repeat(300),
 ];
 
-/** A full feature PDU that is nearly right; `state` counts CmdSN as a right one would. */
-function fullFeaturePdu(random: Random, state: { cmdSn: number; tag: number }): Uint8Array {
-  const opcode = random.chance(0.6) ? random.pick([0, 1, 1, 1, 1, 2, 4, 5, 5]) : random.pick(OPCODES);
-  const immediate = random.chance(0.3);
-  const cmdSn = random.chance(0.9) ? state.cmdSn : (state.cmdSn + random.pick([-1, 1, 2, 5, 127, 128, 1000])) >>> 0;
-  if (!immediate && opcode < 7 && opcode !== 5 && cmdSn === state.cmdSn) state.cmdSn = (state.cmdSn + 1) >>> 0;
-  const tag = random.chance(0.8) ? ++state.tag : random.pick([state.tag, 1, 0xffffffff]);
-  const dataLength = random.chance(0.5) ? 0 : random.pick([1, 3, 4, 16, 48, 512, 1024, 4096]);
-  const expected = random.chance(0.8) ? random.pick([0, 512, 1024, 4096, 65536]) : random.edge();
-  const cdb = random.chance(0.8)
-    ? [
-        random.pick(SCSI),
-        random.chance(0.7) ? 0 : random.below(256),
-        0,
-        0,
-        0,
-        random.below(64),
-        0,
-        0,
-        random.below(9),
-        0,
-      ]
+/** What a peer knows of its session: enough to be nearly right. */
+interface PeerState {
+  cmdSn: number;
+  tag: number;
+  /** R2Ts that are not answered: tag, transfer tag, offset, length. */
+  r2ts: [number, number, number, number][];
+}
+
+/** A full feature PDU that is nearly right. */
+function fullFeaturePdu(random: FuzzRandom, state: PeerState): Uint8Array {
+  if (state.r2ts.length > 0 && random.chance(0.5)) return dataOutPdu(random, state);
+  const opcode = random.chance(0.8) ? random.pick([0, 1, 1, 1, 1, 1, 1, 2, 4, 5]) : random.pick(OPCODES);
+  const immediate = random.chance(0.2);
+  const right = random.chance(0.95);
+  const cmdSn = right ? state.cmdSn : (state.cmdSn + random.pick([-1, 1, 2, 5, 127, 128, 1000])) >>> 0;
+  if (!immediate && right && [0, 1, 2, 4].includes(opcode)) state.cmdSn = (state.cmdSn + 1) >>> 0;
+  const tag = random.chance(0.9) ? ++state.tag : random.pick([state.tag, 1, 0xffffffff]);
+  const write = random.chance(0.4);
+  const blocks = random.below(20);
+  const expected = random.chance(0.7) ? blocks * 512 : random.chance(0.7) ? random.below(70_000) : random.edge();
+  const operation = write ? random.pick([0x2a, 0x2a, 0x8a, 0x2f, 0x41, 0x42]) : random.pick(SCSI);
+  const cdb = random.chance(0.9)
+    ? [operation, random.chance(0.7) ? 0 : random.below(256), 0, 0, 0, random.below(64), 0, 0, blocks, 0]
     : [...random.bytes(16)];
+  const dataLength = random.chance(0.3) ? 0 : random.chance(0.7) ? Math.min(expected, 4096) : random.below(9000);
+  const withData = opcode !== 1 || write;
   const pdu = buildPdu({
     opcode,
     immediate,
-    flags: random.chance(0.6) ? random.pick([0x80, 0xc0, 0xa0, 0x20]) : random.below(256),
-    lun: random.chance(0.9) ? 0 : random.below(400),
+    flags:
+      opcode !== 1 ? random.pick([0x80, 0x80, 0x81, 0x82, 0x85, 0x40, 0]) : write ? random.pick([0xa0, 0x20]) : 0xc0,
+    lun: random.chance(0.95) ? 0 : random.below(400),
     tag: opcode === 5 && random.chance(0.7) ? state.tag : tag,
     cdb,
     fields: {
-      20: opcode === 5 ? random.pick([0xffffffff, 0, 1, 2, 3]) : opcode === 1 ? expected : random.edge(),
+      20: opcode === 5 ? 0xffffffff : opcode === 1 ? expected : random.chance(0.6) ? state.tag : random.edge(),
       24: cmdSn,
-      ...(opcode === 5 ? { 36: random.below(3), 40: random.pick([0, 512, 1024, random.u32()]) } : {}),
+      ...(opcode === 5 ? { 36: random.below(2), 40: random.pick([0, dataLength, random.u32()]) } : {}),
     },
-    ...(dataLength === 0 ? {} : { data: opcode === 4 ? textOf(random) : random.bytes(dataLength) }),
+    ...(withData && dataLength > 0 ? { data: opcode === 4 ? textOf(random) : random.bytes(dataLength) } : {}),
     ...(random.chance(0.03) ? { ahs: random.bytes(random.pick([4, 8, 20, 248, 256])) } : {}),
   });
-  if (random.chance(0.15)) mutate(random, pdu);
+  if (random.chance(0.1)) mutate(random, pdu);
   return pdu;
 }
 
-function textOf(random: Random): Uint8Array {
+/** The answer to an R2T, right or nearly so. */
+function dataOutPdu(random: FuzzRandom, state: PeerState): Uint8Array {
+  const r2t = state.r2ts[0]!;
+  const [tag, transferTag, offset, length] = r2t;
+  const whole = random.chance(0.6);
+  const take = whole ? length : random.below(length + 1);
+  if (whole || random.chance(0.3)) state.r2ts.shift();
+  const wrong = random.chance(0.1);
+  const pdu = buildPdu({
+    opcode: 5,
+    flags: whole !== random.chance(0.05) ? 0x80 : 0,
+    tag,
+    fields: { 20: transferTag, 36: wrong ? random.below(4) : 0, 40: wrong ? random.edge() : offset },
+    data: random.bytes(Math.min(take, 70_000)),
+  });
+  if (random.chance(0.05)) mutate(random, pdu);
+  return pdu;
+}
+
+function textOf(random: FuzzRandom): Uint8Array {
   const pairs: Record<string, string> = {};
   for (let i = random.below(6); i > 0; i--) pairs[random.pick(KEYS)] = random.pick(VALUES);
   const text = textData(pairs);
@@ -185,7 +189,7 @@ function textOf(random: Random): Uint8Array {
 }
 
 /** Damages a few bytes; mostly of the header, seldom the lengths, which only make the rest of the stream noise. */
-function mutate(random: Random, bytes: Uint8Array): void {
+function mutate(random: FuzzRandom, bytes: Uint8Array): void {
   for (let i = 1 + random.below(3); i > 0; i--) {
     const at = random.below(Math.min(bytes.length, random.chance(0.8) ? 48 : bytes.length));
     if (at >= 4 && at < 8 && random.chance(0.9)) continue;
@@ -193,7 +197,7 @@ function mutate(random: Random, bytes: Uint8Array): void {
   }
 }
 
-function loginPdu(random: Random, text: Uint8Array, flags: number): Uint8Array {
+function loginPdu(random: FuzzRandom, text: Uint8Array, flags: number): Uint8Array {
   const pdu = buildPdu({
     opcode: 3,
     immediate: true,
@@ -207,7 +211,7 @@ function loginPdu(random: Random, text: Uint8Array, flags: number): Uint8Array {
 }
 
 /** A login that may be anything; returns how many PDUs it has. */
-function strangeLogin(random: Random): Uint8Array[] {
+function strangeLogin(random: FuzzRandom): Uint8Array[] {
   const pdus: Uint8Array[] = [];
   for (let i = 1 + random.below(4); i > 0; i--) {
     const base = random.chance(0.7)
@@ -223,72 +227,135 @@ function strangeLogin(random: Random): Uint8Array[] {
 
 /** Everything that a target may send. */
 const ANSWERS = new Set([0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x31, 0x32, 0x3f]);
+/** The tag of the ping that ends every burst of PDUs. */
+const PING = 0x7fffff00;
+const seen = new Map<number, number>();
 
-/** Sends a stream and returns when the connection is closed; checks what came back as far as it is whole. */
-function converse(stream: Uint8Array, digests: boolean, abrupt: boolean): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const parts: Buffer[] = [];
-    const socket = connect({ port: world.port, host: '127.0.0.1' }, () => {
-      socket.write(stream);
-      if (abrupt) setTimeout(() => socket.destroy(), 1);
-      else socket.end();
+/** One connection; checks what the target sends and keeps what the next PDUs need of it. */
+class Peer {
+  readonly socket: Socket;
+  readonly state: PeerState = { cmdSn: 100, tag: 100, r2ts: [] };
+  closed = false;
+  failure: Error | null = null;
+  private buffered: Buffer = Buffer.alloc(0);
+  private wake: (() => void) | null = null;
+
+  constructor(port: number) {
+    this.socket = connect({ port, host: '127.0.0.1' });
+    this.socket.on('data', (chunk) => this.take(chunk));
+    this.socket.on('error', () => {});
+    this.socket.on('close', () => {
+      this.closed = true;
+      this.wake?.();
     });
-    socket.on('data', (chunk) => parts.push(chunk));
-    socket.on('error', () => {});
-    socket.on('close', () => {
-      try {
-        if (!digests) checkAnswers(Buffer.concat(parts));
+  }
+
+  private take(chunk: Buffer): void {
+    this.buffered = Buffer.concat([this.buffered, chunk]);
+    for (;;) {
+      const bytes = this.buffered;
+      if (bytes.length < 48) return;
+      const end = 48 + Math.ceil(readU24BE(bytes, 5) / 4) * 4;
+      if (bytes.length < end) return;
+      this.check(bytes);
+      this.buffered = bytes.subarray(end);
+    }
+  }
+
+  private check(pdu: Uint8Array): void {
+    const opcode = pdu[0]!;
+    seen.set(opcode, (seen.get(opcode) ?? 0) + 1);
+    const window = (readU32BE(pdu, 32) - readU32BE(pdu, 28) + 1) >>> 0;
+    if (!ANSWERS.has(opcode) || pdu[4] !== 0) this.failure = new Error(`answer with opcode ${opcode}`);
+    else if (window > 128) this.failure = new Error(`a window of ${window} commands`);
+    if (opcode === 0x31) {
+      this.state.r2ts.push([readU32BE(pdu, 16), readU32BE(pdu, 20), readU32BE(pdu, 40), readU32BE(pdu, 44)]);
+    }
+    this.state.cmdSn = readU32BE(pdu, 28);
+    if (opcode === 0x23 || (opcode === 0x20 && readU32BE(pdu, 16) === PING)) this.wake?.();
+  }
+
+  /** Sends a burst with a ping behind it and waits for its answer; false when none comes: the stream is out of step or ended. */
+  async burst(pdus: Uint8Array[], ping: boolean): Promise<boolean> {
+    if (this.closed) return false;
+    const last = buildPdu({ opcode: 0, immediate: true, tag: PING, fields: { 20: 0xffffffff, 24: this.state.cmdSn } });
+    let answered = false;
+    const answer = new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, 60);
+      this.wake = () => {
+        answered = true;
+        clearTimeout(timer);
         resolve();
-      } catch (error) {
-        reject(error);
-      }
+      };
     });
-  });
-}
+    this.socket.write(Buffer.concat(ping ? [...pdus, last] : pdus));
+    await answer;
+    this.wake = null;
+    if (this.failure !== null) throw this.failure;
+    return answered && !this.closed;
+  }
 
-function checkAnswers(bytes: Buffer): void {
-  for (let at = 0; at + 48 <= bytes.length; ) {
-    const opcode = bytes[at]!;
-    if (!ANSWERS.has(opcode)) throw new Error(`answer with opcode ${opcode}`);
-    if (bytes[at + 4] !== 0) throw new Error('answer with additional header segments');
-    const window = (readU32BE(bytes, at + 32) - readU32BE(bytes, at + 28) + 1) >>> 0;
-    if (window > 128) throw new Error(`a window of ${window} commands`);
-    at += 48 + Math.ceil(readU24BE(bytes, at + 5) / 4) * 4;
+  end(abrupt: boolean): Promise<void> {
+    if (abrupt) this.socket.destroy();
+    else this.socket.end();
+    if (this.closed) return Promise.resolve();
+    return new Promise((resolve) => this.socket.once('close', () => resolve()));
   }
 }
 
+/** Sends bytes and returns when the connection is closed. */
+async function converse(stream: Uint8Array, abrupt: boolean): Promise<void> {
+  const peer = new Peer(world.port);
+  peer.socket.write(stream);
+  if (abrupt) await new Promise((resolve) => setTimeout(resolve, 1));
+  await peer.end(abrupt);
+}
+
+/** A session of some bursts; returns how many PDUs were sent. */
+async function session(random: FuzzRandom, round: number): Promise<number> {
+  const peer = new Peer(world.port);
+  const keys = { ...USUAL_KEYS, MaxOutstandingR2T: '4', MaxBurstLength: random.pick(['1024', '8192', '262144']) };
+  const initiator = `${INITIATOR_NAME}${random.chance(0.9) ? round : 0}`;
+  const discovery = random.chance(0.05) ? { SessionType: 'Discovery' } : {};
+  const text = textData({ InitiatorName: initiator, TargetName: TARGET_NAME, ...discovery, ...keys });
+  let inputs = 1;
+  let alive = await peer.burst([loginPdu(random, text, 0x87)], false);
+  for (let bursts = 1 + random.below(30); bursts > 0 && alive; bursts--) {
+    const pdus = Array.from({ length: 1 + random.below(12) }, () => fullFeaturePdu(random, peer.state));
+    inputs += pdus.length;
+    alive = await peer.burst(pdus, true);
+  }
+  await peer.end(random.chance(0.3));
+  return inputs;
+}
+
 describe('the portal under wrong input', () => {
-  it(`survives ${INPUTS} random and damaged PDUs (seed ${SEED})`, { timeout: 1_000_000 }, async () => {
-    const random = new Random(SEED);
+  it(`survives ${INPUTS} random and damaged PDUs (seed ${random.seed})`, { timeout: 1_000_000 }, async () => {
     let inputs = 0;
     let round = 0;
-    const conversations = new Set<Promise<void>>();
-    while (inputs < INPUTS) {
-      const pdus: Uint8Array[] = [];
-      let digests = false;
-      const kind = random.below(20);
-      if (kind === 0) pdus.push(random.bytes(random.below(3000)));
-      else if (kind < 6) pdus.push(...strangeLogin(random));
-      else {
-        digests = random.chance(0.1);
-        const keys = { ...USUAL_KEYS, MaxOutstandingR2T: '4', ...(digests ? { HeaderDigest: 'CRC32C' } : {}) };
-        const names = { InitiatorName: `${INITIATOR_NAME}${random.below(4)}`, TargetName: TARGET_NAME };
-        const discovery = random.chance(0.1) ? { SessionType: 'Discovery' } : {};
-        pdus.push(loginPdu(random, textData({ ...names, ...discovery, ...keys }), 0x87));
-        const state = { cmdSn: 100, tag: 100 };
-        for (let i = 20 + random.below(100); i > 0; i--) pdus.push(fullFeaturePdu(random, state));
+    const lane = async (): Promise<void> => {
+      while (inputs < INPUTS) {
+        const kind = random.below(20);
+        if (kind === 0) {
+          inputs++;
+          await converse(random.bytes(random.below(3000)), random.chance(0.3));
+        } else if (kind < 4) {
+          const pdus = strangeLogin(random);
+          inputs += pdus.length;
+          await converse(Buffer.concat(pdus), random.chance(0.1));
+        } else {
+          const sent = await session(random, round);
+          inputs += sent;
+        }
+        if (++round % 100 === 0) expect(await witness.ping()).toBe(true);
       }
-      inputs += pdus.length;
-      const conversation = converse(Buffer.concat(pdus), digests, random.chance(0.2));
-      conversations.add(conversation);
-      conversation.then(
-        () => conversations.delete(conversation),
-        () => {},
-      );
-      if (conversations.size >= 8) await Promise.race(conversations);
-      if (++round % 100 === 0) expect((await witness.readBlocks(0, 8)).status).toBe(0);
+    };
+    await Promise.all(Array.from({ length: 6 }, lane));
+    // The fuzzer has got to where it should: everything that a target can send has been sent many times.
+    for (const opcode of [0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x31, 0x3f]) {
+      expect(seen.get(opcode), `answers with opcode ${opcode}`).toBeGreaterThan(INPUTS / 5000);
     }
-    await Promise.all(conversations);
+    expect(world.lun.submitted).toBeGreaterThan(INPUTS / 50);
     await until(() => world.portal.connectionCount === 1, 'only the witness is left');
     expect(world.portal.sessions()).toHaveLength(1);
     expect(world.portal.memoryUsedBytes).toBe(0);
@@ -299,7 +366,6 @@ describe('the portal under wrong input', () => {
   });
 
   it('survives every single bit of a login damaged', { timeout: 120_000 }, async () => {
-    const random = new Random(1);
     const good = loginPdu(
       random,
       textData({ InitiatorName: INITIATOR_NAME, TargetName: TARGET_NAME, ...USUAL_KEYS }),
@@ -308,21 +374,20 @@ describe('the portal under wrong input', () => {
     for (let bit = 0; bit < good.length * 8; bit++) {
       const damaged = new Uint8Array(good);
       damaged[bit >> 3]! ^= 1 << (bit & 7);
-      await converse(damaged, true, false);
+      await converse(damaged, false);
     }
     expect(await witness.ping()).toBe(true);
   });
 
   it('survives every length that a header can say, at every stage', { timeout: 120_000 }, async () => {
-    const random = new Random(2);
     const login = loginPdu(random, textData({ InitiatorName: INITIATOR_NAME, TargetName: TARGET_NAME }), 0x87);
     for (const lengths of [0, 1, 3, 4, 5, 8191, 8192, 8193, 262143, 262144, 262145, 0xffffff]) {
       for (const ahs of [0, 1, 2, 63, 64, 65, 255]) {
         for (const opcode of [0, 1, 3, 4, 5]) {
           const pdu = buildPdu({ opcode, immediate: true, tag: 5, dataLength: lengths, bytes: { 4: ahs } });
           writeU32BE(pdu, 24, 100);
-          await converse(pdu, true, false);
-          await converse(Buffer.concat([login, pdu, random.bytes(100)]), true, true);
+          await converse(pdu, false);
+          await converse(Buffer.concat([login, pdu, random.bytes(100)]), true);
         }
       }
     }

@@ -72,3 +72,36 @@ describe.each([
     );
   });
 });
+
+describe('the leaves of a b-tree', () => {
+  const occupancy = (keys: Iterable<number>): number => {
+    const tree = store.create(store.tree(8));
+    for (const one of keys) tree.insert(one, 1);
+    return tree.size / (tree.leafCount * 252);
+  };
+  const COUNT = 20_000;
+
+  it('are as full as the kernel makes them: ascending, descending, at random and in runs', () => {
+    const ascending = Array.from({ length: COUNT }, (_, i) => i);
+    expect(occupancy(ascending)).toBeGreaterThan(0.75);
+    expect(occupancy(ascending.toReversed())).toBeGreaterThan(0.49);
+    let at = 1;
+    expect(occupancy(ascending.map(() => (at = (at * 48271) % 2147483647)))).toBeGreaterThan(0.75);
+    const runs = ascending.map((i) => ((Math.floor(i / 20) * 7919) % 1000) * 20 + (i % 20));
+    expect(occupancy(runs)).toBeGreaterThan(0.8);
+  });
+
+  it('take the same number of locks for an insertion, whatever has gone before', () => {
+    const tree = store.create(store.tree(8));
+    for (let i = 0; i < COUNT; i++) tree.insert(i * 2, 1);
+    const cost = (i: number): number => {
+      const before = store.blocks.stats.locks;
+      tree.insert(i * 2 + 1, 1);
+      return store.blocks.stats.locks - before;
+    };
+    // Root and leaf, but for a split now and then.
+    const costs = Array.from({ length: 100 }, (_, i) => cost(i * 199));
+    expect(Math.max(...costs)).toBeLessThanOrEqual(8);
+    expect(costs.filter((one) => one > 2).length).toBeLessThan(20);
+  });
+});

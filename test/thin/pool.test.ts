@@ -15,6 +15,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { openBlockDevice } from '../../src/block/file-device.ts';
 import { Pool } from '../../src/thin/pool.ts';
+import { createPool } from '../../src/thin/pool-create.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
 
@@ -42,9 +43,9 @@ async function close(pool: Pool): Promise<void> {
   await pool.close();
 }
 
-describe('Pool.create', () => {
+describe('createPool', () => {
   it('makes a folder with a catalogue and two sparse files that thin_check accepts', async () => {
-    await Pool.create(dir, { dataSizeBytes: 10 * GIB });
+    await createPool(dir, { dataSizeBytes: 10 * GIB });
     expect(readdirSync(dir).sort()).toEqual(['data', 'metadata', 'pool.json']);
     expect(statSync(join(dir, 'data')).size).toBe(10 * GIB);
     expect(statSync(join(dir, 'data')).blocks * 512).toBeLessThan(MIB);
@@ -55,21 +56,19 @@ describe('Pool.create', () => {
     const data = join(dir, '..', 'big');
     const metadata = join(dir, '..', 'fast');
     writeFileSync(metadata, new Uint8Array(4 * MIB));
-    await Pool.create(dir, { dataSizeBytes: GIB, dataPath: data, metadataPath: metadata });
+    await createPool(dir, { dataSizeBytes: GIB, dataPath: data, metadataPath: metadata });
     expect(statSync(data).size).toBe(GIB);
     expect((await open()).status().metadataBlocks).toBe(1024);
   });
 
   it('refuses what is a pool already, and metadata that somebody uses, and leaves both as they were', async () => {
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     const before = readFileSync(join(dir, 'metadata'));
-    await expect(Pool.create(dir, { dataSizeBytes: GIB })).rejects.toThrow('there is one already');
+    await expect(createPool(dir, { dataSizeBytes: GIB })).rejects.toThrow('there is one already');
     const other = join(dir, '..', 'other');
-    await expect(Pool.create(other, { dataSizeBytes: GIB, metadataPath: join(dir, 'metadata') })).rejects.toMatchObject(
-      {
-        code: 'EEXIST',
-      },
-    );
+    await expect(createPool(other, { dataSizeBytes: GIB, metadataPath: join(dir, 'metadata') })).rejects.toMatchObject({
+      code: 'EEXIST',
+    });
     expect(existsSync(other)).toBe(false);
     expect(Buffer.compare(readFileSync(join(dir, 'metadata')), before)).toBe(0);
   });
@@ -82,14 +81,14 @@ describe('Pool.create', () => {
     [{ dataSizeBytes: GIB, name: 'a b' }, 'Cannot name'],
     [{}, 'size is not given'],
   ])('refuses %j and leaves nothing behind', async (options, message) => {
-    await expect(Pool.create(dir, options)).rejects.toThrow(message);
+    await expect(createPool(dir, options)).rejects.toThrow(message);
     expect(existsSync(dir)).toBe(false);
   });
 });
 
 describe('Pool.open', () => {
   it('lets one process have it', async () => {
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     const pool = await open();
     await expect(Pool.open(dir)).rejects.toMatchObject({ code: 'EBUSY' });
     await close(pool);
@@ -98,14 +97,14 @@ describe('Pool.open', () => {
 
   it('says what is missing', async () => {
     await expect(Pool.open(dir)).rejects.toMatchObject({ code: 'ENOENT' });
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     truncateSync(join(dir, 'data'), MIB);
     await expect(Pool.open(dir)).rejects.toThrow('its data device has 1 MiB, its metadata needs 1 GiB');
     truncateSync(join(dir, 'data'), GIB);
   });
 
   it('gives a name to devices that another tool made, and takes it from those that another tool deleted', async () => {
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     const pool = await open();
     await pool.createVolume('kept', GIB);
     const gone = await pool.createVolume('gone', GIB);
@@ -122,7 +121,7 @@ describe('Pool.open', () => {
 });
 
 describe('volumes', () => {
-  beforeEach(() => Pool.create(dir, { dataSizeBytes: GIB }));
+  beforeEach(() => createPool(dir, { dataSizeBytes: GIB }));
 
   it('keep their data, names, sizes, LUNs and identities when the pool is closed and opened', async () => {
     const pool = await open();
@@ -203,7 +202,7 @@ describe('volumes', () => {
 
 describe('growth', () => {
   it('of the data file lets a full pool go on', async () => {
-    await Pool.create(dir, { dataSizeBytes: MIB });
+    await createPool(dir, { dataSizeBytes: MIB });
     const pool = await open();
     await pool.createVolume('a', GIB);
     const lun = new LunClient(pool.openVolume('a'));
@@ -219,7 +218,7 @@ describe('growth', () => {
   });
 
   it('of the metadata file is used at once', async () => {
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     const pool = await open();
     await pool.growMetadata(80 * MIB);
     expect(pool.status().metadataBlocks).toBe(20480);
@@ -231,7 +230,7 @@ describe('growth', () => {
 
 describe('a crash', () => {
   it('in the middle of shrinking a volume leaves nothing that a later growth would bring back', async () => {
-    await Pool.create(dir, { dataSizeBytes: GIB });
+    await createPool(dir, { dataSizeBytes: GIB });
     const pool = await open();
     await pool.createVolume('a', 4 * MIB);
     const device = pool.openVolume('a');
