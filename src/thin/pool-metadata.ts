@@ -209,6 +209,15 @@ export class PoolMetadata extends PoolState {
     return block;
   }
 
+  /** Allocates this block and no other. EINVAL when it is not free. */
+  claimDataBlock(block: number): void {
+    this.transaction.checkWritable('claim a data block');
+    if (this.reserved.has(block) || this.dataBlockReferences(block) !== 0) {
+      throw new StorageError('EINVAL', `Cannot claim data block ${block}: it is in use`);
+    }
+    this.reserved.add(block, block + 1);
+  }
+
   /** Gives an allocated block up that was not inserted, as when writing to it failed. */
   freeDataBlock(block: number): void {
     assert(this.reserved.has(block), 'freeDataBlock: not an allocated block');

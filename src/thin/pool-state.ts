@@ -73,6 +73,11 @@ export class PoolState {
     return this.transaction.readOnly;
   }
 
+  /** Differs whenever what was last committed differs. */
+  get committedIdentity(): string {
+    return this.transaction.committedIdentity;
+  }
+
   get dataBlockCount(): number {
     return this.transaction.trees.dataMap.blockCount;
   }

@@ -73,6 +73,10 @@ export class PoolTransaction {
     this.#listener = listener;
   }
 
+  get committedIdentity(): string {
+    return JSON.stringify(this.#committed);
+  }
+
   get needsCheck(): boolean {
     return (this.#committed.flags & NEEDS_CHECK_FLAG) !== 0;
   }

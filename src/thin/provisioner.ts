@@ -104,6 +104,7 @@ export class Provisioner {
     try {
       for (; inserted < io.newCount; inserted++) {
         engine.metadata.insert(io.device.thin, io.newVirtual[inserted]!, io.newData[inserted]!);
+        engine.journal?.noteInsert(io.device.thin.id, io.newVirtual[inserted]!, io.newData[inserted]!);
       }
     } catch (error) {
       this.giveBack(io, inserted);

@@ -228,6 +228,86 @@ describe('growth', () => {
   });
 });
 
+describe('the end of the process', () => {
+  /** What a new process would find if this one ended now: files as they are in the page cache. */
+  function killed(): string {
+    const copy = join(dir, '..', 'copy');
+    rmSync(copy, { recursive: true, force: true });
+    execFileSync('cp', ['-r', '--sparse=always', dir, copy]);
+    return copy;
+  }
+
+  it('takes nothing with it that was acknowledged, flushed or not, written or discarded', async () => {
+    await createPool(dir, { dataSizeBytes: GIB });
+    const pool = await open();
+    await pool.createVolume('a', GIB);
+    const lun = new LunClient(pool.openVolume('a'));
+    await lun.write(0, pattern(MIB, 1), true);
+    await Promise.all(Array.from({ length: 50 }, (_, i) => lun.write((100 + 7 * i) * 65536 + 512, pattern(1024, i))));
+    await lun.unmap(65536, 65536 * 3);
+    await lun.write(2 * 65536, pattern(512, 99));
+    expect(readFileSync(join(dir, 'journal')).length).toBeGreaterThan(4096);
+    const copy = killed();
+    expect(spawnSync('thin_check', ['-q', join(copy, 'metadata')]).status).toBe(0);
+    const again = await Pool.open(copy);
+    const after = new LunClient(again.openVolume('a'));
+    for (let i = 0; i < 50; i++) expectBytes(await after.read((100 + 7 * i) * 65536 + 512, 1024), pattern(1024, i));
+    expectBytes(await after.read(0, 65536), pattern(MIB, 1).subarray(0, 65536));
+    expectBytes(await after.read(65536, 65536), new Uint8Array(65536));
+    expectBytes(await after.read(2 * 65536, 512), pattern(512, 99));
+    expectBytes(await after.read(2 * 65536 + 512, 65536), new Uint8Array(65536));
+    expect(again.status().usedDataBlocks).toBe(pool.status().usedDataBlocks);
+    await again.close();
+    expect(existsSync(join(copy, 'journal'))).toBe(false);
+    expect(spawnSync('thin_check', ['-q', join(copy, 'metadata')]).status).toBe(0);
+  });
+
+  it('after a commit does nothing twice', async () => {
+    await createPool(dir, { dataSizeBytes: GIB });
+    const pool = await open();
+    await pool.createVolume('a', GIB);
+    const lun = new LunClient(pool.openVolume('a'));
+    await lun.write(0, pattern(MIB, 1));
+    const before = readFileSync(join(dir, 'journal'));
+    await lun.flush();
+    // The process ended between the superblock and the journal's new header.
+    const copy = killed();
+    writeFileSync(join(copy, 'journal'), before);
+    const again = await Pool.open(copy);
+    expect(again.status().usedDataBlocks).toBe(16);
+    expectBytes(await new LunClient(again.openVolume('a')).read(0, MIB), pattern(MIB, 1));
+    await again.close();
+  });
+
+  it('and of the machine brings back the last commit: what the page cache had is gone', async () => {
+    await createPool(dir, { dataSizeBytes: GIB });
+    const pool = await open();
+    await pool.createVolume('a', GIB);
+    await new LunClient(pool.openVolume('a')).write(0, pattern(MIB, 1));
+    const copy = killed();
+    const journal = readFileSync(join(copy, 'journal'));
+    // Another boot id gives another digest.
+    journal[0]! ^= 1;
+    writeFileSync(join(copy, 'journal'), journal);
+    const again = await Pool.open(copy);
+    expect(again.status().usedDataBlocks).toBe(0);
+    await again.close();
+  });
+
+  it('in the middle of an append does again what was whole', async () => {
+    await createPool(dir, { dataSizeBytes: GIB });
+    const pool = await open();
+    await pool.createVolume('a', GIB);
+    const lun = new LunClient(pool.openVolume('a'));
+    for (let i = 0; i < 4; i++) await lun.write(i * 65536, pattern(65536, i));
+    const copy = killed();
+    truncateSync(join(copy, 'journal'), 4096 + 3 * 32 + 7);
+    const again = await Pool.open(copy);
+    expect(again.status().usedDataBlocks).toBe(3);
+    await again.close();
+  });
+});
+
 describe('a crash', () => {
   it('in the middle of shrinking a volume leaves nothing that a later growth would bring back', async () => {
     await createPool(dir, { dataSizeBytes: GIB });
