@@ -28,6 +28,9 @@ export default defineConfig({
           include: ['test/cli/**/*.test.ts', 'test/e2e/**/*.test.ts'],
           globalSetup: ['test/support/build-once.ts'],
           fileParallelism: false,
+          // They wait for the disk, which on a busy machine takes its time to make gigabytes durable.
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
     ],

@@ -25,7 +25,7 @@ export { Target } from './scsi/target.ts';
 export { ScsiTask, type ScsiTaskOwner } from './scsi/task.ts';
 export type { LogicalUnitOptions } from './scsi/unit-state.ts';
 export { Pool, type PoolOpenOptions, type PoolStatus, type VolumeInfo } from './thin/pool.ts';
-export type { PoolCreateOptions } from './thin/pool-create.ts';
+export { createPool, type PoolCreateOptions } from './thin/pool-create.ts';
 export type { PoolEvent, PoolMode } from './thin/pool-mode.ts';
 export { ThinDevice } from './thin/thin-device.ts';
 export { type CheckSummary, checkMetadata } from './tools/check.ts';

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { PoolMessage } from '../daemon/control-messages.ts';
-import { Pool, type PoolCreateOptions } from '../thin/pool.ts';
+import { createPool, type PoolCreateOptions } from '../thin/pool-create.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';
 import type { Output } from './output.ts';
 import { type RunContext, UsageError } from './run-context.ts';
@@ -39,7 +39,7 @@ Examples:
   thinlun pool create /srv/pool --data-size 100G
   thinlun pool create /srv/pool --data /dev/vg0/data --metadata /dev/vg0/metadata --block-size 256K`,
     )
-    .action((dir: string, flags: CreateFlags) => createPool(context, dir, flags));
+    .action((dir: string, flags: CreateFlags) => create(context, dir, flags));
 
   pool
     .command('status')
@@ -78,7 +78,7 @@ Examples:
     });
 }
 
-async function createPool(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
+async function create(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
   if (flags.dataSize === undefined && flags.data === undefined) {
     throw new UsageError(
       'Say how much data the pool is for, with --data-size 10G, or where to put it, with --data PATH',
@@ -92,7 +92,7 @@ async function createPool(context: RunContext, dir: string, flags: CreateFlags):
     ...(flags.metadata !== undefined && { metadataPath: flags.metadata }),
     ...(flags.name !== undefined && { name: flags.name }),
   };
-  await Pool.create(dir, options);
+  await createPool(dir, options);
   const status = await withPool(dir, (open) => open.status());
   const { output } = context;
   if (flags.json) {

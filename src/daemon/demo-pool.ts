@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { GIB } from '../base/units.ts';
-import { Pool } from '../thin/pool.ts';
+import { createPool } from '../thin/pool-create.ts';
 import { usePool } from './pool-access.ts';
 
 export const DEMO_DATA_SIZE: number = 10 * GIB;
@@ -13,7 +13,7 @@ const DEMO_VOLUME = 'vol0';
 /** Makes the demo pool of sparse files, with one volume, unless there is one. Returns whether it was made. */
 export async function ensureDemoPool(dir: string, options: { logger: Logger; clock: Clock }): Promise<boolean> {
   const made = !existsSync(join(dir, 'pool.json'));
-  if (made) await Pool.create(dir, { dataSizeBytes: DEMO_DATA_SIZE });
+  if (made) await createPool(dir, { dataSizeBytes: DEMO_DATA_SIZE });
   await usePool(dir, options, async (pool) => {
     // Also when an earlier start ended between the two.
     if ((await pool.listVolumes()).length > 0) return;

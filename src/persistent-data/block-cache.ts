@@ -3,8 +3,8 @@ import type { Errno } from '../base/errors.ts';
 import type { IoCompletion } from '../block/block-device.ts';
 import { BLOCK_SIZE, BLOCK_WORDS, type Validator, type WritableBlock } from './block.ts';
 
-/** Blocks that one operation holds at a time: a few per level of each tree it is in. More is a leak. */
-const MAX_PINS = 112;
+/** Blocks that one operation holds at a time: a few per level of each tree that it is in, 15 in practice. More is a leak. */
+const MAX_PINS = 64;
 /** Fewer slots could not hold what one operation pins. */
 export const MIN_CACHE_BLOCKS = 128;
 export const DEFAULT_CACHE_BLOCKS = 4096;

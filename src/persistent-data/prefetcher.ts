@@ -6,6 +6,9 @@ import { type BlockCache, NOBODY, type Slot, type SlotOwner } from './block-cach
 /** Block numbers that wait to be read; what is missed when it is full will be missed again. */
 const MAX_MISSING = 128;
 
+/** A commit may hold three quarters of the slots; a batch takes so much of the rest that blocking reads still find one. */
+const BATCH_SHARE = 8;
+
 /** Reads blocks into the cache that lookups have missed: one batch at a time, in one submission. */
 export class Prefetcher implements SlotOwner {
   /** Blocks read. */
@@ -60,7 +63,8 @@ export class Prefetcher implements SlotOwner {
   #startBatch(): void {
     // One is held until all are queued, as completions may come during submit().
     this.#running = 1;
-    for (let i = 0; i < this.#missing.length; i++) {
+    const most = this.#cache.capacity / BATCH_SHARE;
+    for (let i = 0; i < this.#missing.length && this.#running <= most; i++) {
       const number = this.#missing[i]!;
       if (this.#cache.isExpected(number)) continue;
       const slot = this.#cache.victim(true);

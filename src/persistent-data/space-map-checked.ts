@@ -38,7 +38,11 @@ export class CheckedSpaceMap implements SpaceMap {
   }
 
   increment(begin: number, end: number): void {
-    for (let block = begin; block < end; block++) this.#learn(block);
+    for (let block = begin; block < end; block++) {
+      this.#learn(block);
+      const taken = this.#now.get(block) === 0;
+      assert(!taken || this.#before.get(block) === 0, 'A block of the last commit was taken');
+    }
     this.inner.increment(begin, end);
     for (let block = begin; block < end; block++) this.#add(block, 1);
   }

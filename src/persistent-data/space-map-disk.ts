@@ -122,6 +122,16 @@ export class DiskSpaceMap implements SpaceMap {
   }
 
   allocate(): number {
+    const block = this.find();
+    this.increment(block, block + 1);
+    return block;
+  }
+
+  /**
+   * The block that `allocate` would hand out, and the search goes on behind it; its count stays 0, so it is for the caller to
+   * withhold it from others. Changes nothing on the device, and so may be called while a commit is being written. ENOSPC.
+   */
+  find(): number {
     let block = this.#find(this.#searchBegin, this.#blockCount);
     if (block === NOT_FOUND) block = this.#find(0, this.#searchBegin);
     if (block === NOT_FOUND && this.#countUntrusted()) block = this.#find(0, this.#blockCount);
@@ -132,8 +142,12 @@ export class DiskSpaceMap implements SpaceMap {
       );
     }
     this.#searchBegin = block + 1;
-    this.#incrementIn(Math.floor(block / BITMAP_ENTRIES), block, block + 1);
     return block;
+  }
+
+  /** A block that `find` has returned will not be used. */
+  giveBack(block: number): void {
+    if (block < this.#lowestSkipped) this.#lowestSkipped = block;
   }
 
   extend(blockCount: number): void {

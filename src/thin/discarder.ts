@@ -82,7 +82,9 @@ export class Discarder {
       return;
     }
     try {
-      io.removeBegin = engine.metadata.removeRange(io.device.thin, io.removeBegin, io.removeEnd, REMOVE_BATCH);
+      const begin = io.removeBegin;
+      io.removeBegin = engine.metadata.removeRange(io.device.thin, begin, io.removeEnd, REMOVE_BATCH);
+      engine.journal?.noteRemove(io.device.thin.id, begin, io.removeBegin);
     } catch (error) {
       engine.answer(io, engine.changeFailed('Cannot remove mappings', error));
       return;

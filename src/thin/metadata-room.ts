@@ -44,6 +44,20 @@ export function leafChangeBlocks(blockCount: number, dataBitmapCount: number): n
   return pathBlocks(blockCount, 4) + Math.min(dataBitmapCount, 2 * MAX_LEAF_ENTRIES);
 }
 
+/**
+ * How many of `maxMappings` can be removed with `room` new blocks, at least one: each leaf on the way may have to be copied, and each
+ * mapping that is dropped or copied may be counted in a data bitmap of its own.
+ */
+export function removableMappings(room: number, dataBitmapCount: number, maxMappings: number): number {
+  const blocksFor = (mappings: number): number => {
+    const leaves = Math.ceil(mappings / MIN_CHILDREN) + 1;
+    return 2 * leaves + Math.min(dataBitmapCount, mappings + leaves * MAX_LEAF_ENTRIES);
+  };
+  let mappings = maxMappings;
+  while (mappings > 1 && blocksFor(mappings) > room) mappings = Math.floor(mappings / 2);
+  return mappings;
+}
+
 /** For bitmaps that are new, with their index entries. */
 export function dataBitmapBlocks(blockCount: number, bitmapCount: number): number {
   return bitmapCount + Math.ceil(bitmapCount / MIN_CHILDREN) + pathBlocks(blockCount, 1);

@@ -59,7 +59,7 @@ export class PoolCommits implements CommitOwner {
   /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
   kick(): void {
     const { metadata } = this.engine;
-    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks) this.committer.request();
+    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || this.engine.journal?.filling) this.committer.request();
     this.committer.kick();
     if (this.timer !== null || this.stopped || !metadata.changed || this.committer.busy) return;
     this.timer = this.clock.setTimer(COMMIT_PERIOD_MS, () => {
@@ -111,6 +111,7 @@ export class PoolCommits implements CommitOwner {
 
   commitDone(flushed: IoQueue): void {
     const { engine } = this;
+    engine.journal?.begin(engine.metadata.committedIdentity);
     engine.reclaimer.take(engine.metadata.freed);
     engine.reclaimer.run();
     engine.data.submit();

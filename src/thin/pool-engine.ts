@@ -8,6 +8,7 @@ import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import { IoQueue } from './io-queue.ts';
+import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { PoolSpace, type SpaceOptions, type SpaceOwner } from './pool-space.ts';
@@ -22,6 +23,8 @@ import { extentOf, transferStep } from './thin-transfer.ts';
 const MAX_MISSES = 8;
 
 export interface EngineOptions extends SpaceOptions {
+  /** Where changes of the mapping are noted before they are acknowledged; null: the end of the process takes back what is not committed. */
+  journal: MappingJournal | null;
   discardPassdown: boolean;
   /** New blocks are zeroed where the write does not cover them. */
   zeroNewBlocks: boolean;
@@ -41,6 +44,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly data: BlockDevice;
   readonly blockSizeBytes: number;
   readonly zeroNewBlocks: boolean;
+  readonly journal: MappingJournal | null;
   readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
   readonly copier: Copier;
@@ -77,6 +81,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.logger = options.logger;
     this.blockSizeBytes = metadata.dataBlockSizeBytes;
     this.zeroNewBlocks = options.zeroNewBlocks;
+    this.journal = options.journal;
     this.commits = new PoolCommits(this, options.clock, options.logger);
     this.copier = new Copier(data, options.copyMemory, this.blockSizeBytes);
     this.space = new PoolSpace(this, options);
@@ -151,9 +156,6 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
           break;
         case Phase.INSERT:
           this.provisioner.insert(io);
-          break;
-        case Phase.UNDO:
-          this.provisioner.undo(io);
           break;
         case Phase.REMOVE:
           this.discarder.remove(io);
@@ -243,7 +245,6 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   ioPhaseDone(io: ThinIo): void {
     this.deferred.leave(io.epoch);
     if (this.reclaimer.busy) this.reclaimer.run();
-    if (io.phase === Phase.INSERT && io.error !== null) io.phase = Phase.UNDO;
     this.resume(io);
   }
 
@@ -288,7 +289,13 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
 
   /** Answers go out last and together, when the pool's own state is settled: owners submit again from within. */
   private answerAll(): void {
+    const noted = this.journal === null || this.journal.append();
     for (let io = this.answered.shift(); io !== null; io = this.answered.shift()) {
+      if (!noted && io.error === null && changes(io.request)) {
+        this.commits.flush(io);
+        this.schedule();
+        continue;
+      }
       const { device, request, error } = io;
       device.inFlight--;
       this.inFlight--;
@@ -329,6 +336,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     try {
       this.metadata.abort();
       this.metadata.setNeedsCheck();
+      this.journal?.begin(this.metadata.committedIdentity);
       this.space.setMode('read-only', `${action}: ${reason}`);
     } catch (fatal) {
       this.fail(fatal);
@@ -378,4 +386,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.commits.stop();
     while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }
+}
+
+function changes({ op }: LunRequest): boolean {
+  return op === LunOp.WRITE || op === LunOp.WRITE_ZEROES || op === LunOp.UNMAP;
 }

@@ -9,7 +9,7 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, leafChangeBlocks, pathBlocks } from './metadata-room.ts';
+import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
@@ -196,29 +196,33 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * A free data block; its count becomes 1. ENOSPC when there is none: as blocks freed in this transaction are not
-   * handed out, and none in `freed` or `discarding`, commit, finish the discards, and try once more before believing it.
+   * Sets a free data block aside for a mapping that `insert` will make, or `freeDataBlock` gives up. Only memory knows of it:
+   * a crash before the insertion leaves nothing behind, and it may be called while a commit is being written. ENOSPC when
+   * there is none: as blocks freed in this transaction are not handed out, and none in `freed` or `discarding`, commit, finish the
+   * discards, and try once more before believing it.
    */
   allocateDataBlock(): number {
-    this.transaction.checkChangeable('allocate a data block');
-    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), 'allocate a data block');
-    try {
-      const block = this.transaction.trees.dataBlocks.allocate();
-      this.transaction.changed = true;
-      return block;
-    } catch (error) {
-      // Without a free block nothing has been touched.
-      const untouched =
-        error instanceof StorageError && error.code === 'ENOSPC' && !(error instanceof MetadataSpaceError);
-      if (!untouched) this.transaction.fail();
-      throw error;
-    }
+    this.transaction.checkWritable('allocate a data block');
+    this.#checkRoom(this.#leafChangeBlocks(), 'allocate a data block');
+    const block = this.transaction.trees.dataMap.find();
+    this.reserved.add(block, block + 1);
+    return block;
   }
 
-  /** Takes an allocation back that was not inserted, as when writing to the block failed. */
+  /** Allocates this block and no other. EINVAL when it is not free. */
+  claimDataBlock(block: number): void {
+    this.transaction.checkWritable('claim a data block');
+    if (this.reserved.has(block) || this.dataBlockReferences(block) !== 0) {
+      throw new StorageError('EINVAL', `Cannot claim data block ${block}: it is in use`);
+    }
+    this.reserved.add(block, block + 1);
+  }
+
+  /** Gives an allocated block up that was not inserted, as when writing to it failed. */
   freeDataBlock(block: number): void {
-    this.transaction.checkChangeable('free a data block');
-    this.transaction.change(() => this.transaction.trees.dataBlocks.decrement(block, block + 1));
+    assert(this.reserved.has(block), 'freeDataBlock: not an allocated block');
+    this.reserved.remove(block, block + 1);
+    this.transaction.trees.dataMap.giveBack(block);
   }
 
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
@@ -226,14 +230,16 @@ export class PoolMetadata extends PoolState {
     this.transaction.checkChangeable('insert a mapping');
     this.#checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
-    assert(dataBlock >= 0 && dataBlock < this.dataBlockCount, 'insert: a data block past the end');
+    assert(this.reserved.has(dataBlock), 'insert: not an allocated data block');
     this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
     try {
-      const { mappings } = this.transaction.trees;
+      const { mappings, dataBlocks } = this.transaction.trees;
+      dataBlocks.increment(dataBlock, dataBlock + 1);
       this.#beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
+      this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
       this.transaction.fail();
       throw error;
@@ -241,8 +247,9 @@ export class PoolMetadata extends PoolState {
   }
 
   /**
-   * Drops at most `maxMappings` mappings of `[begin, end)`, from the lowest up. Returns where to go on, `end` when nothing is left.
-   * The metadata is consistent between calls. ENOSPC.
+   * Drops at most `maxMappings` mappings of `[begin, end)`, from the lowest up; fewer when metadata blocks are short. Returns where to
+   * go on, `end` when nothing is left. The metadata is consistent between calls. ENOSPC: commit, which frees what removals have
+   * freed, and try once more.
    */
   removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
     this.transaction.checkChangeable('remove mappings');
@@ -250,10 +257,11 @@ export class PoolMetadata extends PoolState {
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
     const { mappings } = this.transaction.trees;
     if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
-    this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
+    const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
+    const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
       this.#beginTreeChange(thin);
-      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, maxMappings));
+      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.mappedBlocks -= mappings.removedCount;
       return mappings.nextKey;
     } catch (error) {
@@ -313,8 +321,8 @@ export class PoolMetadata extends PoolState {
     this.#checkRoom(pathBlocks(this.metadataBlockCount, 3), action);
   }
 
-  #checkRoom(blocks: number, action: string): void {
-    this.transaction.checkRoom(blocks, this.devices.changedCount, action);
+  #checkRoom(blocks: number, action: string): number {
+    return this.transaction.checkRoom(blocks, this.devices.changedCount, action);
   }
 
   #leafChangeBlocks(): number {

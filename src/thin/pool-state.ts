@@ -16,6 +16,7 @@ export class PoolState {
   readonly freed: RunSet;
   /** Data blocks that the caller is discarding: not handed out. The caller adds and removes. */
   readonly discarding: RunSet;
+  protected readonly reserved: RunSet;
   protected readonly transaction: PoolTransaction;
   protected readonly devices: ThinDevices;
   #recordFreed = false;
@@ -31,6 +32,7 @@ export class PoolState {
     this.stats = blocks.stats;
     this.freed = withheld.freed;
     this.discarding = withheld.discarding;
+    this.reserved = withheld.reserved;
     this.transaction = new PoolTransaction(blocks, trees, superblock, readOnly, withheld, {
       transactionCommitted: () => this.devices.committed(),
       transactionAborted: () => {
@@ -71,13 +73,18 @@ export class PoolState {
     return this.transaction.readOnly;
   }
 
+  /** Differs whenever what was last committed differs. */
+  get committedIdentity(): string {
+    return this.transaction.committedIdentity;
+  }
+
   get dataBlockCount(): number {
     return this.transaction.trees.dataMap.blockCount;
   }
 
-  /** Without a reference now. Those freed in this transaction cannot be allocated before the commit. */
+  /** Without a reference and not set aside. Those freed in this transaction cannot be allocated before the commit. */
   get freeDataBlocks(): number {
-    return this.transaction.trees.dataMap.freeCount;
+    return this.transaction.trees.dataMap.freeCount - this.reserved.count;
   }
 
   get metadataBlockCount(): number {

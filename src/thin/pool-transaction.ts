@@ -73,6 +73,10 @@ export class PoolTransaction {
     this.#listener = listener;
   }
 
+  get committedIdentity(): string {
+    return JSON.stringify(this.#committed);
+  }
+
   get needsCheck(): boolean {
     return (this.#committed.flags & NEEDS_CHECK_FLAG) !== 0;
   }
@@ -96,6 +100,12 @@ export class PoolTransaction {
 
   /** Comes before everything that changes. EPERM when read-only, EIO when the transaction must be aborted. */
   checkChangeable(action: string): void {
+    this.checkWritable(action);
+    assert(this.#phase === 'open', 'The metadata is changed during a commit');
+  }
+
+  /** Comes before what only prepares a change, as may be done during a commit. EPERM, EIO. */
+  checkWritable(action: string): void {
     this.checkAlive();
     if (this.readOnly) {
       const reason = this.needsCheck ? 'the metadata needs a check' : 'the metadata is open read-only';
@@ -104,14 +114,16 @@ export class PoolTransaction {
     if (this.#phase === 'failed') {
       throw new StorageError('EIO', `Cannot ${action}: the transaction has failed and must be aborted`);
     }
-    assert(this.#phase === 'open', 'The metadata is changed during a commit');
   }
 
-  /** Refuses what could run out of metadata blocks half-way: it may take `blocks` new ones, and then there is the commit. */
-  checkRoom(blocks: number, changedDevices: number, action: string): void {
+  /**
+   * Refuses what could run out of metadata blocks half-way: it may take `blocks` new ones, and then there is the commit. Returns
+   * how many are left beyond that.
+   */
+  checkRoom(blocks: number, changedDevices: number, action: string): number {
     const { metadataMap, dataMap } = this.trees;
     const needed = blocks + commitBlocks(metadataMap.blockCount, dataMap.bitmapCount, changedDevices);
-    if (metadataMap.allocatableCount >= needed) return;
+    if (metadataMap.allocatableCount >= needed) return metadataMap.allocatableCount - needed;
     throw new MetadataSpaceError(
       `Cannot ${action}: the metadata device has ${metadataMap.allocatableCount} free blocks and may need ${needed}`,
     );

@@ -25,10 +25,16 @@ const VERIFY = process.env['THINLUN_VERIFY'] === '1';
 export interface WithheldRuns {
   readonly freed: RunSet;
   readonly discarding: RunSet;
+  /** Set aside for mappings that have not been inserted yet. */
+  readonly reserved: RunSet;
 }
 
 export function noWithheldRuns(): WithheldRuns {
-  return { freed: new RunSet(), discarding: new RunSet() };
+  return { freed: new RunSet(), discarding: new RunSet(), reserved: new RunSet() };
+}
+
+function listOf({ freed, discarding, reserved }: WithheldRuns): readonly RunSet[] {
+  return [reserved, discarding, freed];
 }
 
 /**
@@ -77,7 +83,7 @@ export class PoolTrees {
   static format(blocks: BlockManager, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
-    const dataMap = DiskSpaceMap.format(transaction, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.format(transaction, listOf(withheld));
     const trees = new PoolTrees(transaction, metadataMap, dataMap, 0, 0);
     trees.mappingRoot = trees.#devices.empty();
     trees.detailsRoot = trees.#details.empty();
@@ -87,7 +93,7 @@ export class PoolTrees {
   static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
-    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, [withheld.discarding, withheld.freed]);
+    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, listOf(withheld));
     return new PoolTrees(transaction, metadataMap, dataMap, superblock.mappingRoot, superblock.detailsRoot);
   }
 

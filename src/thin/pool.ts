@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
@@ -7,13 +8,12 @@ import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, type VolumeRecord } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
-import { createPool, type PoolCreateOptions } from './pool-create.ts';
+import { bootId, JournalReplay } from './journal-replay.ts';
+import { MappingJournal } from './mapping-journal.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { openPoolFile } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
-
-export type { PoolCreateOptions } from './pool-create.ts';
 
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { ThinDevice } from './thin-device.ts';
@@ -69,6 +69,7 @@ export class Pool {
   private readonly metadata: PoolMetadata;
   private readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
+  private readonly journal: MappingJournal | null;
   private readonly engine: PoolEngine;
   private readonly logger: Logger;
   private readonly lowWaterBlocks: number;
@@ -84,6 +85,7 @@ export class Pool {
     metadata: PoolMetadata,
     metadataDevice: BlockDevice,
     data: BlockDevice,
+    journal: MappingJournal | null,
     options: PoolOpenOptions,
   ) {
     this.dir = dir;
@@ -92,6 +94,7 @@ export class Pool {
     this.metadata = metadata;
     this.metadataDevice = metadataDevice;
     this.data = data;
+    this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
     this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
@@ -103,13 +106,10 @@ export class Pool {
       errorIfNoSpace: options.errorIfNoSpace ?? false,
       discardPassdown: options.discardPassdown ?? true,
       zeroNewBlocks: true,
+      journal,
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: options.onEvent ?? (() => {}),
     });
-  }
-
-  static create(dir: string, options: PoolCreateOptions): Promise<void> {
-    return createPool(dir, options);
   }
 
   /** Opens the pool in `dir`. Throws EBUSY when another process has it, ENOENT when there is none, and what the metadata says. */
@@ -136,7 +136,11 @@ export class Pool {
         );
       }
       catalogue.settle(metadata.transactionId);
-      const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, options);
+      const journal = metadata.readOnly
+        ? null
+        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+      const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
+      await pool.recover();
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
@@ -293,11 +297,30 @@ export class Pool {
     try {
       await this.engine.stop();
     } finally {
+      if (this.mode === 'write' || this.mode === 'out-of-data-space') this.journal?.remove();
       this.metadata.close();
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();
     }
+  }
+
+  /** Does again what a process that was killed had acknowledged after its last commit. */
+  private async recover(): Promise<void> {
+    const { metadata, journal, logger } = this;
+    if (journal === null) return;
+    try {
+      const count = journal.replay(metadata.committedIdentity, new JournalReplay(metadata));
+      await this.engine.commits.commit();
+      if (count > 0) logger.warn({ count }, 'the last process was killed: its uncommitted changes were done again');
+    } catch (error) {
+      logger.error(
+        { error: messageOf(error) },
+        'the changes since the last commit could not be done again: they are lost',
+      );
+      metadata.abort();
+    }
+    journal.begin(metadata.committedIdentity);
   }
 
   private grow(device: BlockDevice, sizeBytes: number | undefined): number {

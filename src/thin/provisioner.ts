@@ -45,12 +45,7 @@ export class Provisioner {
       engine.startTransfer(io, Phase.TRANSFER);
       return;
     }
-    if (!engine.space.mayAllocate(io)) return;
-    if (engine.commits.busy) {
-      engine.commits.wait(io);
-      return;
-    }
-    if (!this.allocate(io)) return;
+    if (!engine.space.mayAllocate(io) || !this.allocate(io)) return;
     if (io.cell === null) io.cell = prison.hold(first, last);
     engine.startTransfer(io, io.newCount > 0 ? Phase.INSERT : Phase.TRANSFER);
   }
@@ -63,7 +58,6 @@ export class Provisioner {
     const { engine } = this;
     const { metadata, space, blockSizeBytes } = engine;
     io.newCount = 0;
-    io.generation = engine.generation;
     let at = Math.floor(io.stepBegin / blockSizeBytes);
     try {
       for (let i = 0; i < io.runCount; i++) {
@@ -94,11 +88,12 @@ export class Provisioner {
     return true;
   }
 
-  /** The data of the new blocks is down. */
+  /** The data of the new blocks is down, or could not be written: then they go back. */
   insert(io: ThinIo): void {
     const { engine } = this;
-    if (io.generation !== engine.generation) {
-      engine.answer(io, 'EIO');
+    if (io.error !== null) {
+      this.giveBack(io, 0);
+      engine.answer(io, io.error);
       return;
     }
     if (engine.commits.busy) {
@@ -109,37 +104,20 @@ export class Provisioner {
     try {
       for (; inserted < io.newCount; inserted++) {
         engine.metadata.insert(io.device.thin, io.newVirtual[inserted]!, io.newData[inserted]!);
+        engine.journal?.noteInsert(io.device.thin.id, io.newVirtual[inserted]!, io.newData[inserted]!);
       }
     } catch (error) {
-      const code = engine.changeFailed('Cannot insert a mapping', error);
       this.giveBack(io, inserted);
+      const code = engine.changeFailed('Cannot insert a mapping', error);
       engine.answer(io, code);
       return;
     }
     engine.stepDone(io);
   }
 
-  /** The data of the new blocks could not be written: they go back. */
-  undo(io: ThinIo): void {
-    const { engine } = this;
-    if (engine.commits.busy && io.generation === engine.generation) {
-      engine.commits.wait(io);
-      return;
-    }
-    this.giveBack(io, 0);
-    engine.answer(io, io.error);
-  }
-
-  /** Frees the new blocks from entry `from` on. After an abort they are not the request's own any more. */
+  /** Gives the new blocks from entry `from` on up. */
   private giveBack(io: ThinIo, from: number): void {
-    const { engine } = this;
-    if (io.generation === engine.generation) {
-      try {
-        for (let i = from; i < io.newCount; i++) engine.metadata.freeDataBlock(io.newData[i]!);
-      } catch (error) {
-        engine.changeFailed('Cannot give a data block back', error);
-      }
-    }
+    for (let i = from; i < io.newCount; i++) this.engine.metadata.freeDataBlock(io.newData[i]!);
   }
 }
 

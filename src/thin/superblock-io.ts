@@ -11,7 +11,7 @@ import {
   superblockIdentity,
   superblockValidator,
   THIN_VERSION,
-  unknownFeatures,
+  useForbidden,
 } from './superblock.ts';
 
 /** The blocks of a metadata device that can be used: beyond 15.875 GiB the format does not reach. */
@@ -63,7 +63,7 @@ export function readSuperblock(device: BlockDevice, readOnly: boolean): Superblo
   const damage = superblockDamage(words, usableBlocks(device));
   if (damage !== null) throw new StorageError('EINVAL', `${action}: ${damage}`);
   const superblock = decodeSuperblock(words);
-  const features = unknownFeatures(superblock, readOnly);
-  if (features !== null) throw new StorageError('EINVAL', `${action}: ${features}`);
+  const forbidden = useForbidden(superblock, readOnly);
+  if (forbidden !== null) throw new StorageError('EINVAL', `${action}: ${forbidden}`);
   return superblock;
 }

@@ -27,6 +27,7 @@ import { KIB, MIB, SECTOR_SIZE } from '../base/units.ts';
 import { BLOCK_SIZE, type ReadonlyWords, readU64, type Validator, writeU64 } from '../persistent-data/block.ts';
 import { MAX_METADATA_BLOCKS } from '../persistent-data/index-entry.ts';
 import type { SpaceMapRoot } from '../persistent-data/space-map.ts';
+import { TIME_LIMIT } from './block-time.ts';
 
 export const SUPERBLOCK_LOCATION = 0;
 export const THIN_MAGIC = 27022010;
@@ -185,13 +186,15 @@ export function dataBlockSizeDamage(sizeBytes: number): string | null {
   return `data block size is ${sizeBytes} bytes, expected a multiple of 64 KiB up to 1 GiB`;
 }
 
-/** What forbids to use metadata with these feature flags, of which none is known to us; null when nothing does. */
-export function unknownFeatures(superblock: Superblock, readOnly: boolean): string | null {
-  const { incompatFlags, compatRoFlags } = superblock;
+/** What forbids to use the metadata: feature flags, of which none is known to us, or times past their end; null when nothing does. */
+export function useForbidden(superblock: Superblock, readOnly: boolean): string | null {
+  const { incompatFlags, compatRoFlags, time } = superblock;
   if (incompatFlags !== 0) return `it uses features that are not supported (incompat flags ${incompatFlags})`;
   if (compatRoFlags !== 0 && !readOnly) {
     return `it uses features that are only supported for reading (compat ro flags ${compatRoFlags})`;
   }
+  // The kernel would let such times run into the block numbers of new mappings.
+  if (time >= TIME_LIMIT && !readOnly) return `its time is ${time}, expected below ${TIME_LIMIT}`;
   return null;
 }
 

@@ -12,10 +12,8 @@ export const Phase = {
   INSERT: 1,
   /** In-place I/O is under way; nothing but the answer is left. */
   TRANSFER: 2,
-  /** Device I/O of new blocks failed: give the blocks back. */
-  UNDO: 3,
   /** Remove mappings of a discarded range, a bounded number at a time. */
-  REMOVE: 4,
+  REMOVE: 3,
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
@@ -41,8 +39,6 @@ export class ThinIo implements IoCompletion {
   misses = 0;
   /** A commit was asked for because metadata space was short. */
   triedCommit = false;
-  /** The transaction attempt it allocated in; after an abort its blocks are not its own any more. */
-  generation = 0;
   /** Of the deferred set; -1 when it has not entered. */
   epoch = -1;
   cell: Cell | null = null;

@@ -54,6 +54,8 @@ class Check {
   readonly #report: DamageReport;
   readonly #metadataReferences: ReferenceCounter = new ReferenceCounter();
   readonly #dataReferences: ReferenceCounter = new ReferenceCounter();
+  /** Those of `#metadataReferences` that are to nodes of trees. */
+  readonly #nodes: ReferenceCounter = new ReferenceCounter();
   /** Metadata blocks whose bitmap entry is above 1: nodes that will be met again. */
   readonly #shared: Set<number> = new Set();
   readonly #walker: TreeWalker;
@@ -66,7 +68,10 @@ class Check {
     this.#reader = new MetadataReader(device);
     this.#report = (damage) => this.#add(damage, report);
     const registry = {
-      reference: (block: number) => this.#metadataReferences.add(block),
+      reference: (block: number) => {
+        this.#metadataReferences.add(block);
+        return this.#nodes.add(block);
+      },
       remembers: (block: number, isRoot: boolean) => isRoot || this.#shared.has(block),
     };
     this.#walker = new TreeWalker(this.#reader, registry, this.#report);

@@ -72,7 +72,7 @@ export interface Subtree {
 
 /** How references are counted, and which nodes are worth remembering. */
 export interface NodeRegistry {
-  /** One more parent points to the node; returns how many did before. */
+  /** One more parent points to the node; returns how many parents in trees did before. */
   reference(block: number): number;
   /** Whether what is under the node is to be remembered: it may be met again under another parent. */
   remembers(block: number, isRoot: boolean): boolean;

@@ -8,7 +8,7 @@ import { GIB } from '../../src/base/units.ts';
 import type { PoolMessage, VolumeMessage } from '../../src/daemon/control-messages.ts';
 import { usePool } from '../../src/daemon/pool-access.ts';
 import type { PoolControl } from '../../src/daemon/pool-control.ts';
-import { Pool } from '../../src/thin/pool.ts';
+import { createPool as createPoolIn } from '../../src/thin/pool-create.ts';
 import { type RunResult, run, TestProcess } from '../support/processes.mjs';
 
 const COMMAND: string = join(dirname(dirname(import.meta.dirname)), 'bin', 'thinlun');
@@ -54,7 +54,7 @@ export function temporaryFolder(): string {
 /** A new pool of 1 GiB in a folder of its own. */
 export async function createPool(name: string = 'pool'): Promise<string> {
   const dir = join(temporaryFolder(), name);
-  await Pool.create(dir, { dataSizeBytes: GIB });
+  await createPoolIn(dir, { dataSizeBytes: GIB });
   return dir;
 }
 

@@ -10,7 +10,7 @@ import { PoolService } from '../../src/daemon/pool-service.ts';
 import { VolumeExports } from '../../src/daemon/volume-exports.ts';
 import type { Nexus } from '../../src/scsi/nexus.ts';
 import type { Target } from '../../src/scsi/target.ts';
-import { Pool } from '../../src/thin/pool.ts';
+import { createPool as createPoolIn } from '../../src/thin/pool-create.ts';
 import { Pending, type Result } from '../scsi/support/initiator.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -63,7 +63,7 @@ export async function createPool(name: string = 'pool'): Promise<string> {
   const parent = mkdtempSync(join(tmpdir(), 'thinlun-daemon-'));
   atEnd(() => rmSync(parent, { recursive: true, force: true }));
   const dir = join(parent, name);
-  await Pool.create(dir, { dataSizeBytes: GIB });
+  await createPoolIn(dir, { dataSizeBytes: GIB });
   return dir;
 }
 

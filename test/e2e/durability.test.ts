@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, it } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 import { FastInitiator } from '../support/fast-initiator.mjs';
 import { RecordedLoad } from '../support/recorded-load.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
@@ -9,6 +9,19 @@ import type { ThinlunServer } from '../support/thinlun-server.mjs';
 const ROUNDS = 24;
 const MIB_SECTORS = 2048;
 const VOLUMES = ['first', 'second'];
+
+let created: ServedPool | null = null;
+
+afterEach(async () => {
+  const last = created;
+  created = null;
+  await last?.close();
+});
+
+async function createPool(dataSize: string, volumes: Readonly<Record<string, string>>): Promise<ServedPool> {
+  created = await ServedPool.create(dataSize, volumes);
+  return created;
+}
 
 function connect(server: ThinlunServer, volume: string): Promise<FastInitiator> {
   const lun = server.luns.find((candidate) => candidate.volume === volume)!;
@@ -39,77 +52,65 @@ async function verifyAll(server: ThinlunServer, loads: Map<string, RecordedLoad>
 
 it(`keeps every acknowledged and flushed write over ${ROUNDS} kills at random moments under load`, async () => {
   const random = new SeededRandom();
-  const pool = await ServedPool.create('1G', Object.fromEntries(VOLUMES.map((name) => [name, '512M'])));
+  const pool = await createPool('1G', Object.fromEntries(VOLUMES.map((name) => [name, '512M'])));
   // The second one small and hot: its blocks are mapped, given back and mapped again all the time.
   const loads = new Map([
     ['first', new RecordedLoad(48 * MIB_SECTORS, random)],
     ['second', new RecordedLoad(4 * MIB_SECTORS, random)],
   ]);
-  try {
-    for (let round = 0; round < ROUNDS; round++) {
-      const where = `round ${round} with THINLUN_SEED=${random.seed}`;
-      const server = await pool.serve();
-      expect(await verifyAll(server, loads), where).toEqual([]);
-      const { ended } = await startLoads(server, loads);
-      // The commit timer fires once a second: moments before, at and after it.
-      await sleep(random.oneIn(3) ? random.below(60) : random.below(1300));
-      await pool.crash();
-      await ended;
-      await pool.check();
-      expect(
-        [...loads.values()].flatMap((load) => load.refused),
-        where,
-      ).toEqual([]);
-    }
+  for (let round = 0; round < ROUNDS; round++) {
+    const where = `round ${round} with THINLUN_SEED=${random.seed}`;
     const server = await pool.serve();
-    expect(await verifyAll(server, loads), `in the end with THINLUN_SEED=${random.seed}`).toEqual([]);
-    for (const load of loads.values()) {
-      // The test has tested something: promises of every kind were made, and some had to be kept through a crash.
-      expect(Math.min(...Object.values(load.done)), JSON.stringify(load.done)).toBeGreaterThan(20);
-      expect(load.history.counts.later, JSON.stringify(load.history.counts)).toBeGreaterThan(0);
-    }
-  } finally {
-    await pool.close();
+    expect(await verifyAll(server, loads), where).toEqual([]);
+    const { ended } = await startLoads(server, loads);
+    // The commit timer fires once a second: moments before, at and after it.
+    await sleep(random.oneIn(3) ? random.below(60) : random.below(1300));
+    await pool.crash();
+    await ended;
+    await pool.check();
+    expect(
+      [...loads.values()].flatMap((load) => load.refused),
+      where,
+    ).toEqual([]);
+  }
+  const server = await pool.serve();
+  expect(await verifyAll(server, loads), `in the end with THINLUN_SEED=${random.seed}`).toEqual([]);
+  for (const load of loads.values()) {
+    // The test has tested something: promises of every kind were made, and some had to be kept through a crash.
+    expect(Math.min(...Object.values(load.done)), JSON.stringify(load.done)).toBeGreaterThan(20);
+    expect(load.history.counts.later, JSON.stringify(load.history.counts)).toBeGreaterThan(0);
   }
 }, 300_000);
 
 it('keeps every acknowledged write, flushed or not, over a SIGTERM under load, and ends well', async () => {
   const random = new SeededRandom();
-  const pool = await ServedPool.create('512M', Object.fromEntries(VOLUMES.map((name) => [name, '256M'])));
+  const pool = await createPool('512M', Object.fromEntries(VOLUMES.map((name) => [name, '256M'])));
   const loads = new Map(VOLUMES.map((name) => [name, new RecordedLoad(16 * MIB_SECTORS, random)]));
-  try {
-    for (let round = 0; round < 3; round++) {
-      const server = await pool.serve();
-      expect(await verifyAll(server, loads), `THINLUN_SEED=${random.seed}`).toEqual([]);
-      const { ended } = await startLoads(server, loads);
-      await sleep(300);
-      await pool.stop();
-      await ended;
-      for (const load of loads.values()) load.endedWell();
-      await pool.check();
-    }
-    expect(await verifyAll(await pool.serve(), loads), `THINLUN_SEED=${random.seed}`).toEqual([]);
-  } finally {
-    await pool.close();
+  for (let round = 0; round < 3; round++) {
+    const server = await pool.serve();
+    expect(await verifyAll(server, loads), `THINLUN_SEED=${random.seed}`).toEqual([]);
+    const { ended } = await startLoads(server, loads);
+    await sleep(300);
+    await pool.stop();
+    await ended;
+    for (const load of loads.values()) load.endedWell();
+    await pool.check();
   }
-}, 120_000);
+  expect(await verifyAll(await pool.serve(), loads), `THINLUN_SEED=${random.seed}`).toEqual([]);
+}, 240_000);
 
 it('has everything flushed that was written before a clean stop, even without a flush from the initiator', async () => {
   const random = new SeededRandom();
-  const pool = await ServedPool.create('256M', { first: '128M' });
-  try {
-    const server = await pool.serve();
-    const initiator = await connect(server, 'first');
-    const data = Buffer.alloc(MIB_SECTORS * 512);
-    random.fill(data);
-    await initiator.runGood((command) => command.write(64, MIB_SECTORS, data));
-    await initiator.close();
-    const again = await connect(await pool.restart(), 'first');
-    const back = Buffer.alloc(data.length);
-    await again.runGood((command) => command.read(64, MIB_SECTORS, 512, back));
-    expect(back.equals(data)).toBe(true);
-    await again.close();
-  } finally {
-    await pool.close();
-  }
+  const pool = await createPool('256M', { first: '128M' });
+  const server = await pool.serve();
+  const initiator = await connect(server, 'first');
+  const data = Buffer.alloc(MIB_SECTORS * 512);
+  random.fill(data);
+  await initiator.runGood((command) => command.write(64, MIB_SECTORS, data));
+  await initiator.close();
+  const again = await connect(await pool.restart(), 'first');
+  const back = Buffer.alloc(data.length);
+  await again.runGood((command) => command.read(64, MIB_SECTORS, 512, back));
+  expect(back.equals(data)).toBe(true);
+  await again.close();
 });

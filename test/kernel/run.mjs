@@ -52,6 +52,8 @@ function readScenario(file) {
     title: field('title') ?? '(no title)',
     timeoutS: Number(field('timeout') ?? DEFAULT_TIMEOUT_S),
     memory: field('memory') ?? DEFAULT_MEMORY,
+    // A measurement, which asserts nothing: not among "all of them".
+    measures: field('kind') === 'measurement',
     needs: (field('needs') ?? 'dist bin/thinlun').split(' ').filter((path) => path !== 'nothing'),
   };
 }
@@ -65,10 +67,12 @@ if (unknown.length > 0) {
   console.error(`run.mjs: no such scenario: ${unknown.join(', ')} (--list shows them)`);
   process.exit(2);
 }
-const scenarios = wanted.length > 0 ? all.filter((scenario) => wanted.includes(scenario.name)) : all;
+const scenarios = all.filter((scenario) => (wanted.length > 0 ? wanted.includes(scenario.name) : !scenario.measures));
 
 if (options.list) {
-  for (const scenario of scenarios) console.log(`${scenario.name.padEnd(28)} ${scenario.title}`);
+  for (const scenario of wanted.length > 0 ? scenarios : all) {
+    console.log(`${scenario.name.padEnd(28)} ${scenario.title}${scenario.measures ? ' (only when named)' : ''}`);
+  }
   process.exit(0);
 }
 

@@ -228,6 +228,17 @@ describe('BlockManager reading ahead', () => {
     miss(...Array.from({ length: 300 }, (_, i) => i));
     await completed((completion) => blocks.prefetch(completion));
     const there = Array.from({ length: 300 }, (_, i) => i).filter((i) => blocks.tryRead(i, bitmapValidator) !== null);
-    expect(there.length).toBeGreaterThan(100);
+    expect(there.length).toBe(SLOTS / 8);
+    await completed((completion) => expect(blocks.prefetch(completion)).toBe(true));
+    expect(blocks.stats.prefetchedReads).toBe(SLOTS / 4);
+  });
+
+  it('leaves slots for blocking reads, even while a commit writes', async () => {
+    for (let i = 0; i < 96; i++) change(i, 1);
+    const commit = completed((completion) => blocks.writeDirty(completion));
+    miss(...Array.from({ length: 128 }, (_, i) => 200 + i));
+    const prefetch = completed((completion) => blocks.prefetch(completion));
+    for (let i = 500; i < 600; i++) expect(content(i)).toBe(i);
+    expect([await commit, await prefetch]).toEqual([null, null]);
   });
 });

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 
-import { TreeStore } from '../support/tree-store.ts';
+import { insertChild } from '../../src/persistent-data/btree-node.ts';
+import { ModelTree, TreeStore } from '../support/tree-store.ts';
 
 /** Leaves of three entries, so that a thousand of them make a deep tree. */
 const SMALL_LEAVES = 1000;
@@ -70,5 +71,59 @@ describe.each([
       }),
       { numRuns: 12 },
     );
+  });
+});
+
+describe('a root with a single child, as kernels leave them', () => {
+  it('becomes what the child is, also when another tree shares the child', () => {
+    const tree = store.tree(8);
+    const below = store.create(tree);
+    for (let i = 0; i < 100; i++) below.insert(i, 100 + i);
+    const root = tree.nodes.createInternal();
+    insertChild(root.words, 0, 0, below.root);
+    const shared = new ModelTree(store, tree, root.number, new Map(below.model));
+    store.blocks.release(0);
+    store.commit();
+    const other = shared.share();
+    other.remove(3);
+    store.expectConsistent([shared, other]);
+    shared.remove(5);
+    store.expectConsistent([shared, other]);
+    for (const one of [shared, other]) one.expectSame();
+    for (const one of [shared, other]) one.delete();
+    store.expectConsistent([]);
+  });
+});
+
+describe('the leaves of a b-tree', () => {
+  const occupancy = (keys: Iterable<number>): number => {
+    const tree = store.create(store.tree(8));
+    for (const one of keys) tree.insert(one, 1);
+    return tree.size / (tree.leafCount * 252);
+  };
+  const COUNT = 20_000;
+
+  it('are as full as the kernel makes them: ascending, descending, at random and in runs', () => {
+    const ascending = Array.from({ length: COUNT }, (_, i) => i);
+    expect(occupancy(ascending)).toBeGreaterThan(0.75);
+    expect(occupancy(ascending.toReversed())).toBeGreaterThan(0.49);
+    let at = 1;
+    expect(occupancy(ascending.map(() => (at = (at * 48271) % 2147483647)))).toBeGreaterThan(0.75);
+    const runs = ascending.map((i) => ((Math.floor(i / 20) * 7919) % 1000) * 20 + (i % 20));
+    expect(occupancy(runs)).toBeGreaterThan(0.8);
+  });
+
+  it('take the same number of locks for an insertion, whatever has gone before', () => {
+    const tree = store.create(store.tree(8));
+    for (let i = 0; i < COUNT; i++) tree.insert(i * 2, 1);
+    const cost = (i: number): number => {
+      const before = store.blocks.stats.locks;
+      tree.insert(i * 2 + 1, 1);
+      return store.blocks.stats.locks - before;
+    };
+    // Root and leaf, but for a split now and then.
+    const costs = Array.from({ length: 100 }, (_, i) => cost(i * 199));
+    expect(Math.max(...costs)).toBeLessThanOrEqual(8);
+    expect(costs.filter((one) => one > 2).length).toBeLessThan(20);
   });
 });

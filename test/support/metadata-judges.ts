@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
@@ -69,8 +69,4 @@ export function thinDump(device: TestDevice): PoolContents {
     execFileSync(requireTool('thin_dump'), [path], { encoding: 'utf8', maxBuffer: 1 << 28 }),
   );
   return parseThinXml(xml);
-}
-
-export function isFolder(path: string): boolean {
-  return existsSync(path);
 }

@@ -159,6 +159,17 @@ export class ModelTree {
     this.size = model.size;
   }
 
+  /** Leaves that the tree has. */
+  get leafCount(): number {
+    let count = 0;
+    for (let key = 0; key !== Infinity; key = this.#tree.leafEnd) {
+      this.#tree.findLeaf(this.root, key, false);
+      this.#store.blocks.release(0);
+      count++;
+    }
+    return count;
+  }
+
   insert(key: number, thing: number): void {
     // Who inserts brings a reference along, unless the same thing is there already.
     const { counts } = this.#store;

@@ -404,7 +404,7 @@ describe('any history of a ring', () => {
           expect(ring.stats.commands).toBe(ring.stats.responses);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 1000 },
     );
   });
 });

@@ -182,13 +182,13 @@ describe('mappings', () => {
     expect(result).toMatchObject({ mapped: true, dataBlock: 500, end: 5600 });
   });
 
-  it('are overwritten without a leak, also by the same block', () => {
+  it('are overwritten without a leak, and refuse a data block that was not allocated', () => {
     pool.createThin(1);
     const thin = pool.openThin(1);
     const [first, second] = [pool.allocateDataBlock(), pool.allocateDataBlock()];
     pool.insert(thin, 9, first);
     pool.insert(thin, 9, second);
-    pool.insert(thin, 9, second);
+    expect(() => pool.insert(thin, 9, second)).toThrow('not an allocated data block');
     expect(thin.mappedBlocks).toBe(1);
     expect([pool.dataBlockReferences(first), pool.dataBlockReferences(second)]).toEqual([0, 1]);
     pool.commitSync();

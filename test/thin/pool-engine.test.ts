@@ -3,7 +3,7 @@ import { MIB } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/block/block-device.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
 import { SpyDevice } from '../support/spy-device.ts';
-import { BLOCK, makePool } from './pool-fixture.ts';
+import { BLOCK, expectClean, makePool } from './pool-fixture.ts';
 
 /** Lets every completion and microtask that is due run. */
 function turns(count = 20): Promise<void> {
@@ -298,6 +298,26 @@ describe('commits', () => {
     data.spy.fail.set('flush', 'EIO');
     await expect(lun.flush()).rejects.toThrow('EIO');
     expect(pool.engine.space.mode).toBe('read-only');
+    expectBytes(await lun.read(0, 512), pattern(512, 1));
+  });
+});
+
+describe('a first write whose data is still under way', () => {
+  it('leaves nothing behind in what a commit makes durable meanwhile', async () => {
+    const data = withSpy();
+    const pool = makePool({ wrapData: data.wrap });
+    const lun = pool.client(1, 64 * BLOCK);
+    await pool.engine.commits.commit();
+    data.spy.hold = true;
+    const write = lun.write(0, pattern(512, 1));
+    await turns();
+    pool.metadata.createThin(2);
+    await pool.engine.commits.commit();
+    // What a crash at this moment would leave.
+    expectClean(pool.metadataDevice);
+    expect(pool.metadata.freeDataBlocks).toBe(255);
+    data.spy.let();
+    await write;
     expectBytes(await lun.read(0, 512), pattern(512, 1));
   });
 });

@@ -86,6 +86,7 @@ export function makePool(
     noSpaceTimeoutMs: 60_000,
     errorIfNoSpace: false,
     discardPassdown: true,
+    journal: null,
     zeroNewBlocks: true,
     copyMemory: new Uint8Array(4 * Math.min(MIB, blockSizeBytes)),
     onEvent: (event) => events.push(event),

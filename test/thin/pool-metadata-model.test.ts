@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
-import { contentsOf, expectClean, expectThinCheck } from '../support/metadata-judges.ts';
+import { contentsOf, expectClean, expectThinCheck, thinDump } from '../support/metadata-judges.ts';
 import { PoolModel } from '../support/pool-model.ts';
 import { TestDevice } from '../support/test-device.ts';
 
@@ -80,6 +80,7 @@ describe('PoolMetadata beside a model', () => {
         expect(contentsOf(device).devices).toEqual(model.contents);
         model.expectLookups(VIRTUAL_BLOCKS);
         expectThinCheck(device);
+        expect(thinDump(device)).toEqual(contentsOf(device));
       }),
       { numRuns: 30 },
     );

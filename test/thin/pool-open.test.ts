@@ -131,6 +131,7 @@ describe('opening', () => {
     ['metadata block size', 85, 16, 'EINVAL', 'metadata block size is 16 sectors, expected 8'],
     ['incompat flags', 90, 4, 'EINVAL', 'it uses features that are not supported (incompat flags 4)'],
     ['compat_ro flags', 89, 1, 'EINVAL', 'only supported for reading (compat ro flags 1)'],
+    ['time', 11, 2 ** 24, 'EINVAL', 'its time is 16777216, expected below 16777216'],
     ['transaction id', 13, 2 ** 21, 'EINVAL', 'the transaction id is not below 2^53'],
     ['size of the metadata', 48, 1025, 'EINVAL', 'it counts 1025 metadata blocks, the device has 1024'],
     ['size of the metadata', 48, 0, 'EINVAL', 'it counts 0 metadata blocks'],

@@ -1,4 +1,5 @@
 # title: 4 KiB random I/O over tcm_loop beside tcmu-runner in the same guest (ratios; no limit is asserted)
+# kind: measurement
 # needs: dist native-bindings/build/Release
 # timeout: 300
 # memory: 2G

@@ -1,0 +1,112 @@
+import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { silentLogger } from '../../src/base/log.ts';
+import { MappingJournal } from '../../src/thin/mapping-journal.ts';
+import { LunClient, pattern } from '../support/lun-client.ts';
+import { BLOCK, makePool } from './pool-fixture.ts';
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'thinlun-journal-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+function open(bootId = 'this boot'): MappingJournal {
+  return MappingJournal.open(join(dir, 'journal'), bootId, silentLogger);
+}
+
+function replayed(journal: MappingJournal, identity: string): string[] {
+  const seen: string[] = [];
+  journal.replay(identity, {
+    insert: (device, virtualBlock, dataBlock) => seen.push(`insert ${device} ${virtualBlock} ${dataBlock}`),
+    remove: (device, begin, end) => seen.push(`remove ${device} ${begin} ${end}`),
+  });
+  return seen;
+}
+
+describe('MappingJournal', () => {
+  it('gives back in order what was appended since the last commit', () => {
+    const journal = open();
+    journal.begin('a');
+    journal.noteInsert(1, 2, 3);
+    expect(journal.append()).toBe(true);
+    journal.begin('b');
+    journal.noteInsert(2 ** 24 - 1, 2 ** 40 + 1, 2 ** 39 + 5);
+    journal.noteRemove(7, 0, 2 ** 44);
+    expect(journal.append()).toBe(true);
+    expect(replayed(open(), 'b')).toEqual([
+      `insert ${2 ** 24 - 1} ${2 ** 40 + 1} ${2 ** 39 + 5}`,
+      `remove 7 0 ${2 ** 44}`,
+    ]);
+  });
+
+  it('gives nothing back on another superblock, after another boot, or where the boot is not known', () => {
+    const journal = open();
+    journal.begin('a');
+    journal.noteInsert(1, 2, 3);
+    journal.append();
+    expect(replayed(open(), 'b')).toEqual([]);
+    expect(replayed(open('another boot'), 'a')).toEqual([]);
+    expect(replayed(open(''), 'a')).toEqual([]);
+    expect(replayed(open(), 'a')).toEqual(['insert 1 2 3']);
+  });
+
+  it('does not take records of an older epoch that lie behind the new ones', () => {
+    const journal = open();
+    journal.begin('a');
+    for (let i = 0; i < 5000; i++) journal.noteInsert(1, i, i);
+    expect(journal.append()).toBe(true);
+    journal.begin('b');
+    journal.noteRemove(1, 0, 1);
+    journal.append();
+    expect(replayed(open(), 'b')).toEqual(['remove 1 0 1']);
+    const third = open();
+    replayed(third, 'c');
+    third.begin('c');
+    expect(replayed(open(), 'c')).toEqual([]);
+  });
+
+  it('stops at the first record that is not whole, wherever it was cut', () => {
+    const journal = open();
+    journal.begin('a');
+    for (let i = 0; i < 4; i++) journal.noteInsert(1, i, i);
+    journal.append();
+    const full = statSync(join(dir, 'journal')).size;
+    for (let size = full; size >= 0; size -= 5) {
+      truncateSync(join(dir, 'journal'), size);
+      const whole = size < 4096 ? 0 : Math.floor((size - 4096) / 32);
+      expect(replayed(open(), 'a')).toHaveLength(whole);
+    }
+  });
+
+  it('says when it is full, and a commit empties it', () => {
+    const journal = open();
+    journal.begin('a');
+    let appended = 0;
+    do {
+      for (let i = 0; i < 1000; i++) journal.noteInsert(1, i, i);
+      appended += 1000;
+    } while (journal.append());
+    expect(journal.filling).toBe(true);
+    expect(appended).toBeLessThan(300_000);
+    expect(journal.append()).toBe(false);
+    journal.begin('b');
+    expect(journal.append()).toBe(true);
+    expect(journal.filling).toBe(false);
+  });
+});
+
+describe('a pool whose journal cannot be written', () => {
+  it('acknowledges a change of the mapping only when it is committed', async () => {
+    const pool = makePool({ journal: MappingJournal.open('/dev/full', 'this boot', silentLogger) });
+    const lun = new LunClient(pool.volume(1, 64 * BLOCK));
+    await pool.engine.commits.commit();
+    await lun.write(0, pattern(512, 1));
+    expect(pool.metadata.changed).toBe(false);
+    await lun.unmap(0, BLOCK);
+    expect(pool.metadata.changed).toBe(false);
+    expect(pool.metadata.freeDataBlocks).toBe(256);
+  });
+});
