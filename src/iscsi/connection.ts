@@ -10,7 +10,7 @@ import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
-import type { Session, SessionConnection } from './session.ts';
+import type { Session, SessionConnection, StoppedTasks } from './session.ts';
 import type { SessionTable } from './session-table.ts';
 import { type InputReceiver, receiveInto } from './socket-input.ts';
 import {
@@ -289,8 +289,8 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
 
   // --- the session's view ---
 
-  abortTasks(lun: number | null, waiter: AbortWaiter): number {
-    return this.fullFeature?.abortTasks(lun, waiter) ?? 0;
+  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
+    return this.fullFeature?.abortTasks(lun, waiter) ?? { stopped: 0, pending: 0 };
   }
 
   announceWindow(): void {

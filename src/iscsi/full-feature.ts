@@ -8,7 +8,7 @@ import type { Parameters } from './parameters.ts';
 import { type PduHandler, type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { Replay } from './replay.ts';
-import type { Session } from './session.ts';
+import type { Session, StoppedTasks } from './session.ts';
 import { Field, LogoutReason, LogoutResponse, Opcode, RESERVED_TAG, RejectReason } from './spec.ts';
 import { TaskManager, type TaskManagerHost } from './task-management.ts';
 import { TaskSet, type TaskSetHost } from './task-set.ts';
@@ -44,7 +44,11 @@ type Action = (typeof Action)[keyof typeof Action];
 
 const EMPTY = new Uint8Array(0);
 
-/** One connection in full feature phase: every PDU that an initiator may send, in the order of CmdSN. */
+/**
+ * One connection in full feature phase: every PDU that an initiator may send, in the order of CmdSN.
+ *
+ * ExpStatSN is not looked at: nothing is kept to be sent again at error recovery level 0, so an acknowledgement frees nothing.
+ */
 export class FullFeature implements TaskSetHost, PduHandler {
   private readonly host: FullFeatureHost;
   private readonly writer: PduWriter;
@@ -255,13 +259,15 @@ export class FullFeature implements TaskSetHost, PduHandler {
   // --- for others ---
 
   /** See `SessionConnection`. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): number {
-    if (this.tasks === null) return 0;
-    let running = 0;
-    for (const task of this.tasks.tasks()) {
-      if ((lun === null || task.lun === lun) && !this.tasks.abort(task, waiter)) running++;
+  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
+    let stopped = 0;
+    let pending = 0;
+    for (const task of this.tasks?.tasks() ?? []) {
+      if (lun !== null && task.lun !== lun) continue;
+      stopped++;
+      if (!this.tasks!.abort(task, waiter)) pending++;
     }
-    return running;
+    return { stopped, pending };
   }
 
   /** Something that was sent has left its memory. */

@@ -5,13 +5,18 @@ import type { AbortWaiter } from './iscsi-task.ts';
 import type { Login } from './login.ts';
 import type { Parameters } from './parameters.ts';
 
+/** What became of the tasks that were to be stopped. */
+export interface StoppedTasks {
+  readonly stopped: number;
+  /** Of these, how many have not ended yet. */
+  readonly pending: number;
+}
+
 /** The connection of a session, as others see it. */
 export interface SessionConnection {
   readonly cid: number;
-  /**
-   * Stops the tasks for `lun` (all LUNs when it is null); they get no response. Returns how many have not ended yet: `waiter` is told of each.
-   */
-  abortTasks(lun: number | null, waiter: AbortWaiter): number;
+  /** Stops the tasks for `lun` (all LUNs when it is null); they get no response. `waiter` is told of each that has not ended yet. */
+  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks;
   /** Ends it without another word. `reason` is for the log. */
   drop(reason: string): void;
   /** Tells the initiator that it may send more, when nothing else would. */

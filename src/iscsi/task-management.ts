@@ -1,5 +1,6 @@
 import { readU32BE } from '../base/bytes.ts';
 import { decodeLun } from '../scsi/lun.ts';
+import { UnitAttention } from '../scsi/unit-attention.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { HeldPdus } from './held-pdus.ts';
@@ -141,12 +142,14 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK_SET:
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
         management = make(nothing);
-        management.waitFor(this.session.connection?.abortTasks(lun, management) ?? 0);
+        management.waitFor(this.session.connection?.abortTasks(lun, management).pending ?? 0);
         break;
       case TaskFunction.CLEAR_TASK_SET:
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
         management = make(nothing);
-        this.stopEverybody(lun, management);
+        for (const { nexus } of this.stopEverybody(lun, management)) {
+          if (nexus !== null) unit.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
+        }
         break;
       case TaskFunction.LOGICAL_UNIT_RESET:
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
@@ -167,13 +170,18 @@ export class TaskManager {
     return null;
   }
 
-  /** Stops the tasks for `lun` (null: all LUNs) of all sessions with the target. */
-  private stopEverybody(lun: number | null, management: Management): void {
+  /** Stops the tasks for `lun` (null: all LUNs) of all sessions with the target; returns the other sessions that had some. */
+  private stopEverybody(lun: number | null, management: Management): Session[] {
+    const others: Session[] = [];
     for (const session of this.host.sessions()) {
       if (session.target !== this.session.target || session.connection === null) continue;
-      management.waitFor(session.connection.abortTasks(lun, management));
-      if (session !== this.session) session.connection.announceWindow();
+      const { stopped, pending } = session.connection.abortTasks(lun, management);
+      management.waitFor(pending);
+      if (session === this.session || stopped === 0) continue;
+      others.push(session);
+      session.connection.announceWindow();
     }
+    return others;
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */

@@ -336,10 +336,12 @@ describe('task management', () => {
     const response = await mine.receive();
     expect([opcodeOf(response), u32(response, 16), response.header[2]]).toEqual([0x22, function_, 0]);
     if (everybody) {
-      // A NOP-In tells the other initiator that its window is open again; its command gets no response.
+      // A NOP-In tells the other initiator that its window is open again; its command gets no response, its next one a unit attention.
       const update = await other.receive();
       expect([opcodeOf(update), u32(update, 16)]).toEqual([NOP_IN, 0xffffffff]);
       expect(await other.isSilent()).toBe(true);
+      const { status, sense } = await other.command([0]);
+      expect([status, sense[2]! & 0xf, sense[12]]).toEqual([2, 6, name === 'CLEAR TASK SET' ? 0x2f : 0x29]);
     } else expect((await other.result(theirs)).status).toBe(0);
     // Another LUN is touched by a target reset only.
     mine.sendDataOut(elsewhere, u32(r2t, 20), 0, 0, new Uint8Array(4096), true);
