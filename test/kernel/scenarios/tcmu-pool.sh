@@ -24,10 +24,14 @@ for kind in ext4 xfs; do
   filled=$(pool_used $POOL)
   [ "$filled" -ge $((before + 90 * 1048576)) ] || fail "96 MiB were written, the pool grew from $before to $filled"
   rm /tmp/mnt/$kind*
-  sync
-  fstrim -v /tmp/mnt
-  sleep 2
-  trimmed=$(pool_used $POOL)
+  # xfs frees the extents of a removed file in the background, and trims none that its log still holds.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    sync
+    fstrim -v /tmp/mnt
+    sleep 1
+    trimmed=$(pool_used $POOL)
+    [ "$trimmed" -gt $((filled - 80 * 1048576)) ] || break
+  done
   [ "$trimmed" -le $((filled - 80 * 1048576)) ] || fail "fstrim gave back too little: $filled, then $trimmed"
   umount /tmp/mnt
   check_fs $kind $disk
