@@ -30,12 +30,18 @@ export async function checkPool(context: RunContext, dir: string, flags: { json?
   if (omitted > 0) output.line(`... and ${omitted} more`);
   const counts = `volumes: ${check.deviceCount}, mapped blocks: ${check.mappingCount}, transaction: ${check.transactionId}`;
   if (ok) output.line(`The metadata is clean (${counts}).`);
-  else output.line(`The metadata is damaged (errors: ${check.errors}, leaks: ${check.leaks}, ${counts}).`);
+  else if (check.errors === 0) {
+    output.line(`The metadata has leaks and no other error (leaks: ${check.leaks}, ${counts}).`);
+    output.line(
+      'Nothing is wrong with the data: blocks that nobody uses are counted as used. To free them with thin_check 1.0.9 or newer, with nothing having it open:',
+    );
+    output.line(`  thin_check --clear-needs-check-flag ${dir}/metadata`);
+  } else output.line(`The metadata is damaged (errors: ${check.errors}, leaks: ${check.leaks}, ${counts}).`);
   if (ok && check.needsCheck) {
     output.line('The pool stays read-only until its mark is cleared, with nothing having it open:');
     output.line(`  thin_check --clear-needs-check-flag ${dir}/metadata`);
   }
-  if (!ok) output.line('Write nothing to it: copy the metadata, then repair the copy with thin_repair.');
+  if (check.errors > 0) output.line('Write nothing to it: copy the metadata, then repair the copy with thin_repair.');
 }
 
 async function checkAlone(dir: string): Promise<PoolCheck> {

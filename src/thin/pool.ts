@@ -8,14 +8,13 @@ import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, type VolumeRecord } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
-import { bootId, JournalReplay } from './journal-replay.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { openPoolFile } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
-
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
+import { bootId, recover } from './recovery.ts';
 import { ThinDevice } from './thin-device.ts';
 import { checkVolumeSize, newVolumeRecord, reconcile } from './volume-records.ts';
 
@@ -140,7 +139,7 @@ export class Pool {
         ? null
         : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
-      await pool.recover();
+      if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
@@ -303,24 +302,6 @@ export class Pool {
       await this.metadataDevice.close();
       this.lock.release();
     }
-  }
-
-  /** Does again what a process that was killed had acknowledged after its last commit. */
-  private async recover(): Promise<void> {
-    const { metadata, journal, logger } = this;
-    if (journal === null) return;
-    try {
-      const count = journal.replay(metadata.committedIdentity, new JournalReplay(metadata));
-      await this.engine.commits.commit();
-      if (count > 0) logger.warn({ count }, 'the last process was killed: its uncommitted changes were done again');
-    } catch (error) {
-      logger.error(
-        { error: messageOf(error) },
-        'the changes since the last commit could not be done again: they are lost',
-      );
-      metadata.abort();
-    }
-    journal.begin(metadata.committedIdentity);
   }
 
   private grow(device: BlockDevice, sizeBytes: number | undefined): number {

@@ -72,7 +72,8 @@ async function expectNoGrowth(rounds: number, body: () => void | Promise<void>):
   }
   await settle();
   expect(descriptorCount()).toBeLessThanOrEqual(before.descriptors);
-  expect(mapCount()).toBeLessThan(before.maps + 15);
+  // V8 maps and unmaps heap pages of its own; a map lost per round would be far more.
+  expect(mapCount()).toBeLessThan(before.maps + rounds / 4);
   expect(residentBytes() - before.resident).toBeLessThan(24 * MIB);
 }
 

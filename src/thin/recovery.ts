@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs';
-import type { JournalTarget } from './mapping-journal.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { JournalTarget, MappingJournal } from './mapping-journal.ts';
+import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
 const REMOVE_BATCH = 16384;
 
 /** What the journal of a killed process says, done again to the metadata that it had last committed. */
-export class JournalReplay implements JournalTarget {
+class JournalReplay implements JournalTarget {
   private readonly metadata: PoolMetadata;
 
   constructor(metadata: PoolMetadata) {
@@ -30,6 +33,23 @@ export class JournalReplay implements JournalTarget {
       this.metadata.closeThin(thin);
     }
   }
+}
+
+/** Does again what a process that was killed had acknowledged after its last commit, and commits it; then the journal begins anew. */
+export async function recover(engine: PoolEngine, journal: MappingJournal, logger: Logger): Promise<void> {
+  const { metadata } = engine;
+  try {
+    const count = journal.replay(metadata.committedIdentity, new JournalReplay(metadata));
+    await engine.commits.commit();
+    if (count > 0) logger.warn({ count }, 'the last process was killed: its uncommitted changes were done again');
+  } catch (error) {
+    logger.error(
+      { error: messageOf(error) },
+      'the changes since the last commit could not be done again: they are lost',
+    );
+    metadata.abort();
+  }
+  journal.begin(metadata.committedIdentity);
 }
 
 /** Tells one run of the machine from another; empty where it is not known. */
