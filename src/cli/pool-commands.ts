@@ -8,6 +8,12 @@ import type { Output } from './output.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { withPool } from './with-pool.ts';
 
+interface GrowFlags {
+  dataSize?: number;
+  metadataSize?: number;
+  json?: boolean;
+}
+
 interface CreateFlags {
   dataSize?: number;
   blockSize?: number;
@@ -57,6 +63,35 @@ Examples:
       const status = await withPool(dir, (open) => open.status(), { readOnlyFallback: true });
       if (flags.json) context.output.json(status);
       else printStatus(context.output, status);
+    });
+
+  pool
+    .command('grow')
+    .description('make a pool larger, online too; writes that wait for space go on')
+    .argument('<dir>', "the pool's folder")
+    .option('--data-size <size>', 'the new size of the data, as in 200G', sizeArgument)
+    .option('--metadata-size <size>', 'the new size of the metadata, as in 64M', sizeArgument)
+    .option('--json', 'print the pool as JSON')
+    .addHelpText(
+      'after',
+      `
+Files are made that large. A block device is made larger first, by its own means; then its new size is given here.
+
+Examples:
+  thinlun pool grow /srv/pool --data-size 200G
+  thinlun pool grow /srv/pool --metadata-size 64M`,
+    )
+    .action(async (dir: string, flags: GrowFlags) => {
+      const { dataSize: dataSizeBytes, metadataSize: metadataSizeBytes } = flags;
+      if (dataSizeBytes === undefined && metadataSizeBytes === undefined) {
+        throw new UsageError('pool grow: give --data-size, --metadata-size or both');
+      }
+      const status = await withPool(dir, (open) => open.grow({ dataSizeBytes, metadataSizeBytes }));
+      if (flags.json) context.output.json(status);
+      else {
+        const sizes = `${formatSize(status.dataSizeBytes)} of data, ${formatSize(status.metadataSizeBytes)} of metadata`;
+        context.output.line(`The pool "${status.name}" has ${sizes} now.`);
+      }
     });
 
   pool

@@ -9,6 +9,7 @@ import {
   deletedSchema,
   describeIssues,
   errorSchema,
+  type GrowPoolMessage,
   type PoolMessage,
   poolSchema,
   type ResizeVolumeMessage,
@@ -84,6 +85,10 @@ export class ControlClient implements PoolControl {
 
   status(): Promise<PoolMessage> {
     return this.#ask('GET', '/pool', undefined, poolSchema);
+  }
+
+  grow(request: GrowPoolMessage): Promise<PoolMessage> {
+    return this.#ask('PATCH', '/pool', request, poolSchema);
   }
 
   async listVolumes(): Promise<VolumeMessage[]> {

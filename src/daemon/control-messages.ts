@@ -68,6 +68,12 @@ export interface ResizeVolumeMessage {
   allowShrink?: boolean | undefined;
 }
 
+/** Of block devices the new size is what they have now; files are made that large. */
+export interface GrowPoolMessage {
+  dataSizeBytes?: number | undefined;
+  metadataSizeBytes?: number | undefined;
+}
+
 export interface VolumeListMessage {
   volumes: VolumeMessage[];
 }
@@ -212,6 +218,11 @@ export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject
 export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({
   sizeBytes: positiveSize,
   allowShrink: z.boolean().optional(),
+});
+
+export const growPoolSchema: z.ZodType<GrowPoolMessage> = z.strictObject({
+  dataSizeBytes: positiveSize.optional(),
+  metadataSizeBytes: positiveSize.optional(),
 });
 
 export const errorSchema: z.ZodType<ErrorMessage> = z.object({

@@ -16,6 +16,7 @@ import {
   deletedSchema,
   describeIssues,
   type ErrorMessage,
+  growPoolSchema,
   poolSchema,
   resizeVolumeSchema,
   volumeListSchema,
@@ -69,6 +70,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   );
 
   app.get('/pool', async (c) => c.json(poolSchema.parse(await work(control.status()))));
+  app.patch('/pool', async (c) => {
+    const request = await readMessage(c, growPoolSchema);
+    return c.json(poolSchema.parse(await work(control.grow(request))));
+  });
   app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await work(control.commit()) })));
   app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await work(control.listVolumes()) })));
   app.post('/volumes', async (c) => {

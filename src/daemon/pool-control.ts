@@ -1,4 +1,10 @@
-import type { CreateVolumeMessage, PoolMessage, ResizeVolumeMessage, VolumeMessage } from './control-messages.ts';
+import type {
+  CreateVolumeMessage,
+  GrowPoolMessage,
+  PoolMessage,
+  ResizeVolumeMessage,
+  VolumeMessage,
+} from './control-messages.ts';
 
 /**
  * What can be done with a pool, wherever it is open: in this process (`PoolService`) or in a server's (`ControlClient`).
@@ -6,6 +12,8 @@ import type { CreateVolumeMessage, PoolMessage, ResizeVolumeMessage, VolumeMessa
  */
 export interface PoolControl {
   status(): Promise<PoolMessage>;
+  /** Makes the data device, the metadata device or both larger. EINVAL, also for a size that is not larger; EOPNOTSUPP; EROFS. */
+  grow(request: GrowPoolMessage): Promise<PoolMessage>;
   /** In the order of their LUNs. */
   listVolumes(): Promise<VolumeMessage[]>;
   /** EEXIST; EINVAL for a name or size that cannot be; ENOSPC; EROFS. */

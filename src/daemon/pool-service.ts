@@ -8,6 +8,7 @@ import type { PoolEvent } from '../thin/pool-mode.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
   CreateVolumeMessage,
+  GrowPoolMessage,
   PoolMessage,
   ResizeVolumeMessage,
   ServerMessage,
@@ -68,6 +69,14 @@ export class PoolService implements PoolControl {
       volumeCount: status.volumes,
       server: this.describeServer(),
     };
+  }
+
+  grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
+    return this.#exclusive(async () => {
+      if (metadataSizeBytes !== undefined) await this.pool.growMetadata(metadataSizeBytes);
+      if (dataSizeBytes !== undefined) await this.pool.growData(dataSizeBytes);
+      return this.status();
+    });
   }
 
   async listVolumes(): Promise<VolumeMessage[]> {

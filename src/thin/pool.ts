@@ -6,6 +6,7 @@ import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
+import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { Catalogue, type VolumeRecord } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
@@ -265,7 +266,7 @@ export class Pool {
       if (blocks <= this.metadata.dataBlockCount) {
         throw new StorageError(
           'EINVAL',
-          `Cannot grow the pool to ${formatSize(size)}: it has ${this.metadata.dataBlockCount} blocks already`,
+          `Cannot grow the data to ${formatSize(size)}: it has ${formatSize(this.metadata.dataBlockCount * this.metadata.dataBlockSizeBytes)} already`,
         );
       }
       await this.engine.mutate(() => this.metadata.resizeData(blocks));
@@ -273,10 +274,15 @@ export class Pool {
     });
   }
 
-  /** Makes the metadata device larger (files) or takes the size that it has now (block devices). */
+  /** Makes the metadata device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
   growMetadata(sizeBytes?: number): Promise<void> {
     return this.exclusive(async () => {
-      this.grow(this.metadataDevice, sizeBytes);
+      const size = this.grow(this.metadataDevice, sizeBytes);
+      const blocks = Math.floor(size / BLOCK_SIZE);
+      if (blocks <= this.metadata.metadataBlockCount) {
+        const has = formatSize(this.metadata.metadataBlockCount * BLOCK_SIZE);
+        throw new StorageError('EINVAL', `Cannot grow the metadata to ${formatSize(size)}: it has ${has} already`);
+      }
       await this.engine.mutate(() => this.metadata.resizeMetadata());
       this.engine.space.check();
     });
@@ -306,12 +312,9 @@ export class Pool {
 
   private grow(device: BlockDevice, sizeBytes: number | undefined): number {
     const now = device.refreshSize();
-    if (sizeBytes === undefined || sizeBytes === now) return now;
-    if (sizeBytes < now) {
-      throw new StorageError('EINVAL', `Cannot make "${device.path}" smaller: it has ${formatSize(now)}`);
-    }
-    device.resize(sizeBytes);
-    return device.sizeBytes;
+    if (sizeBytes === undefined) return now;
+    if (sizeBytes > now) device.resize(sizeBytes);
+    return sizeBytes;
   }
 
   private record(name: string): VolumeRecord {

@@ -96,6 +96,36 @@ describe('pool create', () => {
   });
 });
 
+describe('pool grow', () => {
+  it('makes a pool larger, with and without a server', async () => {
+    const dir = await createPool('p');
+    const alone = poolSchema.parse(
+      await thinlunJson('pool', 'grow', dir, '--data-size', '2G', '--metadata-size', '16M'),
+    );
+    expect(alone).toMatchObject({ dataSizeBytes: 2 * GIB, metadataSizeBytes: 16 * MIB, server: null });
+    expect(statSync(join(dir, 'data')).size).toBe(2 * GIB);
+    await serve([dir]);
+    const result = await thinlun(['pool', 'grow', dir, '--data-size', '3G']);
+    expect(result).toMatchObject({ code: 0, stdout: 'The pool "p" has 3 GiB of data, 16 MiB of metadata now.\n' });
+  });
+
+  it('refuses what is not larger, and changes nothing', async () => {
+    const dir = await createPool('p');
+    const before = await thinlunJson('pool', 'status', dir);
+    for (const [option, size, has] of [
+      ['--data-size', '512M', '1 GiB'],
+      ['--data-size', '1G', '1 GiB'],
+      ['--metadata-size', '1M', '2 MiB'],
+    ] as const) {
+      const result = await thinlun(['pool', 'grow', dir, option, size]);
+      expect(result).toMatchObject({ code: 1, stdout: '' });
+      expect(result.stderr).toContain(`it has ${has} already`);
+    }
+    expect(await thinlunJson('pool', 'status', dir)).toEqual(before);
+    expect(await thinlun(['pool', 'grow', dir])).toMatchObject({ code: 2 });
+  });
+});
+
 describe('pool status', () => {
   it('is a list of names and values', async () => {
     const dir = await createPool('my-pool');

@@ -1,6 +1,7 @@
 import { StorageError } from '../../src/base/errors.ts';
 import type {
   CreateVolumeMessage,
+  GrowPoolMessage,
   PoolMessage,
   ResizeVolumeMessage,
   VolumeMessage,
@@ -44,6 +45,12 @@ export class FakePoolControl implements PoolControl {
       server: null,
     };
     return { ...status, ...this.statusOverride } as PoolMessage;
+  }
+
+  async grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
+    if (dataSizeBytes !== undefined) this.statusOverride.dataSizeBytes = dataSizeBytes;
+    if (metadataSizeBytes !== undefined) this.statusOverride.metadataSizeBytes = metadataSizeBytes;
+    return this.status();
   }
 
   async listVolumes(): Promise<VolumeMessage[]> {
