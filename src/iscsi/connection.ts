@@ -293,10 +293,6 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     return this.fullFeature?.abortTasks(lun, waiter) ?? { stopped: 0, pending: 0 };
   }
 
-  announceWindow(): void {
-    if (!this.ending && !this.closed) this.fullFeature?.announceWindow();
-  }
-
   // --- the end ---
 
   /** Asks the initiator to log out within `seconds` (RFC 7143 11.9.1). */

@@ -275,10 +275,6 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.tasks?.memoryFreed();
   }
 
-  announceWindow(): void {
-    this.writer.windowUpdate();
-  }
-
   // --- the end ---
 
   private logout(parser: PduParser): RejectReason | 0 {

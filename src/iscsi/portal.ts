@@ -7,6 +7,7 @@ import { KIB } from '../base/units.ts';
 import { Connection, type ConnectionContext } from './connection.ts';
 import { DataMemory } from './data-memory.ts';
 import type { TargetDirectory } from './discovery.ts';
+import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
@@ -52,8 +53,8 @@ export class Portal {
   private drained: (() => void) | null = null;
 
   constructor(options: PortalOptions) {
-    this.logger = options.logger ?? silentLogger;
     this.clock = options.clock ?? monotonicClock;
+    this.logger = new LimitedLogger(options.logger ?? silentLogger, this.clock);
     this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
     this.memory = new DataMemory(this.limits.slabBytes);
     this.sessionTable = new SessionTable(

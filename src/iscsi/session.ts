@@ -19,8 +19,6 @@ export interface SessionConnection {
   abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks;
   /** Ends it without another word. `reason` is for the log. */
   drop(reason: string): void;
-  /** Tells the initiator that it may send more, when nothing else would. */
-  announceWindow(): void;
 }
 
 /** One iSCSI session (RFC 7143 4.3): an initiator port at our target port, or a discovery session. */

@@ -177,9 +177,7 @@ export class TaskManager {
       if (session.target !== this.session.target || session.connection === null) continue;
       const { stopped, pending } = session.connection.abortTasks(lun, management);
       management.waitFor(pending);
-      if (session === this.session || stopped === 0) continue;
-      others.push(session);
-      session.connection.announceWindow();
+      if (session !== this.session && stopped > 0) others.push(session);
     }
     return others;
   }

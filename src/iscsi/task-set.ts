@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { Nexus } from '../scsi/nexus.ts';
-import { INVALID_FIELD_IN_CDB, NO_INFORMATION, NO_SKS, type Sense, writeSense } from '../scsi/sense.ts';
+import { INVALID_FIELD_IN_CDB } from '../scsi/sense.ts';
 import { Status } from '../scsi/spec.ts';
 import type { Target } from '../scsi/target.ts';
 import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
@@ -15,9 +15,8 @@ import type { Parameters } from './parameters.ts';
 import { type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { IscsiCondition, RejectReason } from './spec.ts';
+import { endFull, endWith, endWithCondition } from './task-endings.ts';
 import { TaskTable } from './task-table.ts';
-
-const ABORTED_COMMAND = 0x0b;
 
 /** What a task set needs of its connection. */
 export interface TaskSetHost {
@@ -305,7 +304,10 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Ends a task without a response. */
   private end(task: IscsiTask): void {
     const waiters = task.abortWaiters;
+    // An initiator that may send nothing would not learn that it may again.
+    const wasClosed = this.window.isClosed;
     this.leaveTable(task);
+    if (wasClosed && !this.closed) this.writer.windowUpdate();
     this.line.free(task);
     this.recycle(task);
     if (waiters !== null) for (const waiter of waiters) waiter.abortedTaskEnded();
@@ -375,26 +377,4 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     task.nextInLine = this.pool;
     this.pool = task;
   }
-}
-
-function endWith(task: IscsiTask, sense: Sense): void {
-  task.status = Status.CHECK_CONDITION;
-  task.senseLength = writeSense(task.sense, false, sense, NO_INFORMATION, NO_SKS);
-  endWithoutTransfer(task);
-}
-
-function endWithCondition(task: IscsiTask, condition: number): void {
-  endWith(task, ABORTED_COMMAND * 0x10000 + condition);
-}
-
-function endFull(task: IscsiTask): void {
-  task.status = Status.TASK_SET_FULL;
-  task.senseLength = 0;
-  endWithoutTransfer(task);
-}
-
-function endWithoutTransfer(task: IscsiTask): void {
-  task.residual = task.expectedDataIn + task.expectedDataOut;
-  task.dataInLength = 0;
-  task.dataOutLength = 0;
 }

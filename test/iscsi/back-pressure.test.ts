@@ -168,6 +168,8 @@ describe('teardown', () => {
   it('at any byte of a stream, with tasks in every state, leaves nothing and harms nobody', async () => {
     await start(SMALL);
     const witness = await login(99);
+    const handles = (): number => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+    const handlesBefore = handles();
     let cmdSn = 5000;
     const command = (cdb: number[], flags: number, length: number, data?: Uint8Array): Uint8Array =>
       buildPdu({
@@ -202,6 +204,7 @@ describe('teardown', () => {
     }
     await until(() => world.portal.connectionCount === 1, 'the victims are gone');
     await until(() => world.portal.memoryUsedBytes === 0, 'their memory is back');
+    await until(() => handles() === handlesBefore, 'their sockets are closed');
     expect(world.portal.sessions()).toHaveLength(1);
     expect((await witness.readBlocks(0, 8)).status).toBe(0);
   });

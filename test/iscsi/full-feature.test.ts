@@ -336,9 +336,7 @@ describe('task management', () => {
     const response = await mine.receive();
     expect([opcodeOf(response), u32(response, 16), response.header[2]]).toEqual([0x22, function_, 0]);
     if (everybody) {
-      // A NOP-In tells the other initiator that its window is open again; its command gets no response, its next one a unit attention.
-      const update = await other.receive();
-      expect([opcodeOf(update), u32(update, 16)]).toEqual([NOP_IN, 0xffffffff]);
+      // The command of the other initiator gets no response, its next one a unit attention.
       expect(await other.isSilent()).toBe(true);
       const { status, sense } = await other.command([0]);
       expect([status, sense[2]! & 0xf, sense[12]]).toEqual([2, 6, name === 'CLEAR TASK SET' ? 0x2f : 0x29]);
@@ -350,6 +348,24 @@ describe('task management', () => {
     const { status, sense } = await mine.command([0]);
     if (name.includes('RESET')) expect([status, sense[2]! & 0xf, sense[12]]).toEqual([2, 6, 0x29]);
     else expect(status).toBe(0);
+  });
+
+  it('tells an initiator whose window was closed that it may send again', async () => {
+    const mine = await login();
+    const other = await login({}, 2);
+    world.lun.holding = true;
+    for (let i = 0; i < 128; i++) other.sendCommand(read10(0, 1), { read: 512 });
+    await until(() => world.lun.held.length === 128, 'the window of the other is full');
+    mine.sendTaskManagement(5);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    world.lun.release();
+    const update = await other.receive();
+    expect([opcodeOf(update), u32(update, 16), u32(update, 20)]).toEqual([NOP_IN, 0xffffffff, 0xffffffff]);
+    expect(u32(update, 32)).toBe(other.cmdSn);
+    expect(await other.isSilent()).toBe(true);
+    expect((await other.command([0])).status).toBe(2);
+    expect(u32((await other.command([0])).pdus[0]!, 32)).toBe(other.cmdSn + 127);
+    expect((await mine.receive()).header[2]).toBe(0);
   });
 
   it('TARGET COLD RESET ends every connection to the target, after its response', async () => {

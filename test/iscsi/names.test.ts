@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest';
+import { normalizeName } from '../../src/iscsi/names.ts';
+
+describe('an iSCSI name', () => {
+  it.each([
+    ['iqn.2026-01.org.example:disk-1', 'iqn.2026-01.org.example:disk-1'],
+    ['IQN.2026-01.org.Example:Disk_1', 'iqn.2026-01.org.example:disk_1'],
+    ['eui.02004567A425678D', 'eui.02004567a425678d'],
+    ['naa.52004567BA64678D', 'naa.52004567ba64678d'],
+    ['naa.62004567BA64678D0123456789ABCDEF', 'naa.62004567ba64678d0123456789abcdef'],
+    ['iqn.2026-01.org.example:größe', 'iqn.2026-01.org.example:größe'],
+    [`iqn.${'x'.repeat(219)}`, `iqn.${'x'.repeat(219)}`],
+  ])('%s is compared as %s', (name, normal) => {
+    expect(normalizeName(name)).toBe(normal);
+  });
+
+  it.each([
+    '',
+    'disk',
+    'iqn.',
+    'iqn',
+    'eui.123',
+    'eui.02004567A425678G',
+    'naa.52004567BA64678',
+    'iqn.2026-01.org.example:a b',
+    'iqn.2026-01.org.example:a,b',
+    'iqn.2026-01.org.example:a\nb',
+    'iqn.2026-01.org.example:a\u0000b',
+    'iqn.2026-01.org.example:a\u0085b',
+    `iqn.${'x'.repeat(220)}`,
+    `iqn.${'ö'.repeat(110)}`,
+  ])('%j is none', (name) => {
+    expect(normalizeName(name)).toBeNull();
+  });
+});
