@@ -1,8 +1,9 @@
 import { connect, type Socket } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { readU24BE, readU32BE, writeU32BE } from '../../src/base/bytes.ts';
-import { MIB } from '../../src/base/units.ts';
+import { KIB, MIB } from '../../src/base/units.ts';
 import { MemoryLun } from '../../src/block/memory-lun.ts';
+import type { PortalLimits } from '../../src/iscsi/limits.ts';
 import { Target } from '../../src/scsi/target.ts';
 import { buildPdu, INITIATOR_NAME, Initiator, TARGET_NAME, textData, USUAL_KEYS } from '../support/iscsi-initiator.ts';
 import { makeUnit, startPortal, type TestPortal, until } from '../support/iscsi-portal.ts';
@@ -58,8 +59,8 @@ const random = new FuzzRandom();
 let world: TestPortal;
 let witness: Initiator;
 
-beforeAll(async () => {
-  world = await startPortal({ sizeBytes: 4 * MIB, limits: { loginsInProgress: 200, connections: 200 } });
+async function start(limits: Partial<PortalLimits> = {}): Promise<void> {
+  world = await startPortal({ sizeBytes: 4 * MIB, limits: { loginsInProgress: 200, connections: 200, ...limits } });
   // Of another target: resets of a target and its units are the right of whoever has a session there.
   const quiet = 'iqn.2026-01.org.thinlun:quiet';
   const target = new Target(quiet);
@@ -67,13 +68,21 @@ beforeAll(async () => {
   world.targets.set(quiet, target);
   witness = await Initiator.login(world.port, { target: quiet });
   await witness.settle();
-});
+}
 
-afterAll(async () => {
+afterEach(async () => {
   await witness.close();
   await until(() => world.portal.connectionCount === 0, 'all connections end');
   await world.close();
 });
+
+/** So little memory that commands wait for it, stop the input or are refused. */
+const LITTLE_MEMORY: Partial<PortalLimits> = {
+  slabBytes: 256 * KIB,
+  slabBytesPerConnection: 64 * KIB,
+  maxBurstLength: 16 * KIB,
+  firstBurstLength: 8 * KIB,
+};
 
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 0x10, 0x20, 0x21, 0x25, 0x31, 0x3f, 0x1c, 0x0f];
 const SCSI = [
@@ -330,42 +339,52 @@ async function session(random: FuzzRandom, round: number): Promise<number> {
 }
 
 describe('the portal under wrong input', () => {
-  it(`survives ${INPUTS} random and damaged PDUs (seed ${random.seed})`, { timeout: 1_000_000 }, async () => {
-    let inputs = 0;
-    let round = 0;
-    const lane = async (): Promise<void> => {
-      while (inputs < INPUTS) {
-        const kind = random.below(20);
-        if (kind === 0) {
-          inputs++;
-          await converse(random.bytes(random.below(3000)), random.chance(0.3));
-        } else if (kind < 4) {
-          const pdus = strangeLogin(random);
-          inputs += pdus.length;
-          await converse(Buffer.concat(pdus), random.chance(0.1));
-        } else {
-          const sent = await session(random, round);
-          inputs += sent;
+  it.each([
+    ['', INPUTS, {}],
+    [' with little memory', INPUTS / 4, LITTLE_MEMORY],
+  ])(
+    `survives random and damaged PDUs%s: %d (seed ${random.seed})`,
+    { timeout: 1_000_000 },
+    async (_name, wanted, limits) => {
+      await start(limits);
+      seen.clear();
+      let inputs = 0;
+      let round = 0;
+      const lane = async (): Promise<void> => {
+        while (inputs < wanted) {
+          const kind = random.below(20);
+          if (kind === 0) {
+            inputs++;
+            await converse(random.bytes(random.below(3000)), random.chance(0.3));
+          } else if (kind < 4) {
+            const pdus = strangeLogin(random);
+            inputs += pdus.length;
+            await converse(Buffer.concat(pdus), random.chance(0.1));
+          } else {
+            const sent = await session(random, round);
+            inputs += sent;
+          }
+          if (++round % 100 === 0) expect(await witness.ping()).toBe(true);
         }
-        if (++round % 100 === 0) expect(await witness.ping()).toBe(true);
+      };
+      await Promise.all(Array.from({ length: 6 }, lane));
+      // The fuzzer has got to where it should: everything that a target can send has been sent many times.
+      for (const opcode of [0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x31, 0x3f]) {
+        expect(seen.get(opcode), `answers with opcode ${opcode}`).toBeGreaterThan(wanted / 5000);
       }
-    };
-    await Promise.all(Array.from({ length: 6 }, lane));
-    // The fuzzer has got to where it should: everything that a target can send has been sent many times.
-    for (const opcode of [0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x31, 0x3f]) {
-      expect(seen.get(opcode), `answers with opcode ${opcode}`).toBeGreaterThan(INPUTS / 5000);
-    }
-    expect(world.lun.submitted).toBeGreaterThan(INPUTS / 50);
-    await until(() => world.portal.connectionCount === 1, 'only the witness is left');
-    expect(world.portal.sessions()).toHaveLength(1);
-    expect(world.portal.memoryUsedBytes).toBe(0);
-    expect(await witness.ping()).toBe(true);
-    const data = new Uint8Array(65536).fill(0x5a);
-    expect((await witness.writeBlocks(0, data)).status).toBe(0);
-    expect(Buffer.compare((await witness.readBlocks(0, 128)).data, data)).toBe(0);
-  });
+      expect(world.lun.submitted).toBeGreaterThan(wanted / 50);
+      await until(() => world.portal.connectionCount === 1, 'only the witness is left');
+      expect(world.portal.sessions()).toHaveLength(1);
+      expect(world.portal.memoryUsedBytes).toBe(0);
+      expect(await witness.ping()).toBe(true);
+      const data = new Uint8Array(4096).fill(0x5a);
+      expect((await witness.writeBlocks(0, data)).status).toBe(0);
+      expect(Buffer.compare((await witness.readBlocks(0, 8)).data, data)).toBe(0);
+    },
+  );
 
   it('survives every single bit of a login damaged', { timeout: 120_000 }, async () => {
+    await start();
     const good = loginPdu(
       random,
       textData({ InitiatorName: INITIATOR_NAME, TargetName: TARGET_NAME, ...USUAL_KEYS }),
@@ -380,6 +399,7 @@ describe('the portal under wrong input', () => {
   });
 
   it('survives every length that a header can say, at every stage', { timeout: 120_000 }, async () => {
+    await start();
     const login = loginPdu(random, textData({ InitiatorName: INITIATOR_NAME, TargetName: TARGET_NAME }), 0x87);
     for (const lengths of [0, 1, 3, 4, 5, 8191, 8192, 8193, 262143, 262144, 262145, 0xffffff]) {
       for (const ahs of [0, 1, 2, 63, 64, 65, 255]) {
