@@ -302,7 +302,7 @@ export class Pool {
     try {
       await this.engine.stop();
     } finally {
-      if (this.mode === 'write' || this.mode === 'out-of-data-space') this.journal?.remove();
+      if (this.mode !== 'fail') this.journal?.remove();
       this.metadata.close();
       await this.data.close();
       await this.metadataDevice.close();

@@ -1,5 +1,6 @@
 import { type Errno, StorageError } from '../../src/base/errors.ts';
 import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
+import { WrappedDevice } from './wrapped-device.ts';
 
 export type FaultyOperation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
 
@@ -26,8 +27,7 @@ const DROP: Fault = { operation: 'change', passes: 0, times: 0, errno: null, par
  * which they are asked for. An operation that is made to fail does not reach the device behind, and completes in a later turn of
  * the event loop.
  */
-export class FaultyDevice implements BlockDevice {
-  readonly #inner: BlockDevice;
+export class FaultyDevice extends WrappedDevice {
   readonly #faults: Fault[] = [];
   /** Completions due after the next submit(). */
   #ended: { completion: IoCompletion; errno: Errno | null }[] = [];
@@ -41,7 +41,7 @@ export class FaultyDevice implements BlockDevice {
   failures = 0;
 
   constructor(inner: BlockDevice) {
-    this.#inner = inner;
+    super(inner);
   }
 
   /**
@@ -75,91 +75,75 @@ export class FaultyDevice implements BlockDevice {
     this.#isDead = false;
   }
 
-  get path(): string {
-    return this.#inner.path;
+  override read(
+    offset: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    length: number,
+    completion: IoCompletion,
+  ): void {
+    if (this.#passes('read', completion)) this.inner.read(offset, memory, memoryOffset, length, completion);
   }
 
-  get sizeBytes(): number {
-    return this.#inner.sizeBytes;
-  }
-
-  get alignmentBytes(): number {
-    return this.#inner.alignmentBytes;
-  }
-
-  get readOnly(): boolean {
-    return this.#inner.readOnly;
-  }
-
-  get discardGranularityBytes(): number {
-    return this.#inner.discardGranularityBytes;
-  }
-
-  read(offset: number, memory: Uint8Array, memoryOffset: number, length: number, completion: IoCompletion): void {
-    if (this.#passes('read', completion)) this.#inner.read(offset, memory, memoryOffset, length, completion);
-  }
-
-  write(offset: number, memory: Uint8Array, memoryOffset: number, length: number, completion: IoCompletion): void {
+  override write(
+    offset: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    length: number,
+    completion: IoCompletion,
+  ): void {
     const fault = this.#fault('write');
     if (fault === null) {
-      this.#inner.write(offset, memory, memoryOffset, length, completion);
+      this.inner.write(offset, memory, memoryOffset, length, completion);
     } else {
       this.#writePart(fault, offset, memory, memoryOffset);
       this.#ended.push({ completion, errno: fault.errno });
     }
   }
 
-  flush(completion: IoCompletion): void {
-    if (this.#passes('flush', completion)) this.#inner.flush(completion);
+  override flush(completion: IoCompletion): void {
+    if (this.#passes('flush', completion)) this.inner.flush(completion);
   }
 
-  discard(offset: number, length: number, completion: IoCompletion): void {
-    if (this.#passes('discard', completion)) this.#inner.discard(offset, length, completion);
+  override discard(offset: number, length: number, completion: IoCompletion): void {
+    if (this.#passes('discard', completion)) this.inner.discard(offset, length, completion);
   }
 
-  writeZeroes(offset: number, length: number, completion: IoCompletion): void {
-    if (this.#passes('writeZeroes', completion)) this.#inner.writeZeroes(offset, length, completion);
+  override writeZeroes(offset: number, length: number, completion: IoCompletion): void {
+    if (this.#passes('writeZeroes', completion)) this.inner.writeZeroes(offset, length, completion);
   }
 
-  submit(): void {
+  override submit(): void {
     this.#tell();
-    this.#inner.submit();
+    this.inner.submit();
   }
 
-  readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
-    if (this.#passesSync('read')) this.#inner.readSync(offset, memory, memoryOffset, length);
+  override readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
+    if (this.#passesSync('read')) this.inner.readSync(offset, memory, memoryOffset, length);
   }
 
-  writeSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
+  override writeSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
     const fault = this.#fault('write');
     if (fault === null) {
-      this.#inner.writeSync(offset, memory, memoryOffset, length);
+      this.inner.writeSync(offset, memory, memoryOffset, length);
     } else {
       this.#writePart(fault, offset, memory, memoryOffset);
       this.#throw(fault);
     }
   }
 
-  flushSync(): void {
-    if (this.#passesSync('flush')) this.#inner.flushSync();
+  override flushSync(): void {
+    if (this.#passesSync('flush')) this.inner.flushSync();
   }
 
-  resize(sizeBytes: number): void {
-    this.#inner.resize(sizeBytes);
-  }
-
-  refreshSize(): number {
-    return this.#inner.refreshSize();
-  }
-
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     this.#tell();
     if (this.#telling > 0) {
       await new Promise<void>((resolve) => {
         this.#told = resolve;
       });
     }
-    await this.#inner.close();
+    await this.inner.close();
   }
 
   /** Counts the operation; the fault that hits it, or null. */
@@ -202,7 +186,7 @@ export class FaultyDevice implements BlockDevice {
   }
 
   #writePart(fault: Fault, offset: number, memory: Uint8Array, memoryOffset: number): void {
-    if (fault.partialBytes > 0) this.#inner.writeSync(offset, memory, memoryOffset, fault.partialBytes);
+    if (fault.partialBytes > 0) this.inner.writeSync(offset, memory, memoryOffset, fault.partialBytes);
   }
 
   #throw(fault: Fault): void {

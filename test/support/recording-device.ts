@@ -2,6 +2,7 @@ import { assert } from '../../src/base/assert.ts';
 import type { Errno } from '../../src/base/errors.ts';
 import { SECTOR_SIZE } from '../../src/base/units.ts';
 import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
+import { WrappedDevice } from './wrapped-device.ts';
 
 /** A change that was asked for. Positions count events: see `RecordingDevice.eventCount`. */
 export interface RecordedChange {
@@ -34,8 +35,7 @@ export const everythingSurvives: Survives = () => true;
  * It takes a copy of the contents when it is made and keeps a copy of everything written, so it is for small devices. It grows, but
  * does not shrink.
  */
-export class RecordingDevice implements BlockDevice {
-  readonly #inner: BlockDevice;
+export class RecordingDevice extends WrappedDevice {
   readonly #baseline: Uint8Array;
   readonly #sizes: { at: number; sizeBytes: number }[] = [];
   /** In the order in which they were asked for. */
@@ -53,7 +53,7 @@ export class RecordingDevice implements BlockDevice {
   #settled: Uint8Array | null = null;
 
   constructor(inner: BlockDevice) {
-    this.#inner = inner;
+    super(inner);
     this.#baseline = new Uint8Array(inner.sizeBytes);
     if (inner.sizeBytes > 0) inner.readSync(0, this.#baseline, 0, inner.sizeBytes);
     this.#sizes.push({ at: 0, sizeBytes: inner.sizeBytes });
@@ -92,85 +92,51 @@ export class RecordingDevice implements BlockDevice {
     return this.#settled;
   }
 
-  get path(): string {
-    return this.#inner.path;
-  }
-
-  get sizeBytes(): number {
-    return this.#inner.sizeBytes;
-  }
-
-  get alignmentBytes(): number {
-    return this.#inner.alignmentBytes;
-  }
-
-  get readOnly(): boolean {
-    return this.#inner.readOnly;
-  }
-
-  get discardGranularityBytes(): number {
-    return this.#inner.discardGranularityBytes;
-  }
-
-  read(offset: number, memory: Uint8Array, memoryOffset: number, length: number, completion: IoCompletion): void {
-    this.#inner.read(offset, memory, memoryOffset, length, completion);
-  }
-
-  write(offset: number, memory: Uint8Array, memoryOffset: number, length: number, completion: IoCompletion): void {
+  override write(
+    offset: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    length: number,
+    completion: IoCompletion,
+  ): void {
     const end = this.#changeEnd('write', offset, length, memory.slice(memoryOffset, memoryOffset + length), completion);
-    this.#inner.write(offset, memory, memoryOffset, length, end);
+    this.inner.write(offset, memory, memoryOffset, length, end);
   }
 
-  flush(completion: IoCompletion): void {
+  override flush(completion: IoCompletion): void {
     const begunAt = this.eventCount++;
     const ioDone = (error: Errno | null): void => {
       if (error === null) this.#flushed(begunAt);
       completion.ioDone(error);
     };
-    this.#inner.flush({ ioDone });
+    this.inner.flush({ ioDone });
   }
 
-  discard(offset: number, length: number, completion: IoCompletion): void {
-    this.#inner.discard(offset, length, this.#changeEnd('zeroes', offset, length, null, completion));
+  override discard(offset: number, length: number, completion: IoCompletion): void {
+    this.inner.discard(offset, length, this.#changeEnd('zeroes', offset, length, null, completion));
   }
 
-  writeZeroes(offset: number, length: number, completion: IoCompletion): void {
-    this.#inner.writeZeroes(offset, length, this.#changeEnd('zeroes', offset, length, null, completion));
+  override writeZeroes(offset: number, length: number, completion: IoCompletion): void {
+    this.inner.writeZeroes(offset, length, this.#changeEnd('zeroes', offset, length, null, completion));
   }
 
-  submit(): void {
-    this.#inner.submit();
-  }
-
-  readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
-    this.#inner.readSync(offset, memory, memoryOffset, length);
-  }
-
-  writeSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
+  override writeSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
     const change = this.#begin('write', offset, length, memory.slice(memoryOffset, memoryOffset + length));
-    this.#inner.writeSync(offset, memory, memoryOffset, length);
+    this.inner.writeSync(offset, memory, memoryOffset, length);
     change.doneAt = this.eventCount++;
   }
 
-  flushSync(): void {
+  override flushSync(): void {
     const begunAt = this.eventCount++;
-    this.#inner.flushSync();
+    this.inner.flushSync();
     this.#flushed(begunAt);
   }
 
-  resize(sizeBytes: number): void {
+  override resize(sizeBytes: number): void {
     assert(sizeBytes >= this.sizeBytes, 'a recorded device only grows');
-    this.#inner.resize(sizeBytes);
+    this.inner.resize(sizeBytes);
     this.#sizes.push({ at: this.eventCount, sizeBytes });
     this.#settled = null;
-  }
-
-  refreshSize(): number {
-    return this.#inner.refreshSize();
-  }
-
-  close(): Promise<void> {
-    return this.#inner.close();
   }
 
   #begin(kind: RecordedChange['kind'], offset: number, length: number, bytes: Uint8Array | null): RecordedChange {
