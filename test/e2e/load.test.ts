@@ -174,7 +174,7 @@ describe('a server', () => {
     await ended;
     await noise;
     expect(load.refused).toEqual([]);
-    load.endedWell();
+    load.processEnded();
     expect(await load.verify(initiators[1]!), `THINLUN_SEED=${random.seed}`).toEqual([]);
     for (const initiator of initiators) await initiator.close();
     expect(server.isRunning).toBe(true);

@@ -52,8 +52,8 @@ export class RecordedLoad {
     this.done.flush++;
   }
 
-  /** The server ended well: whatever it had acknowledged is durable, flushed or not. */
-  endedWell(): void {
+  /** The server's process has ended, however: whatever it had acknowledged is there, flushed or not. */
+  processEnded(): void {
     this.history.endFlush(this.history.beginFlush());
   }
 
