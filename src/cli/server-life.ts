@@ -1,8 +1,11 @@
 import { constants } from 'node:os';
 import { isatty } from 'node:tty';
+import { monotonicClock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 
 const REMINDER_MS = 5_000;
+/** Ctrl-C below npm arrives twice, from the terminal and from npm: that is one wish. */
+const SAME_WISH_MS = 500;
 
 /**
  * The signals of a server process. The first SIGTERM or SIGINT asks for an orderly end, a second one ends at once: nothing that
@@ -13,7 +16,8 @@ export class ServerLife {
   /** Resolves with the signal's name. */
   readonly stopRequested: Promise<NodeJS.Signals>;
   readonly #logger: Logger;
-  #requested: NodeJS.Signals | null = null;
+  /** When the first signal came; null before. */
+  #requestedMs: number | null = null;
   #request: (signal: NodeJS.Signals) => void = () => {};
 
   constructor(logger: Logger) {
@@ -49,12 +53,14 @@ export class ServerLife {
   }
 
   #stop(signal: NodeJS.Signals): void {
-    if (this.#requested !== null) {
+    const nowMs = monotonicClock.nowMs();
+    if (this.#requestedMs === null) {
+      this.#requestedMs = nowMs;
+      this.#logger.info({ signal }, 'stopping: finishing what is in flight');
+      this.#request(signal);
+    } else if (nowMs - this.#requestedMs >= SAME_WISH_MS) {
       this.#logger.warn({ signal }, 'ended at once; everything flushed is kept');
       process.exit(128 + constants.signals[signal]);
     }
-    this.#requested = signal;
-    this.#logger.info({ signal }, 'stopping: finishing what is in flight');
-    this.#request(signal);
   }
 }

@@ -11,7 +11,8 @@ import type { PoolControl } from '../../src/daemon/pool-control.ts';
 import { createPool as createPoolIn } from '../../src/thin/pool-create.ts';
 import { type RunResult, run, TestProcess } from '../support/processes.mjs';
 
-const COMMAND: string = join(dirname(dirname(import.meta.dirname)), 'bin', 'thinlun');
+export const ROOT: string = dirname(dirname(import.meta.dirname));
+export const COMMAND: string = join(ROOT, 'bin', 'thinlun');
 
 type CommandOptions = NonNullable<ConstructorParameters<typeof TestProcess>[2]>;
 

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
+import { runOk } from '../support/processes.mjs';
+import { requireTool } from '../support/tools.ts';
 import { start, statusOf, temporaryFolder } from './command.ts';
 
 describe('demo', () => {
@@ -21,6 +23,16 @@ describe('demo', () => {
     expect(second.stdout.toString()).not.toContain('Made');
     expect(await statusOf(dir)).toMatchObject({ uuid: before.uuid, volumeCount: 1 });
     expect(await second.stop()).toEqual({ code: 0, signal: null });
+  });
+
+  it.each(['qemu-img', 'iscsi-ls', 'iscsi-inq'])('prints a line that works as it is, for %s', async (program) => {
+    requireTool(program);
+    const demo = start(['demo', '--portal', '127.0.0.1:0', '--dir', join(temporaryFolder(), 'demo')]);
+    await demo.waitForLine(/^Ready: /);
+    const line = new RegExp(`^ +(${program} .*)$`, 'm').exec(demo.stdout.toString())![1]!;
+    const said = await runOk('sh', ['-c', line]);
+    expect(said).toMatch(/virtual size: 1 GiB|Lun:0 +Type:DIRECT_ACCESS|Vendor:THINLUN/);
+    expect(await demo.stop()).toEqual({ code: 0, signal: null });
   });
 
   it('goes where XDG_DATA_HOME or --dir says', async () => {

@@ -19,6 +19,12 @@ import {
 
 const ready = (server: TestProcess): ReadyMessage => readySchema.parse(JSON.parse(server.stdout.toString()));
 
+/** Has the program run `code` before anything else: for what cannot be provoked from outside. */
+function preload(code: string): { env: Record<string, string> } {
+  const module = `import net from 'node:net'; ${code}`;
+  return { env: { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(module)}` } };
+}
+
 function connects(address: string): Promise<boolean> {
   const [, host, port] = /^(.*):(\d+)$/.exec(address)!;
   return new Promise((resolve) => {
@@ -194,20 +200,30 @@ describe('a server', () => {
     expect(await volumesOf(dir)).toMatchObject([{ name: 'v' }]);
   });
 
-  it('ends at once on a second signal', async () => {
+  it('ends at once on a second signal, and takes two in a moment for one', async () => {
     const dir = await createPool();
-    const server = await serve([dir]);
-    // A request that never becomes whole holds the orderly end up for a moment.
-    const half = connect(join(dir, 'control.sock'));
-    half.on('error', () => {});
-    await new Promise((resolve) => half.once('connect', resolve));
-    half.write('POST /v1/volumes HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{');
-    await sleep(100);
-    process.kill(server.pid, 'SIGTERM');
+    // Whatever listens never ends, so an orderly end would take for ever.
+    const server = await serve([dir], preload('net.Server.prototype.close = function () { return this; };'));
+    process.kill(server.pid, 'SIGINT');
+    process.kill(server.pid, 'SIGINT');
     await server.waitForLine(/stopping/);
+    await server.waitForLine(/still finishing/);
+    expect(server.exitStatus).toBeNull();
     process.kill(server.pid, 'SIGTERM');
     expect(await server.waitForExit(5_000)).toEqual({ code: 143, signal: null });
-    half.destroy();
+  });
+
+  it('ends at once, with its stack in the log, when something is thrown that nobody catches', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'v');
+    const server = await serve(
+      [dir],
+      preload('process.on("SIGUSR2", () => setImmediate(() => { throw new Error("boom"); }));'),
+    );
+    process.kill(server.pid, 'SIGUSR2');
+    expect(await server.waitForExit(5_000)).toEqual({ code: 1, signal: null });
+    expect(server.stderr.toString()).toMatch(/"level":50.*"message":"boom".*"stack":.*a mistake in thinlun/);
+    expect(await volumesOf(dir)).toMatchObject([{ name: 'v' }]);
   });
 
   it('that is asked to stop while it starts, stops', async () => {

@@ -1,10 +1,12 @@
-import { readFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { temporaryFolder, thinlun } from './command.ts';
+import { run, runOk } from '../support/processes.mjs';
+import { COMMAND, ROOT, temporaryFolder, thinlun } from './command.ts';
 
 const COMMANDS = [
   'pool create',
+  'pool grow',
   'pool status',
   'pool check',
   'volume create',
@@ -17,7 +19,7 @@ const COMMANDS = [
 
 describe('the command', () => {
   it('prints its version', async () => {
-    const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8'));
+    const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
     expect(await thinlun(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' });
   });
 
@@ -35,11 +37,40 @@ describe('the command', () => {
   });
 
   it('runs from any folder and through a symbolic link', async () => {
-    const { symlinkSync } = await import('node:fs');
-    const { run } = await import('../support/processes.mjs');
     const link = join(temporaryFolder(), 'thinlun');
-    symlinkSync(join(import.meta.dirname, '../../bin/thinlun'), link);
+    symlinkSync(COMMAND, link);
     expect(await run(link, ['--version'], { cwd: '/' })).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  it('runs where npm has installed it', async () => {
+    const prefix = temporaryFolder();
+    const packed = await runOk('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', prefix], {
+      cwd: ROOT,
+    });
+    const { filename } = JSON.parse(packed)[0];
+    const home = join(prefix, 'node_modules', 'thinlun');
+    mkdirSync(home, { recursive: true });
+    await runOk('tar', ['-xf', join(prefix, filename), '-C', home, '--strip-components=1']);
+    symlinkSync(join(ROOT, 'node_modules'), join(home, 'node_modules'));
+    mkdirSync(join(prefix, 'node_modules', '.bin'));
+    const link = join(prefix, 'node_modules', '.bin', 'thinlun');
+    symlinkSync('../thinlun/bin/thinlun', link);
+    expect(await run(link, ['--version'], { cwd: '/' })).toMatchObject({ code: 0, stderr: '' });
+    expect(readdirSync(home)).toEqual(
+      expect.arrayContaining(['LICENSE', 'README.md', 'dist', 'native-bindings', 'docs']),
+    );
+  });
+
+  it('says how to build it when it is not built', async () => {
+    const home = temporaryFolder();
+    mkdirSync(join(home, 'bin'));
+    copyFileSync(COMMAND, join(home, 'bin', 'thinlun'));
+    copyFileSync(join(ROOT, 'package.json'), join(home, 'package.json'));
+    const result = await run(join(home, 'bin', 'thinlun'), ['--version']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(
+      /^thinlun: Cannot start: the program is not built yet\n {2}Run "npm ci && npm run build" in /,
+    );
   });
 });
 
@@ -98,20 +129,14 @@ describe('a failure', () => {
   });
 
   it('to write the output, as on a full disk, is one', async () => {
-    const { run } = await import('../support/processes.mjs');
-    const result = await run('sh', [
-      '-c',
-      `exec "$0" --help >/dev/full`,
-      join(import.meta.dirname, '../../bin/thinlun'),
-    ]);
+    const result = await run('sh', ['-c', `exec "$0" --help >/dev/full`, COMMAND]);
     expect(result.code).toBe(1);
     expect(result.stderr).toMatch(/^thinlun: Cannot write the output: .*ENOSPC/);
   });
 
   it('is not that the reader of the output went away', async () => {
-    const { run } = await import('../support/processes.mjs');
     const script = `set -o pipefail; "$0" --help | true; echo "$?"`;
-    const result = await run('bash', ['-c', script, join(import.meta.dirname, '../../bin/thinlun')]);
+    const result = await run('bash', ['-c', script, COMMAND]);
     expect(result).toMatchObject({ stdout: '0\n', stderr: '' });
   });
 });
