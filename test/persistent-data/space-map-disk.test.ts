@@ -63,7 +63,7 @@ describe('the data space map', () => {
         for (const change of steps) {
           if (change.op === 'allocate') {
             for (let i = 0; i < change.count; i++) {
-              // First-fit takes back what this transaction has freed only with the next commit.
+              // First-fit need not take back before the next commit what this transaction has freed, though it may.
               const lowest = model.counts.findIndex((_, at) => model.isAllocatable(at) && !freed.has(at));
               if (!model.counts.some((_, at) => model.isAllocatable(at))) {
                 expect(() => map.allocate()).toThrow(expect.objectContaining({ code: 'ENOSPC' }));
@@ -71,7 +71,8 @@ describe('the data space map', () => {
               }
               const allocated = map.allocate();
               expect(model.isAllocatable(allocated)).toBe(true);
-              if (order === 'first-fit' && lowest >= 0) expect(allocated).toBe(lowest);
+              const early = freed.has(allocated) && allocated < lowest;
+              if (order === 'first-fit' && lowest >= 0 && !early) expect(allocated).toBe(lowest);
               model.add(allocated, allocated + 1, 1);
             }
           } else if (change.op === 'increment') {
