@@ -76,7 +76,12 @@ describe('the data space map', () => {
               model.add(allocated, allocated + 1, 1);
             }
           } else if (change.op === 'increment') {
-            const end = Math.min(change.block + change.count, map.blockCount);
+            // A block that this transaction has freed is nobody's before the commit.
+            let end = change.block;
+            while (end < Math.min(change.block + change.count, map.blockCount)) {
+              if (model.counts[end] === 0 && !model.isAllocatable(end)) break;
+              end++;
+            }
             map.increment(change.block, end);
             model.add(change.block, end, 1);
           } else if (change.op === 'decrement') {
