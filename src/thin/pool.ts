@@ -37,6 +37,9 @@ export interface PoolOpenOptions {
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
+  /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
+  openDevice?: typeof openPoolFile;
+  bootId?: () => string;
 }
 
 export interface VolumeInfo extends VolumeRecord {
@@ -119,9 +122,10 @@ export class Pool {
     try {
       const catalogue = Catalogue.load(dir);
       const readOnly = options.readOnly ?? false;
-      const metadataDevice = openPoolFile(dir, 'metadata', readOnly, true);
+      const openDevice = options.openDevice ?? openPoolFile;
+      const metadataDevice = openDevice(dir, 'metadata', readOnly, true);
       devices.push(metadataDevice);
-      const data = openPoolFile(dir, 'data', readOnly, false);
+      const data = openDevice(dir, 'data', readOnly, false);
       devices.push(data);
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
@@ -138,7 +142,7 @@ export class Pool {
       catalogue.settle(metadata.transactionId);
       const journal = metadata.readOnly
         ? null
-        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+        : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
