@@ -160,7 +160,7 @@ export abstract class PoolVolumes {
         this.engine.mutate(() => {
           this.metadata.deleteThin(record.id);
           stamp();
-        }),
+        }, true),
       );
     });
   }
