@@ -31,6 +31,9 @@ export interface PoolOpenOptions {
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
+  /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
+  openDevice?: typeof openPoolFile;
+  bootId?: () => string;
 }
 
 export interface PoolStatus {
@@ -122,9 +125,10 @@ export class Pool extends PoolVolumes {
     try {
       const catalogue = Catalogue.load(dir);
       const readOnly = options.readOnly ?? false;
-      const metadataDevice = openPoolFile(dir, 'metadata', readOnly, true);
+      const openDevice = options.openDevice ?? openPoolFile;
+      const metadataDevice = openDevice(dir, 'metadata', readOnly, true);
       devices.push(metadataDevice);
-      const data = openPoolFile(dir, 'data', readOnly, false);
+      const data = openDevice(dir, 'data', readOnly, false);
       devices.push(data);
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
@@ -141,7 +145,7 @@ export class Pool extends PoolVolumes {
       catalogue.settle(metadata.transactionId);
       const journal = metadata.readOnly
         ? null
-        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+        : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
