@@ -12,10 +12,10 @@ export interface OptionFlags {
   discardPassdown?: boolean;
   errorIfNoSpace?: boolean;
   readOnly?: boolean;
-  lowWater?: number | null;
+  lowWater?: number | 'default';
   /** `--no-space-timeout`; true when it is not given, as the parser takes it for a negation. */
   spaceTimeout?: number | true;
-  autoExtendLimit?: number | null;
+  autoExtendLimit?: number | 'off';
   autoExtendStep?: number;
 }
 
@@ -38,13 +38,13 @@ function onOff(text: string): boolean {
   return value;
 }
 
-function lowWater(text: string): number | null {
-  if (text === 'default') return null;
+function lowWater(text: string): number | 'default' {
+  if (text === 'default') return text;
   return text === '0' ? 0 : sizeArgument(text);
 }
 
-function limit(text: string): number | null {
-  return text === 'off' ? null : sizeArgument(text);
+function limit(text: string): number | 'off' {
+  return text === 'off' ? text : sizeArgument(text);
 }
 
 function seconds(text: string): number {
@@ -66,9 +66,9 @@ export function optionsOf(flags: OptionFlags): SetOptionsMessage {
     if (flags[name] !== undefined) message[name] = flags[name];
   }
   if (discardPassdown !== undefined) message.noDiscardPassdown = !discardPassdown;
-  if (lowWater !== undefined) message.lowWaterBytes = lowWater;
+  if (lowWater !== undefined) message.lowWaterBytes = lowWater === 'default' ? null : lowWater;
   if (typeof spaceTimeout === 'number') message.noSpaceTimeoutMs = Math.round(spaceTimeout * 1000);
-  if (autoExtendLimit === null) message.autoExtend = null;
+  if (autoExtendLimit === 'off') message.autoExtend = null;
   else if (autoExtendLimit !== undefined) {
     message.autoExtend = { limitBytes: autoExtendLimit, ...(autoExtendStep && { stepBytes: autoExtendStep }) };
   }
