@@ -2,6 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 
 /**
  * `pool.json`: what dm-thin's metadata has no room for (names, sizes, LUN numbers, serials), kept in step with it by the
@@ -20,6 +21,16 @@ const FILE = 'pool.json';
 const FORMAT = 1;
 export const MAX_VOLUMES = 16384;
 
+/** The read-only image that a volume shows where it has no blocks of its own. */
+export interface ExternalOriginRecord {
+  /** Absolute. */
+  path: string;
+  /** As it was when the volume was made: an image that has changed since does not fit what is mapped. */
+  sizeBytes: number;
+  /** Of a file; null for a block device. */
+  modifiedMs: number | null;
+}
+
 /** A volume as the catalogue knows it. */
 export interface VolumeRecord {
   /** dm-thin's device id. */
@@ -32,6 +43,11 @@ export interface VolumeRecord {
   /** VPD page 83h: 16 hexadecimal digits. */
   naa: string;
   logicalBlockSize: 512 | 4096;
+  /** Device id of the volume that this one is a snapshot of; where that one was deleted, of the one before it. */
+  origin?: number | undefined;
+  /** A snapshot that stays as it is. */
+  readOnly?: boolean | undefined;
+  externalOrigin?: ExternalOriginRecord | undefined;
 }
 
 interface CatalogueFile {
@@ -39,6 +55,7 @@ interface CatalogueFile {
   uuid: string;
   name: string;
   blockSizeBytes: number;
+  options: PoolOptions;
   transactionId: number;
   volumes: VolumeRecord[];
   pending?: { transactionId: number; volumes: VolumeRecord[] } | undefined;
@@ -55,6 +72,11 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   serial: z.string().min(1).max(64),
   naa: z.string().regex(/^[0-9a-f]{16}$/),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+  origin: COUNT.max(2 ** 24 - 1).optional(),
+  readOnly: z.boolean().optional(),
+  externalOrigin: z
+    .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
+    .optional(),
 });
 
 const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
@@ -62,6 +84,7 @@ const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   uuid: z.uuid(),
   name: NAME,
   blockSizeBytes: COUNT,
+  options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
   volumes: z.array(VOLUME).max(MAX_VOLUMES),
   pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
@@ -81,7 +104,10 @@ export class Catalogue {
     this.file = file;
   }
 
-  static create(dir: string, identity: { uuid: string; name: string; blockSizeBytes: number }): Catalogue {
+  static create(
+    dir: string,
+    identity: { uuid: string; name: string; blockSizeBytes: number; options: PoolOptions },
+  ): Catalogue {
     const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [] });
     catalogue.save(catalogue.file);
     return catalogue;
@@ -123,6 +149,10 @@ export class Catalogue {
 
   get blockSizeBytes(): number {
     return this.file.blockSizeBytes;
+  }
+
+  get options(): Readonly<PoolOptions> {
+    return this.file.options;
   }
 
   get transactionId(): number {
@@ -180,6 +210,10 @@ export class Catalogue {
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });
+  }
+
+  setOptions(options: PoolOptions): void {
+    this.change(this.file.volumes, { ...this.file, options });
   }
 
   /** A change that did not reach the disk is not remembered either. */
