@@ -92,13 +92,8 @@ export abstract class PoolVolumes {
         volumes.push(record);
         made.push({ record, origin });
       }
-      const open = new Set<ThinDevice>();
-      for (const { origin } of made) {
-        const device = this.devices.get(origin.name)?.device;
-        if (device !== undefined) open.add(device);
-      }
       await this.change(volumes, (stamp) =>
-        whileHeld([...open], () =>
+        whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
           this.engine.mutate(() => {
             this.snapDevices(made.map(({ record, origin }) => ({ id: record.id, origin: origin.id })));
             stamp();
@@ -146,7 +141,7 @@ export abstract class PoolVolumes {
       const id = freeDeviceId(volumes);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot, stamp));
       return this.info(next);
     });
   }
@@ -223,6 +218,16 @@ export abstract class PoolVolumes {
     return { ...record, mappedBytes };
   }
 
+  /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
+  private openOf(volumes: readonly VolumeRecord[]): ThinDevice[] {
+    const open = new Set<ThinDevice>();
+    for (const { name } of volumes) {
+      const device = this.devices.get(name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    return [...open];
+  }
+
   /** One administrative call at a time. */
   protected exclusive<T>(call: () => Promise<T>): Promise<T> {
     const result = this.turn
@@ -267,14 +272,14 @@ export abstract class PoolVolumes {
     }
   }
 
-  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+  /** Puts a snapshot of the volume `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
+  private exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(device === undefined ? [] : [device], async () => {
+    return whileHeld(this.openOf([from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of);
+          metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);

@@ -24,8 +24,13 @@ const REQUESTS = {
 } as const;
 
 const ADMINISTRATION = {
-  create: 3,
+  create: 2,
+  snapshot: 5,
+  snapshotGroup: 2,
   delete: 3,
+  rename: 1,
+  rollback: 2,
+  set: 1,
   grow: 2,
   shrink: 2,
   growData: 1,
@@ -67,30 +72,22 @@ export const round: fc.Arbitrary<Round> = fc
 
 /** Plays a round and waits until everything is answered. Returns how many operations were played. */
 export async function play(simulated: SimulatedPool, operations: Round): Promise<number> {
-  const played = { count: 0, later: null as (() => Promise<unknown>) | null };
-  // Volumes that an administrative call will have gone from under a request.
-  const busy = { names: new Set<string>() };
-  const call = operations.find(({ kind }) => kind in ADMINISTRATION);
-  if (call !== undefined) reserve(simulated, call, busy.names);
+  let count = 0;
+  const later: (() => Promise<unknown>)[] = [];
+  // Volumes that an administrative call has taken for itself.
+  const taken = new Set<string>();
   for (const operation of operations) {
-    if (operation === call) played.count += administer(simulated, operation, played) ? 1 : 0;
-    else played.count += request(simulated, operation, busy.names) ? 1 : 0;
+    const isCall = operation.kind in ADMINISTRATION;
+    if (isCall ? administer(simulated, operation, taken, later) : request(simulated, operation, taken)) count++;
   }
   await simulated.settle();
-  await played.later?.();
-  return played.count;
+  for (const call of later) await call();
+  return count;
 }
 
 function nameOf(simulated: SimulatedPool, index: number): string | undefined {
   const { names } = simulated;
   return names[index % Math.max(1, names.length)];
-}
-
-/** Volumes that `call` takes for itself. */
-function reserve(simulated: SimulatedPool, call: Operation, names: Set<string>): void {
-  if (call.kind !== 'delete' && call.kind !== 'shrink') return;
-  const name = nameOf(simulated, call.volume);
-  if (name !== undefined) names.add(name);
 }
 
 function request(simulated: SimulatedPool, { kind, volume, at, length }: Operation, busy: Set<string>): boolean {
@@ -120,46 +117,88 @@ function request(simulated: SimulatedPool, { kind, volume, at, length }: Operati
 function administer(
   simulated: SimulatedPool,
   { kind, volume, other, at, length }: Operation,
-  played: { later: (() => Promise<unknown>) | null },
+  taken: Set<string>,
+  later: (() => Promise<unknown>)[],
 ): boolean {
-  const { blockSectors } = simulated;
+  const { blockSectors, names } = simulated;
   const maxSectors = MAX_VOLUME_BLOCKS * blockSectors;
   // Whole blocks, more often than not.
-  const sizeOf = (number: number): number =>
-    1 + (at % 2 === 0 ? number % maxSectors : roundDown(number % maxSectors, blockSectors) + blockSectors - 1);
+  const sizeOf = (number: number): number => {
+    const sectors = 1 + (number % maxSectors);
+    return at % 3 === 0 ? sectors : roundUp(sectors, blockSectors);
+  };
   const name = nameOf(simulated, volume);
-  if (kind === 'create') {
-    if (simulated.names.length >= MAX_VOLUMES) return false;
-    simulated.createVolume(freshName(simulated, other), sizeOf(at * 7 + length));
-  } else if (kind === 'growData') {
-    if (simulated.dataDevice.sizeBytes / simulated.blockSizeBytes > MAX_DATA_BLOCKS) return false;
-    simulated.growData(1 + (length % 20));
-  } else if (kind === 'growMetadata') {
-    if (simulated.metadataDevice.sizeBytes / 4096 > MAX_METADATA_BLOCKS) return false;
-    simulated.growMetadata(1 + (length % 60));
-  } else if (kind === 'commit') {
-    simulated.commit();
-  } else if (kind === 'reopen') {
-    played.later = () => simulated.reopen();
-  } else if (name === undefined) {
-    return false;
-  } else if (kind === 'delete') {
-    simulated.deleteVolume(name);
-  } else {
-    const sectors = simulated.sectorsOf(name);
-    const wanted = kind === 'grow' ? sectors + sizeOf(length) : Math.max(1, sectors - sizeOf(at));
-    if (wanted > maxSectors || wanted === sectors) return false;
-    simulated.resizeVolume(name, wanted);
+  const another = nameOf(simulated, other);
+  switch (kind) {
+    case 'create':
+      if (names.length >= MAX_VOLUMES) return false;
+      simulated.createVolume(freshName(simulated, other), sizeOf(at * 7 + length));
+      return true;
+    case 'growData':
+      if (simulated.dataDevice.sizeBytes / simulated.blockSizeBytes > MAX_DATA_BLOCKS) return false;
+      simulated.growData(1 + (length % 20));
+      return true;
+    case 'growMetadata':
+      if (simulated.metadataDevice.sizeBytes / 4096 > MAX_METADATA_BLOCKS) return false;
+      simulated.growMetadata(1 + (length % 60));
+      return true;
+    case 'commit':
+      simulated.commit();
+      return true;
+    case 'set':
+      simulated.setOptions({
+        errorIfNoSpace: at % 2 === 0,
+        noDiscardPassdown: other % 3 === 0,
+        noSpaceTimeoutMs: length % 2 === 0 ? 5000 : 60_000,
+      });
+      return true;
+    case 'reopen':
+      later.push(() => simulated.reopen());
+      return true;
   }
-  return true;
+  if (name === undefined || another === undefined) return false;
+  const sectors = simulated.sectorsOf(name);
+  const wanted = kind === 'grow' ? sectors + sizeOf(length) : Math.max(1, sectors - sizeOf(at));
+  switch (kind) {
+    case 'snapshot':
+      if (names.length >= MAX_VOLUMES) return false;
+      simulated.createSnapshots([[name, freshName(simulated, other)]]);
+      return true;
+    case 'snapshotGroup':
+      if (names.length + 2 > MAX_VOLUMES || name === another) return false;
+      simulated.createSnapshots([
+        [name, freshName(simulated, other)],
+        [another, `${freshName(simulated, other)}b`],
+      ]);
+      return true;
+    case 'rename':
+      taken.add(name);
+      simulated.renameVolume(name, freshName(simulated, other));
+      return true;
+    case 'rollback':
+      if (name === another) return false;
+      taken.add(name);
+      simulated.rollbackVolume(name, another);
+      return true;
+    case 'delete':
+      taken.add(name);
+      simulated.deleteVolume(name);
+      return true;
+    default:
+      if (wanted > maxSectors || wanted === sectors) return false;
+      taken.add(name);
+      simulated.resizeVolume(name, wanted);
+      return true;
+  }
 }
 
 function freshName(simulated: SimulatedPool, wanted: number): string {
+  const { volumes } = simulated.expectation;
   let number = wanted;
-  while (simulated.expectation.volumes.has(`v${number}`)) number++;
+  while (volumes.has(`v${number}`) || volumes.has(`v${number}b`)) number++;
   return `v${number}`;
 }
 
-function roundDown(number: number, step: number): number {
-  return number - (number % step);
+function roundUp(number: number, step: number): number {
+  return Math.ceil(number / step) * step;
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Errno, errnoOf } from '../../src/base/errors.ts';
@@ -6,8 +6,9 @@ import type { BlockDevice } from '../../src/block/block-device.ts';
 import { LunOp, LunRequest } from '../../src/block/lun-backend.ts';
 import { Catalogue } from '../../src/thin/catalogue.ts';
 import { newUuid } from '../../src/thin/identity.ts';
-import { Pool, type PoolOpenOptions } from '../../src/thin/pool.ts';
+import { Pool } from '../../src/thin/pool.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
+import { DEFAULT_POOL_OPTIONS, type PoolOptions } from '../../src/thin/pool-options.ts';
 import type { ThinDevice } from '../../src/thin/thin-device.ts';
 import { RecordedFolder } from '../support/recorded-folder.ts';
 import { RecordingDevice, type Timeline } from '../support/recording-device.ts';
@@ -35,7 +36,9 @@ export interface SimulatedPoolOptions {
   discardFill?: number;
   wrapMetadata?: (device: BlockDevice) => BlockDevice;
   wrapData?: (device: BlockDevice) => BlockDevice;
-  pool?: PoolOpenOptions;
+  /** Errors other than ENOSPC may be answered. */
+  anyError?: boolean;
+  pool?: Partial<PoolOptions>;
 }
 
 /** Something that the model was told, and when. */
@@ -81,11 +84,20 @@ export class SimulatedPool {
     const { blockSizeBytes, timeline } = this;
     const order = new SeededRandom(options.seed + 1);
     const dataBlockCount = options.dataBlocks ?? 64;
-    this.metadataMemory = new SimulatedDevice('metadata', (options.metadataBlocks ?? 256) * 4096, order);
-    this.dataMemory = new SimulatedDevice('data', dataBlockCount * blockSizeBytes, order, options.discardFill);
-    PoolMetadata.format(this.metadataMemory, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
     this.dir = mkdtempSync(join(tmpdir(), 'thinlun-simulation-'));
-    Catalogue.create(this.dir, { uuid: newUuid((size) => this.#bytes(size)), name: 'simulated', blockSizeBytes });
+    const metadataSize = (options.metadataBlocks ?? 256) * 4096;
+    const dataSize = dataBlockCount * blockSizeBytes;
+    this.metadataMemory = new SimulatedDevice(join(this.dir, 'metadata'), metadataSize, order);
+    this.dataMemory = new SimulatedDevice(join(this.dir, 'data'), dataSize, order, options.discardFill);
+    // Something that says that the devices are files.
+    for (const { path } of [this.metadataMemory, this.dataMemory]) writeFileSync(path, '');
+    PoolMetadata.format(this.metadataMemory, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
+    Catalogue.create(this.dir, {
+      uuid: newUuid((size) => this.#bytes(size)),
+      name: 'simulated',
+      blockSizeBytes,
+      options: { ...DEFAULT_POOL_OPTIONS, ...options.pool },
+    });
     const wrap = (device: BlockDevice, with_: SimulatedPoolOptions['wrapData']): BlockDevice => {
       const wrapped = with_?.(device) ?? device;
       return options.recorded ? new RecordingDevice(wrapped, timeline) : wrapped;
@@ -122,12 +134,10 @@ export class SimulatedPool {
   async open(): Promise<void> {
     this.#pool = await Pool.open(this.dir, {
       clock: this.clock,
-      lowWaterBlocks: 0,
       cacheBlocks: 128,
       random: (size) => this.#bytes(size),
       openDevice: (_, file) => (file === 'metadata' ? this.metadataDevice : this.dataDevice),
       bootId: () => 'simulated',
-      ...this.#options.pool,
     });
     for (const name of this.expectation.volumes.keys()) this.#use(name);
   }
@@ -232,6 +242,7 @@ export class SimulatedPool {
   async deleteVolume(name: string): Promise<Errno | null> {
     const device = this.#devices.get(name)!;
     this.#devices.delete(name);
+    await device.drained();
     await this.pool.closeVolume(device);
     return this.#administer(
       `delete ${name}`,
@@ -241,6 +252,45 @@ export class SimulatedPool {
         if (!ok) this.#use(name);
       },
     );
+  }
+
+  /** Of several volumes at one moment: `[origin, snapshot]`. */
+  createSnapshots(pairs: readonly (readonly [string, string])[]): Promise<Errno | null> {
+    return this.#administer(
+      `snapshot ${pairs.map((pair) => pair.join(' to ')).join(', ')}`,
+      (model) => model.snapshot(pairs),
+      () => this.pool.createSnapshots(pairs.map(([origin, name]) => ({ origin, name }))),
+      (ok) => {
+        if (ok) for (const [, name] of pairs) this.#use(name);
+      },
+    );
+  }
+
+  /** Requests of the volume that are in flight keep its old name in the history. */
+  renameVolume(name: string, to: string): Promise<Errno | null> {
+    return this.#administer(
+      `rename ${name} to ${to}`,
+      (model) => model.rename(name, to),
+      () => this.pool.renameVolume(name, to),
+      (ok) => {
+        if (!ok) return;
+        this.#devices.set(to, this.#devices.get(name)!);
+        this.#devices.delete(name);
+      },
+    );
+  }
+
+  /** Nothing is submitted to the volume until it is answered. */
+  rollbackVolume(name: string, snapshot: string): Promise<Errno | null> {
+    return this.#administer(
+      `rollback ${name} to ${snapshot}`,
+      (model) => model.rollback(name, snapshot),
+      () => this.pool.rollbackVolume(name, snapshot),
+    );
+  }
+
+  setOptions(options: Partial<PoolOptions>): Promise<Errno | null> {
+    return this.#administer(`set ${JSON.stringify(options)}`, null, () => this.pool.setOptions(options));
   }
 
   resizeVolume(name: string, sectors: number): Promise<Errno | null> {
@@ -407,7 +457,9 @@ export class SimulatedPool {
     this.#answers++;
     this.#outstanding.delete(id);
     this.history.push(`  ${id} ${error ?? 'done'}`);
-    if (error !== null) this.errors.set(error, (this.errors.get(error) ?? 0) + 1);
+    if (error === null) return;
+    this.errors.set(error, (this.errors.get(error) ?? 0) + 1);
+    if (error !== 'ENOSPC' && this.#options.anyError !== true) this.#fault(`${id} was answered ${error}`);
   }
 
   #fault(line: string): void {
