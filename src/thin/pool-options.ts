@@ -1,7 +1,10 @@
 import { z } from 'zod';
 import { StorageError } from '../base/errors.ts';
-import { formatSize } from '../base/units.ts';
+import { formatSize, roundUp } from '../base/units.ts';
 import type { EngineSettings } from './engine-options.ts';
+
+/** Steps are a tenth of the limit, unless told otherwise. */
+const DEFAULT_STEPS = 10;
 
 /** How far a pool in files may grow by itself. */
 export interface AutoExtend {
@@ -109,6 +112,11 @@ export function engineSettingsOf(options: Readonly<PoolOptions>, dataBlocks: num
     lowWaterBlocks: lowWaterOf(options, dataBlocks),
     readOnly: options.readOnly,
   };
+}
+
+/** Growth by itself to `limitBytes`, in steps of which the size may be left out. */
+export function autoExtendTo(limitBytes: number, stepBytes: number | undefined, blockSizeBytes: number): AutoExtend {
+  return { limitBytes, stepBytes: stepBytes ?? roundUp(limitBytes / DEFAULT_STEPS, blockSizeBytes) };
 }
 
 /** The mark of a pool that has so many data blocks now. */
