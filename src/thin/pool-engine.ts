@@ -370,10 +370,10 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   /**
    * Runs `change` on the metadata when no commit is being written, and commits it. Throws what `change` throws,
    * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves. `inReserve`: it frees space or adds some, and
-   * so is done out of metadata space, too.
+   * so is done out of metadata space, too. `afterCommit`: it begins a transaction, right after a commit.
    */
-  mutate<T>(change: () => T, inReserve: boolean = false): Promise<T> {
-    return this.commits.mutate(change, inReserve);
+  mutate<T>(change: () => T, inReserve: boolean = false, afterCommit: boolean = false): Promise<T> {
+    return this.commits.mutate(change, inReserve, afterCommit);
   }
 
   /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */

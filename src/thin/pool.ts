@@ -9,6 +9,7 @@ import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
+import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { isFile, openPoolFile } from './pool-files.ts';
 import { PoolGrowth } from './pool-growth.ts';
@@ -16,7 +17,6 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
-import { PoolVolumes } from './pool-volumes.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -66,7 +66,7 @@ export interface PoolStatus {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool extends PoolVolumes {
+export class Pool extends PoolDevices {
   readonly dir: string;
   private readonly lock: PoolLock;
   protected readonly catalogue: Catalogue;
@@ -142,7 +142,7 @@ export class Pool extends PoolVolumes {
           `Cannot open the pool "${dir}": its data device has ${formatSize(data.sizeBytes)}, its metadata needs ${formatSize(needed)}`,
         );
       }
-      catalogue.settle(metadata.transactionId);
+      catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
       const journal = metadata.readOnly
         ? null
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);

@@ -62,7 +62,7 @@ describe('a pool beside its model', () => {
       for (const name of ['from', 'to']) {
         simulated.createVolume(name, 4 * simulated.blockSectors);
         await simulated.settle();
-        simulated.write(name, 0, 300);
+        simulated.write(name, 0, 100);
         await simulated.settle();
       }
       for (let at = 0; at < 400; at += 40) simulated.write('from', at, at + 10);
