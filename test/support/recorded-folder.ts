@@ -80,12 +80,29 @@ export class RecordedFolder {
     this.timeline = timeline;
     for (const name of fs.readdirSync(dir)) {
       const bytes = fs.readFileSync(join(dir, name));
-      const inode: Inode = { edits: [{ at: -1, offset: 0, bytes, doneAt: -1 }], syncs: [{ begunAt: -1, doneAt: -1 }] };
+      const inode: Inode = { edits: [{ at: -3, offset: 0, bytes, doneAt: -3 }], syncs: [{ begunAt: -2, doneAt: -1 }] };
       this.#names.set(name, inode);
-      this.#namings.push({ at: -2, doneAt: -2, name, inode, gone: null });
+      this.#namings.push({ at: -3, doneAt: -3, name, inode, gone: null });
     }
-    this.#folderSyncs.push({ begunAt: -1, doneAt: -1 });
+    this.#folderSyncs.push({ begunAt: -2, doneAt: -1 });
     this.#patch();
+  }
+
+  /** When a call begins or has ended: the moments just before and after. Ascending. */
+  get moments(): number[] {
+    const moments = new Set<number>();
+    const add = ({ at, doneAt }: { at: number; doneAt: number }): unknown =>
+      moments
+        .add(at)
+        .add(at + 1)
+        .add(doneAt + 1);
+    for (const naming of this.#namings) add(naming);
+    const named = this.#namings.flatMap(({ inode, name }) => (inode === null || name === 'journal' ? [] : [inode]));
+    for (const { edits } of named) edits.forEach(add);
+    for (const { syncs } of [{ syncs: this.#folderSyncs }, ...named]) {
+      for (const { begunAt, doneAt } of syncs) add({ at: begunAt, doneAt });
+    }
+    return [...moments].filter((moment) => moment >= 0).sort((a, b) => a - b);
   }
 
   stop(): void {
