@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { originProblem } from '../thin/external-origin.ts';
 import type { Pool, VolumeInfo } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
 import type {
@@ -60,6 +61,7 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 }
 
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: origin } = volume;
+  const externalOrigin = origin === undefined ? null : { path: origin.path, problem: originProblem(origin) };
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin };
 }

@@ -78,9 +78,12 @@ export class PoolService implements PoolControl {
       .sort((a, b) => a.lun - b.lun);
   }
 
-  createVolume({ name, sizeBytes, logicalBlockSize }: CreateVolumeMessage): Promise<VolumeMessage> {
+  createVolume({ name, sizeBytes, logicalBlockSize, externalOrigin }: CreateVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
-      const options = logicalBlockSize === undefined ? {} : { logicalBlockSize };
+      const options = {
+        ...(logicalBlockSize === undefined ? {} : { logicalBlockSize }),
+        ...(externalOrigin === undefined ? {} : { externalOrigin }),
+      };
       const volume = await this.pool.createVolume(name, sizeBytes, options);
       this.exports?.add(volume);
       return volumeMessage(volume);

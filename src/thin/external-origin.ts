@@ -1,6 +1,6 @@
 import { realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, join, resolve, sep } from 'node:path';
-import { StorageError, wrapError } from '../base/errors.ts';
+import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import type { BlockDevice } from '../block/block-device.ts';
@@ -45,7 +45,7 @@ export class OriginReads {
   }
 }
 
-/** What the catalogue keeps of the image at `path`. Throws ENOENT, ENOTBLK, EINVAL (empty, or part of the pool in `dir`). */
+/** What the catalogue keeps of the image at `path`. Throws ENODEV (it is not there), EACCES, ENOTBLK, EINVAL (empty, or part of the pool in `dir`). */
 export function describeOrigin(dir: string, path: string): ExternalOriginRecord {
   const device = openOrigin(dir, resolve(path));
   const { sizeBytes } = device;
@@ -61,7 +61,7 @@ export function originProblem({ path, sizeBytes, modifiedMs }: ExternalOriginRec
   try {
     stats = statSync(path);
   } catch (error) {
-    return `it cannot be read: ${wrapError(`"${path}"`, error).message}`;
+    return `it cannot be read: ${messageOf(error)}`;
   }
   if (!stats.isFile()) return null;
   if (stats.size !== sizeBytes) return `it had ${formatSize(sizeBytes)} and has ${formatSize(stats.size)} now`;
@@ -120,12 +120,13 @@ export class ExternalOrigins {
 }
 
 function openOrigin(dir: string, path: string): BlockDevice {
-  const action = `Cannot use "${path}" as an external origin`;
   try {
     if (isOfPool(dir, path)) throw new StorageError('EINVAL', 'it belongs to the pool itself');
     return openBlockDevice(path, { readOnly: true });
   } catch (error) {
-    throw wrapError(action, error);
+    // ENOENT is what a volume that is not there gives.
+    const code = errnoOf(error) === 'ENOENT' ? 'ENODEV' : errnoOf(error);
+    throw new StorageError(code, `Cannot use "${path}" as an external origin: ${messageOf(error)}`, { cause: error });
   }
 }
 

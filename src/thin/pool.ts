@@ -7,6 +7,7 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue, type VolumeRecord } from './catalogue.ts';
+import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolEngine } from './pool-engine.ts';
@@ -16,9 +17,10 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
+import { type PoolStatus, statusOf } from './pool-status.ts';
 import { bootId, recover } from './recovery.ts';
 import { ThinDevice } from './thin-device.ts';
-import { checkVolumeSize, newVolumeRecord, reconcile } from './volume-records.ts';
+import { checkVolumeSize, newVolumeRecord, reconcile, type VolumeOptions, wantedVolume } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
 
@@ -37,32 +39,6 @@ export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
 }
 
-export interface PoolStatus {
-  name: string;
-  uuid: string;
-  mode: PoolMode;
-  needsCheck: boolean;
-  transactionId: number;
-  blockSizeBytes: number;
-  dataBlocks: number;
-  usedDataBlocks: number;
-  metadataBlocks: number;
-  usedMetadataBlocks: number;
-  lowWaterBlocks: number;
-  /** As they are set; what holds at the moment may differ: the fields below. */
-  options: Readonly<PoolOptions>;
-  /** Writes that find no space fail at once, because they are to or because none came in time. */
-  failsWhenFull: boolean;
-  /** Discards reach the data device, which can discard whole blocks. */
-  discardPassdown: boolean;
-  /** Free data blocks are at the low-water mark or below. */
-  dataIsLow: boolean;
-  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
-  metadataIsLow: boolean;
-  metadataLowThresholdBlocks: number;
-  volumes: number;
-}
-
 /**
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
@@ -78,6 +54,7 @@ export class Pool {
   private readonly engine: PoolEngine;
   private readonly logger: Logger;
   private readonly growth: PoolGrowth;
+  private readonly origins: ExternalOrigins;
   private readonly random: RandomBytes;
   private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   private turn: Promise<unknown> = Promise.resolve();
@@ -102,6 +79,7 @@ export class Pool {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
+    this.origins = new ExternalOrigins(dir, this.logger);
     const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
       ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
@@ -152,7 +130,7 @@ export class Pool {
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
-      if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
       pool.growth.kick();
       return pool;
     } catch (error) {
@@ -183,39 +161,15 @@ export class Pool {
   }
 
   status(): PoolStatus {
-    const { metadata } = this;
-    const { space } = this.engine;
-    return {
-      name: this.name,
-      uuid: this.uuid,
-      mode: space.mode,
-      needsCheck: metadata.needsCheck,
-      transactionId: metadata.transactionId,
-      blockSizeBytes: metadata.dataBlockSizeBytes,
-      dataBlocks: metadata.dataBlockCount,
-      usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
-      metadataBlocks: metadata.metadataBlockCount,
-      usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: space.lowWaterBlocks,
-      options: this.catalogue.options,
-      failsWhenFull: space.failsWhenFull,
-      discardPassdown: this.engine.reclaimer.passdown,
-      dataIsLow: space.dataIsLow,
-      metadataIsLow: space.metadataIsLow,
-      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
-      volumes: this.catalogue.volumes.length,
-    };
+    return statusOf(this.catalogue, this.metadata, this.engine);
   }
 
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
+  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken, ENODEV where the external origin is not there. */
+  createVolume(name: string, sizeBytes: number | undefined, options: VolumeOptions = {}): Promise<VolumeInfo> {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-      );
+      const wanted = wantedVolume(this.dir, name, sizeBytes, options);
+      const record = newVolumeRecord(volumes, wanted, this.random);
       await this.change([...volumes, record], () => this.metadata.createThin(record.id));
       return this.info(record);
     });
@@ -252,12 +206,13 @@ export class Pool {
     });
   }
 
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
+  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const record = this.record(name);
+    const { id, sizeBytes, externalOrigin } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
       this.devices.set(name, open);
     }
     open.opens++;
@@ -273,6 +228,7 @@ export class Pool {
       await device.drained();
       this.metadata.closeThin(device.thin);
       this.devices.delete(name);
+      if (device.origin !== null) await this.origins.release(device.origin);
     }
   }
 
@@ -325,6 +281,7 @@ export class Pool {
     } finally {
       if (this.mode !== 'fail') this.journal?.remove();
       this.metadata.close();
+      await this.origins.close();
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();
@@ -390,12 +347,9 @@ export class Pool {
     await this.engine.commits.commit();
   }
 
-  private async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
-    try {
-      await this.shrink(device, device.sizeBytes);
-    } finally {
-      await this.closeVolume(device);
-    }
+  private async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(id);
+    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+    this.metadata.closeThin(thin);
   }
 }

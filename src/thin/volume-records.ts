@@ -1,7 +1,8 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { formatSize } from '../base/units.ts';
+import { formatSize, roundUp } from '../base/units.ts';
 import { isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
@@ -9,10 +10,29 @@ import type { PoolMetadata } from './pool-metadata.ts';
 export const MAX_VOLUME_SIZE: number = 2 ** 50;
 const MAX_THIN_ID = 2 ** 24 - 1;
 
+export interface VolumeOptions {
+  logicalBlockSize?: 512 | 4096;
+  /** A read-only image that the volume shows where it has no blocks of its own. */
+  externalOrigin?: string;
+}
+
+/** What is asked for as a record has it. Without a size a volume is as large as its external origin. Throws what `describeOrigin` throws. */
+export function wantedVolume(
+  dir: string,
+  name: string,
+  sizeBytes: number | undefined,
+  { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
+): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
+  if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
+  const origin = describeOrigin(dir, externalOrigin);
+  const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
+  return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
+}
+
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
 export function newVolumeRecord(
   volumes: readonly VolumeRecord[],
-  wanted: Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize'>,
+  wanted: Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'>,
   random: RandomBytes,
 ): VolumeRecord {
   const { name } = wanted;
