@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
-import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,
@@ -35,6 +36,8 @@ export function poolMessage(pool: Pool, server: ServerMessage | null): PoolMessa
     failsWhenFull: status.failsWhenFull,
     discardPassdown: status.discardPassdown,
     volumeCount: status.volumes,
+    deletedVolumeCount: status.deletedVolumes,
+    deletedBytes: status.deletedBlocks * blockSizeBytes,
     server,
   };
 }

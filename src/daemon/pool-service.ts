@@ -4,7 +4,6 @@ import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
-import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
   CreateVolumeMessage,
@@ -110,6 +109,8 @@ export class PoolService implements PoolControl {
       await this.exports?.remove(name);
       try {
         await this.pool.deleteVolume(name);
+        // Without a server nobody would go on with it.
+        if (this.exports === null) await this.pool.deletionsEnded();
       } catch (error) {
         this.exports?.add(volume);
         throw error;

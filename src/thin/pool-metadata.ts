@@ -171,6 +171,14 @@ export class PoolMetadata extends PoolState {
     while (!this.deleteThinStep(id, Number.POSITIVE_INFINITY)) {}
   }
 
+  /** Whether `deleteThin` drops no more than about `maxLeaves` leaves. ENODATA. */
+  isQuickToDelete(id: number, maxLeaves: number): boolean {
+    const thin = this.openThin(id);
+    const cost = this.transaction.trees.mappings.deletionCost(thin.root, maxLeaves);
+    this.closeThin(thin);
+    return cost <= maxLeaves;
+  }
+
   /**
    * Deletes part of the device, about `maxLeaves` leaves of 252 mappings at most; returns whether it is gone. What others share costs next to
    * nothing. Between the steps the metadata is consistent and the device has fewer mappings. ENODATA, EBUSY when open. Works within

@@ -1,6 +1,7 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
@@ -14,6 +15,8 @@ import {
   withOrigin,
   withoutVolume,
 } from './volume-records.ts';
+
+const NO_DEVICE = -1;
 
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
@@ -36,6 +39,7 @@ export abstract class PoolVolumes {
   protected abstract readonly engine: PoolEngine;
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
+  protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -58,6 +62,7 @@ export abstract class PoolVolumes {
         volumes,
         { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
         this.random,
+        this.catalogue.deleting,
       );
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
@@ -88,7 +93,8 @@ export abstract class PoolVolumes {
       const made: { record: VolumeRecord; origin: VolumeRecord }[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        const { deleting } = this.catalogue;
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random, deleting);
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -143,26 +149,31 @@ export abstract class PoolVolumes {
       const { volumes } = this.catalogue;
       const { readOnly: _, ...like } = snapshot;
       const { serial, naa, lun, origin } = record;
-      const id = freeDeviceId(volumes);
+      const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      const wanted = withOrigin(rolled, record.id, id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot.id, stamp), record.id);
       return this.info(next);
     });
   }
 
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  /**
+   * The volume is gone at once; what it mapped is freed in the background if that takes long, also by the next open: see
+   * `deletionsEnded`. Throws ENOENT when there is no such volume, EBUSY while it is open.
+   */
   deleteVolume(name: string): Promise<void> {
     return this.exclusive(async () => {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
-        this.engine.mutate(() => {
-          this.metadata.deleteThin(record.id);
-          stamp();
-        }, true),
-      );
+      const rest = withoutVolume(this.catalogue.volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), record.id);
     });
+  }
+
+  /** Resolves when what deleted volumes had mapped is free, or cannot be freed for now. */
+  deletionsEnded(): Promise<void> {
+    return this.deletions.ended();
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
@@ -237,23 +248,33 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background.
    */
-  private async change(volumes: readonly VolumeRecord[], commit: (stamp: () => void) => Promise<void>): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
+  private async change(
+    volumes: readonly VolumeRecord[],
+    commit: (stamp: () => void) => Promise<void>,
+    gone: number = NO_DEVICE,
+  ): Promise<void> {
+    const { catalogue, deletions } = this;
+    const before = catalogue.transactionId;
+    const deletion = gone === NO_DEVICE ? null : deletions.recordFor(gone);
+    const next = catalogue.begin(volumes, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
-      await commit(() => this.metadata.setTransactionId(before, next));
+      await commit(() => {
+        if (gone !== NO_DEVICE && deletion === null) this.metadata.deleteThin(gone);
+        this.metadata.setTransactionId(before, next);
+      });
     } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
+      if (this.metadata.transactionId !== next) catalogue.cancel();
       throw error;
     }
     try {
-      this.catalogue.finish();
+      catalogue.finish();
     } catch (error) {
       // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
       this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
     }
+    deletions.kick();
   }
 
   /** All of them or, when one is refused, none. */
@@ -279,7 +300,6 @@ export abstract class PoolVolumes {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
           }
-          metadata.deleteThin(from.id);
           stamp();
         });
         if (device !== undefined) device.sizeBytes = to.sizeBytes;

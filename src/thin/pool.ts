@@ -7,6 +7,7 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
+import { Deletions } from './deletions.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolEngine } from './pool-engine.ts';
@@ -60,6 +61,10 @@ export interface PoolStatus {
   metadataIsLow: boolean;
   metadataLowThresholdBlocks: number;
   volumes: number;
+  /** Volumes that were deleted and whose blocks are still being freed. */
+  deletedVolumes: number;
+  /** Blocks that they still map, shared ones included. */
+  deletedBlocks: number;
 }
 
 /**
@@ -78,6 +83,7 @@ export class Pool extends PoolVolumes {
   protected readonly logger: Logger;
   private readonly growth: PoolGrowth;
   protected readonly random: RandomBytes;
+  protected readonly deletions: Deletions;
 
   private constructor(
     dir: string,
@@ -108,6 +114,7 @@ export class Pool extends PoolVolumes {
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: (event) => {
         this.growth?.kick();
+        this.deletions?.kick();
         onEvent(event);
       },
     });
@@ -115,6 +122,13 @@ export class Pool extends PoolVolumes {
       options: () => catalogue.options,
       logger: this.logger,
       onEvent,
+    });
+    this.deletions = new Deletions({
+      catalogue,
+      metadata,
+      engine: this.engine,
+      logger: this.logger,
+      exclusive: (change) => this.exclusive(change),
     });
   }
 
@@ -148,10 +162,13 @@ export class Pool extends PoolVolumes {
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
-      const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
+      const deleting = pool.deletions.presentRecords();
+      const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
+      if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
       if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
       pool.growth.kick();
+      pool.deletions.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -194,6 +211,8 @@ export class Pool extends PoolVolumes {
       metadataIsLow: space.metadataIsLow,
       metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
       volumes: this.catalogue.volumes.length,
+      deletedVolumes: this.catalogue.deleting.length,
+      deletedBlocks: this.deletions.mappedBlocks,
     };
   }
 
@@ -240,6 +259,7 @@ export class Pool extends PoolVolumes {
     this.closed = true;
     await this.turn.catch(() => {});
     await this.growth.stop();
+    await this.deletions.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();
