@@ -61,6 +61,10 @@ export interface PoolMessage {
   /** Discards reach the data device. */
   discardPassdown: boolean;
   volumeCount: number;
+  /** Volumes that were deleted and whose blocks are still being freed. */
+  deletedVolumeCount: number;
+  /** What they still map. */
+  deletedBytes: number;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
 }
@@ -238,6 +242,8 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   failsWhenFull: z.boolean(),
   discardPassdown: z.boolean(),
   volumeCount: size,
+  deletedVolumeCount: size,
+  deletedBytes: size,
   server: serverSchema.nullable(),
 });
 
