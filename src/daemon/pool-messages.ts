@@ -1,7 +1,8 @@
 import { resolve } from 'node:path';
 import { originProblem } from '../thin/external-origin.ts';
-import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,

@@ -283,6 +283,14 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.schedule();
   }
 
+  /** `io` waits for space, perhaps for long: it keeps nobody from the blocks that it wants, nor its device from being held. */
+  park(io: ThinIo, waiting: IoQueue): void {
+    const { device } = io;
+    this.releaseCell(io);
+    (device.held ? device.aside : waiting).push(io);
+    if (device.inFlight === device.aside.count) device.idle();
+  }
+
   answer(io: ThinIo, error: Errno | null): void {
     this.releaseCell(io);
     io.error = error;
@@ -305,7 +313,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       io.next = this.spare;
       this.spare = io;
       request.owner.requestDone(request, error);
-      if (device.inFlight === 0) device.idle();
+      if (device.inFlight === device.aside.count) device.idle();
     }
     if (this.inFlight === 0) this.idleWaiters.wake();
   }
@@ -367,18 +375,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
    * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves. `inReserve`: it frees space or adds some, and
    * so is done out of metadata space, too.
    */
-  async mutate<T>(change: () => T, inReserve: boolean = false): Promise<T> {
-    while (this.commits.busy) await this.commits.ended();
-    this.space.requireChangeable(inReserve);
-    let result: T;
-    try {
-      result = change();
-    } catch (error) {
-      this.changeFailed('Cannot change the metadata', error);
-      throw error;
-    }
-    await this.commits.commit();
-    return result;
+  mutate<T>(change: () => T, inReserve: boolean = false): Promise<T> {
+    return this.commits.mutate(change, inReserve);
   }
 
   /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { messageOf, StorageError } from '../base/errors.ts';
+import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { Catalogue, type VolumeRecord } from './catalogue.ts';
+import { Catalogue } from './catalogue.ts';
 import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
@@ -18,9 +18,9 @@ import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { type PoolStatus, statusOf } from './pool-status.ts';
+import { PoolVolumes } from './pool-volumes.ts';
 import { bootId, recover } from './recovery.ts';
-import { ThinDevice } from './thin-device.ts';
-import { checkVolumeSize, newVolumeRecord, reconcile, type VolumeOptions, wantedVolume } from './volume-records.ts';
+import { reconcile } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
 
@@ -33,32 +33,28 @@ export interface PoolOpenOptions {
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
-}
-
-export interface VolumeInfo extends VolumeRecord {
-  mappedBytes: number;
+  /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
+  openDevice?: typeof openPoolFile;
+  bootId?: () => string;
 }
 
 /**
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool {
+export class Pool extends PoolVolumes {
   readonly dir: string;
   private readonly lock: PoolLock;
-  private readonly catalogue: Catalogue;
-  private readonly metadata: PoolMetadata;
+  protected readonly catalogue: Catalogue;
+  protected readonly metadata: PoolMetadata;
   private readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
   private readonly journal: MappingJournal | null;
-  private readonly engine: PoolEngine;
-  private readonly logger: Logger;
+  protected readonly engine: PoolEngine;
+  protected readonly logger: Logger;
   private readonly growth: PoolGrowth;
-  private readonly origins: ExternalOrigins;
-  private readonly random: RandomBytes;
-  private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
-  private turn: Promise<unknown> = Promise.resolve();
-  private closed = false;
+  protected readonly origins: ExternalOrigins;
+  protected readonly random: RandomBytes;
 
   private constructor(
     dir: string,
@@ -70,6 +66,7 @@ export class Pool {
     journal: MappingJournal | null,
     options: PoolOpenOptions,
   ) {
+    super();
     this.dir = dir;
     this.lock = lock;
     this.catalogue = catalogue;
@@ -106,9 +103,10 @@ export class Pool {
     try {
       const catalogue = Catalogue.load(dir);
       const readOnly = options.readOnly ?? false;
-      const metadataDevice = openPoolFile(dir, 'metadata', readOnly, true);
+      const openDevice = options.openDevice ?? openPoolFile;
+      const metadataDevice = openDevice(dir, 'metadata', readOnly, true);
       devices.push(metadataDevice);
-      const data = openPoolFile(dir, 'data', readOnly, false);
+      const data = openDevice(dir, 'data', readOnly, false);
       devices.push(data);
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
@@ -125,7 +123,7 @@ export class Pool {
       catalogue.settle(metadata.transactionId);
       const journal = metadata.readOnly
         ? null
-        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+        : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
@@ -152,84 +150,8 @@ export class Pool {
     return this.engine.space.mode;
   }
 
-  volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
-  }
-
-  volume(name: string): VolumeInfo {
-    return this.info(this.record(name));
-  }
-
   status(): PoolStatus {
     return statusOf(this.catalogue, this.metadata, this.engine);
-  }
-
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken, ENODEV where the external origin is not there. */
-  createVolume(name: string, sizeBytes: number | undefined, options: VolumeOptions = {}): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const { volumes } = this.catalogue;
-      const wanted = wantedVolume(this.dir, name, sizeBytes, options);
-      const record = newVolumeRecord(volumes, wanted, this.random);
-      await this.change([...volumes, record], () => this.metadata.createThin(record.id));
-      return this.info(record);
-    });
-  }
-
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
-  deleteVolume(name: string): Promise<void> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(
-        this.catalogue.volumes.filter((volume) => volume !== record),
-        () => this.metadata.deleteThin(record.id),
-        true,
-      );
-    });
-  }
-
-  /** A smaller size drops what lies past the new end. Throws ENOENT, EINVAL. */
-  resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      checkVolumeSize(next);
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.openVolume(name);
-      try {
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await device.whileHeld(() => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
-  }
-
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
-  openVolume(name: string): ThinDevice {
-    const { id, sizeBytes, externalOrigin } = this.record(name);
-    let open = this.devices.get(name);
-    if (open === undefined) {
-      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
-      this.devices.set(name, open);
-    }
-    open.opens++;
-    return open.device;
-  }
-
-  /** Gives an open volume back; the last one waits until its requests are answered. */
-  async closeVolume(device: ThinDevice): Promise<void> {
-    for (const [name, open] of this.devices) {
-      if (open.device !== device) continue;
-      if (--open.opens > 0) return;
-      device.closed = true;
-      await device.drained();
-      this.metadata.closeThin(device.thin);
-      this.devices.delete(name);
-      if (device.origin !== null) await this.origins.release(device.origin);
-    }
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -286,70 +208,5 @@ export class Pool {
       await this.metadataDevice.close();
       this.lock.release();
     }
-  }
-
-  private record(name: string): VolumeRecord {
-    const record = this.catalogue.find(name);
-    if (record === undefined)
-      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
-    return record;
-  }
-
-  private info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
-  }
-
-  /** One administrative call at a time. */
-  private exclusive<T>(call: () => Promise<T>): Promise<T> {
-    const result = this.turn
-      .catch(() => {})
-      .then(() => {
-        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
-        return call();
-      });
-    this.turn = result;
-    return result;
-  }
-
-  /** A change of catalogue and metadata that happens whole or not at all. */
-  private async change(volumes: readonly VolumeRecord[], apply: () => void, inReserve = false): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
-    try {
-      await this.engine.mutate(() => {
-        apply();
-        this.metadata.setTransactionId(before, next);
-      }, inReserve);
-    } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
-      throw error;
-    }
-    try {
-      this.catalogue.finish();
-    } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
-      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
-    }
-  }
-
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
-  }
-
-  private async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
-    const thin = this.metadata.openThin(id);
-    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
-    this.metadata.closeThin(thin);
   }
 }
