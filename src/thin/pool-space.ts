@@ -129,7 +129,8 @@ export class PoolSpace {
     if (this.mode === mode || this.mode === 'fail') return;
     this.mode = mode;
     this.stopTimer();
-    if (mode === 'write') this.logger.info({ mode, reason }, 'pool mode');
+    const wanted = mode === 'write' || (mode === 'read-only' && this.settings.readOnly);
+    if (wanted) this.logger.info({ mode, reason }, 'pool mode');
     else this.logger.warn({ mode, reason }, 'pool mode');
     this.onEvent({ kind: 'mode', mode, reason });
   }

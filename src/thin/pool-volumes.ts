@@ -193,10 +193,10 @@ export abstract class PoolVolumes {
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const { id, sizeBytes, externalOrigin, readOnly } = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
       open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
       open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
