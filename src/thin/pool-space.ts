@@ -213,7 +213,12 @@ export class PoolSpace {
       this.logger.warn({ freeBlocks, lowWaterBlocks }, 'the pool reached its low-water mark');
       this.onEvent({ kind: 'low-water', freeBlocks, lowWaterBlocks });
     }
-    if (this.metadataIsLow && !this.metadataLowTold) {
+    this.checkMetadataLow();
+  }
+
+  private checkMetadataLow(): void {
+    if (!this.metadataIsLow) this.metadataLowTold = false;
+    else if (!this.metadataLowTold) {
       this.metadataLowTold = true;
       const { freeMetadataBlocksWithReserve: freeBlocks, metadataLowThresholdBlocks: thresholdBlocks } =
         this.owner.metadata;
@@ -228,7 +233,7 @@ export class PoolSpace {
     if (!reclaimer.busy) this.owner.requeue(this.afterReclaim);
     if (this.mode === 'read-only' || this.mode === 'fail') return;
     if (!this.dataIsLow) this.lowWaterTold = false;
-    if (!this.metadataIsLow) this.metadataLowTold = false;
+    this.checkMetadataLow();
     if (metadata.freeMetadataBlocks === 0) {
       this.setMode('out-of-metadata-space', 'no free metadata block');
       this.failWaiting();
