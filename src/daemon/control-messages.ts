@@ -306,12 +306,17 @@ export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes
 export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
 export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
 
-export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject({
-  name: z.string().min(1).max(255),
-  sizeBytes: positiveSize.optional(),
-  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
-  externalOrigin: z.string().startsWith('/').optional(),
-});
+export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
+  .strictObject({
+    name: z.string().min(1).max(255),
+    sizeBytes: positiveSize.optional(),
+    logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
+    externalOrigin: z.string().startsWith('/').optional(),
+  })
+  .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
+    path: ['sizeBytes'],
+    message: 'only what has an external origin can do without',
+  });
 
 const volumeName = z.string().min(1).max(255);
 const statusLine = z.object({ name: z.string(), line: z.string() });

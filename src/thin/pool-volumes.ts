@@ -184,10 +184,10 @@ export abstract class PoolVolumes {
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const { id, sizeBytes, externalOrigin, readOnly } = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
       open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
       open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
@@ -349,6 +349,7 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const device = this.openVolume(record.name);
     try {
       this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));

@@ -24,7 +24,7 @@ export function wantedVolume(
   { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
 ): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
   if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
-  const origin = describeOrigin(dir, externalOrigin);
+  const origin = describeOrigin(dir, externalOrigin, logicalBlockSize);
   const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
   return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
 }
