@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
-import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import { originProblem } from '../thin/external-origin.ts';
+import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,
@@ -35,6 +37,8 @@ export function poolMessage(pool: Pool, server: ServerMessage | null): PoolMessa
     failsWhenFull: status.failsWhenFull,
     discardPassdown: status.discardPassdown,
     volumeCount: status.volumes,
+    deletedVolumeCount: status.deletedVolumes,
+    deletedBytes: status.deletedBlocks * blockSizeBytes,
     server,
   };
 }
@@ -60,6 +64,8 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 }
 
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
+  const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
+  const { originName: origin, readOnly = false } = volume;
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, origin, readOnly, externalOrigin };
 }

@@ -8,6 +8,7 @@ import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import type { EngineOptions, EngineSettings } from './engine-options.ts';
+import { OriginReads } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
 import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
@@ -40,6 +41,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
   readonly copier: Copier;
+  readonly originReads: OriginReads = new OriginReads();
   readonly space: PoolSpace;
   readonly provisioner: Provisioner = new Provisioner(this);
   /** Counts aborted transactions: a request that allocated before an abort must not insert after it. */
@@ -134,6 +136,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     try {
       for (let io = this.queue.shift(); io !== null; io = this.queue.shift()) this.step(io);
       this.data.submit();
+      if (this.originReads.queued) this.originReads.submit();
       this.commits.kick();
       if (this.afterPrefetch.count > 0 && !this.prefetching) this.prefetch();
     } catch (error) {
@@ -186,7 +189,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     } else if (length === 0) {
       this.answer(io, null);
     } else if (op === LunOp.READ) {
-      if (this.lookUp(io)) this.startTransfer(io, Phase.TRANSFER);
+      if (this.lookUp(io, false)) this.startTransfer(io, Phase.TRANSFER);
     } else if (op === LunOp.EXTENT) {
       if (extentOf(this, io, MAX_MISSES, this.runResult)) this.answer(io, null);
       else this.waitForMetadata(io);
@@ -201,14 +204,18 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   }
 
   /** Fills in the runs of the step; false: they are not cached, `io` waits. */
-  lookUp(io: ThinIo): boolean {
-    const size = this.blockSizeBytes;
-    const run = this.runResult;
+  lookUp(io: ThinIo, forWrite: boolean): boolean {
+    const { metadata, blockSizeBytes: size, runResult: run } = this;
     const end = Math.ceil(io.stepEnd / size);
     let at = Math.floor(io.stepBegin / size);
     let count = 0;
     while (at < end) {
-      if (!this.metadata.lookupRun(io.device.thin, at, end, run, io.misses < MAX_MISSES)) {
+      const nonBlocking = io.misses < MAX_MISSES;
+      const { thin } = io.device;
+      const known = forWrite
+        ? metadata.lookupRunForWrite(thin, at, end, run, nonBlocking)
+        : metadata.lookupRun(thin, at, end, run, nonBlocking);
+      if (!known) {
         this.waitForMetadata(io);
         return false;
       }

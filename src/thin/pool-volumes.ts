@@ -1,6 +1,8 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
+import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
@@ -8,15 +10,21 @@ import { ThinDevice, whileHeld } from './thin-device.ts';
 import {
   checkNewName,
   checkVolumeSize,
+  descendsFrom,
   freeDeviceId,
   newSnapshotRecord,
   newVolumeRecord,
+  rollbackProblem,
+  type VolumeOptions,
+  wantedVolume,
   withOrigin,
   withoutVolume,
 } from './volume-records.ts';
 
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
+  /** The volume that this one is a snapshot of; null when it is none. */
+  originName: string | null;
 }
 
 export interface SnapshotWish {
@@ -36,11 +44,14 @@ export interface NewSnapshot {
  * Calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
 export abstract class PoolVolumes {
+  abstract readonly dir: string;
   protected abstract readonly catalogue: Catalogue;
   protected abstract readonly metadata: PoolMetadata;
   protected abstract readonly engine: PoolEngine;
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
+  protected abstract readonly origins: ExternalOrigins;
+  protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -55,15 +66,12 @@ export abstract class PoolVolumes {
     return this.info(this.record(name));
   }
 
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
+  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken, ENODEV where the external origin is not there. */
+  createVolume(name: string, sizeBytes: number | undefined, options: VolumeOptions = {}): Promise<VolumeInfo> {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-      );
+      const wanted = wantedVolume(this.dir, name, sizeBytes, options);
+      const record = newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -93,7 +101,8 @@ export abstract class PoolVolumes {
       const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        const { deleting } = this.catalogue;
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random, deleting);
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -119,6 +128,11 @@ export abstract class PoolVolumes {
     });
   }
 
+  /** Whether a volume is a snapshot of another one, or of a snapshot of it. Throws ENOENT. */
+  isSnapshotOf(name: string, originName: string): boolean {
+    return descendsFrom(this.catalogue.volumes, this.record(name), this.record(originName).id);
+  }
+
   /**
    * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
    * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
@@ -129,33 +143,38 @@ export abstract class PoolVolumes {
       const record = this.record(name);
       const snapshot = this.record(snapshotName);
       this.checkWritable(record, `roll back the volume "${name}"`);
-      if (record === snapshot || record.logicalBlockSize !== snapshot.logicalBlockSize) {
-        const reason = record === snapshot ? 'they are the same' : 'their logical blocks have different sizes';
+      const reason = rollbackProblem(record, snapshot);
+      if (reason !== null) {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
       const { readOnly: _, ...like } = snapshot;
       const { serial, naa, lun, origin } = record;
-      const id = freeDeviceId(volumes);
+      const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot, stamp));
+      const wanted = withOrigin(rolled, record.id, id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });
       return this.info(next);
     });
   }
 
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  /**
+   * The volume is gone at once; what it mapped is freed in the background if that takes long, also by the next open: see
+   * `deletionsEnded`. Throws ENOENT when there is no such volume, EBUSY while it is open.
+   */
   deleteVolume(name: string): Promise<void> {
     return this.exclusive(async () => {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
-        this.engine.mutate(() => {
-          this.metadata.deleteThin(record.id);
-          stamp();
-        }, true),
-      );
+      const rest = withoutVolume(this.catalogue.volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: record.id });
     });
+  }
+
+  /** Resolves when what deleted volumes had mapped is free, or cannot be freed for now. */
+  deletionsEnded(): Promise<void> {
+    return this.deletions.ended();
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
@@ -163,13 +182,14 @@ export abstract class PoolVolumes {
     return this.exclusive(() => this.resize(this.record(name), sizeBytes));
   }
 
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
+  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const record = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
-      open.device.readOnly = record.readOnly ?? false;
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
+      open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
+      open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
     }
     open.opens++;
@@ -184,6 +204,7 @@ export abstract class PoolVolumes {
       await device.close();
       this.metadata.closeThin(device.thin);
       this.devices.delete(name);
+      if (device.origin !== null) await this.origins.release(device.origin);
     }
   }
 
@@ -199,7 +220,8 @@ export abstract class PoolVolumes {
     const thin = this.metadata.openThin(record.id);
     const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
     this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
+    const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
+    return { ...record, mappedBytes, originName: origin?.name ?? null };
   }
 
   /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
@@ -226,18 +248,22 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits. `transactionId` may stay as it is only where devices are made or deleted.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background. The transaction
+   * id may stay as it is only where devices are made or deleted.
    */
   protected async change(
     volumes: readonly VolumeRecord[],
     commit: (stamp: () => void) => Promise<void>,
-    transactionId: number = this.catalogue.transactionId + 1,
+    options: { gone?: number; transactionId?: number } = {},
   ): Promise<void> {
-    const { catalogue, metadata } = this;
+    const { catalogue, metadata, deletions } = this;
+    const { gone, transactionId = catalogue.transactionId + 1 } = options;
     const before = catalogue.transactionId;
-    catalogue.begin(volumes, transactionId);
+    const deletion = gone === undefined ? null : deletions.recordFor(gone);
+    catalogue.begin(volumes, transactionId, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
       await commit(() => {
+        if (gone !== undefined && deletion === null) metadata.deleteThin(gone);
         if (transactionId !== before) metadata.setTransactionId(before, transactionId);
       });
     } catch (error) {
@@ -248,6 +274,7 @@ export abstract class PoolVolumes {
       throw error;
     }
     this.settle(() => catalogue.finish());
+    deletions.kick();
   }
 
   /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
@@ -263,17 +290,16 @@ export abstract class PoolVolumes {
   protected async snapshot(
     volumes: readonly VolumeRecord[],
     made: readonly NewSnapshot[],
-    transactionId?: number,
+    options: { transactionId?: number } = {},
   ): Promise<void> {
-    const origins = this.openOf(made.map(({ origin }) => origin));
     const commit = (stamp: () => void): Promise<void> =>
-      whileHeld(origins, () =>
+      whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
           this.snapDevices(made);
           stamp();
         }),
       );
-    await this.change(volumes, commit, transactionId);
+    await this.change(volumes, commit, options);
   }
 
   /** All of them or, when one is refused, none. */
@@ -302,7 +328,6 @@ export abstract class PoolVolumes {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
           }
-          metadata.deleteThin(from.id);
           stamp();
         });
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
@@ -324,9 +349,10 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
-    this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const device = this.openVolume(record.name);
     try {
+      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
       if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
       else await whileHeld([device], () => this.shrink(device, sizeBytes));
     } finally {
@@ -347,12 +373,9 @@ export abstract class PoolVolumes {
     await this.engine.commits.flushAll();
   }
 
-  protected async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
-    try {
-      await this.shrink(device, device.sizeBytes);
-    } finally {
-      await this.closeVolume(device);
-    }
+  protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(id);
+    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+    this.metadata.closeThin(thin);
   }
 }

@@ -7,6 +7,8 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
+import { Deletions } from './deletions.ts';
+import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolDevices } from './pool-devices.ts';
@@ -17,6 +19,7 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
+import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -36,32 +39,6 @@ export interface PoolOpenOptions {
   bootId?: () => string;
 }
 
-export interface PoolStatus {
-  name: string;
-  uuid: string;
-  mode: PoolMode;
-  needsCheck: boolean;
-  transactionId: number;
-  blockSizeBytes: number;
-  dataBlocks: number;
-  usedDataBlocks: number;
-  metadataBlocks: number;
-  usedMetadataBlocks: number;
-  lowWaterBlocks: number;
-  /** As they are set; what holds at the moment may differ: the fields below. */
-  options: Readonly<PoolOptions>;
-  /** Writes that find no space fail at once, because they are to or because none came in time. */
-  failsWhenFull: boolean;
-  /** Discards reach the data device, which can discard whole blocks. */
-  discardPassdown: boolean;
-  /** Free data blocks are at the low-water mark or below. */
-  dataIsLow: boolean;
-  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
-  metadataIsLow: boolean;
-  metadataLowThresholdBlocks: number;
-  volumes: number;
-}
-
 /**
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
@@ -77,7 +54,9 @@ export class Pool extends PoolDevices {
   protected readonly engine: PoolEngine;
   protected readonly logger: Logger;
   private readonly growth: PoolGrowth;
+  protected readonly origins: ExternalOrigins;
   protected readonly random: RandomBytes;
+  protected readonly deletions: Deletions;
 
   private constructor(
     dir: string,
@@ -99,6 +78,7 @@ export class Pool extends PoolDevices {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
+    this.origins = new ExternalOrigins(dir, this.logger);
     const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
       ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
@@ -108,6 +88,7 @@ export class Pool extends PoolDevices {
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: (event) => {
         this.growth?.kick();
+        this.deletions?.kick();
         onEvent(event);
       },
     });
@@ -115,6 +96,13 @@ export class Pool extends PoolDevices {
       options: () => catalogue.options,
       logger: this.logger,
       onEvent,
+    });
+    this.deletions = new Deletions({
+      catalogue,
+      metadata,
+      engine: this.engine,
+      logger: this.logger,
+      exclusive: (change) => this.exclusive(change),
     });
   }
 
@@ -148,10 +136,13 @@ export class Pool extends PoolDevices {
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
-      const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
+      const deleting = pool.deletions.presentRecords();
+      const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
-      if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
+      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
       pool.growth.kick();
+      pool.deletions.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -173,28 +164,13 @@ export class Pool extends PoolDevices {
   }
 
   status(): PoolStatus {
-    const { metadata } = this;
-    const { space } = this.engine;
-    return {
-      name: this.name,
-      uuid: this.uuid,
-      mode: space.mode,
-      needsCheck: metadata.needsCheck,
-      transactionId: metadata.transactionId,
-      blockSizeBytes: metadata.dataBlockSizeBytes,
-      dataBlocks: metadata.dataBlockCount,
-      usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
-      metadataBlocks: metadata.metadataBlockCount,
-      usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: space.lowWaterBlocks,
-      options: this.catalogue.options,
-      failsWhenFull: space.failsWhenFull,
-      discardPassdown: this.engine.reclaimer.passdown,
-      dataIsLow: space.dataIsLow,
-      metadataIsLow: space.metadataIsLow,
-      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
-      volumes: this.catalogue.volumes.length,
-    };
+    return statusOf(this.catalogue, this.metadata, this.engine, this.deletions);
+  }
+
+  /** The kernel's status lines; commits before where that can be, as the kernel does. */
+  async statusLines(): Promise<PoolStatusLines> {
+    if (this.mode === 'write' || this.mode === 'out-of-data-space') await this.commit();
+    return statusLinesOf(this.catalogue, this.metadata, this.engine, this.deletions);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -240,12 +216,14 @@ export class Pool extends PoolDevices {
     this.closed = true;
     await this.turn.catch(() => {});
     await this.growth.stop();
+    await this.deletions.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();
     } finally {
       if (this.mode !== 'fail') this.journal?.remove();
       this.metadata.close();
+      await this.origins.close();
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();
