@@ -92,11 +92,16 @@ export class PoolCommits implements CommitOwner {
   }
 
   /** See `PoolEngine.mutate`. */
-  async mutate<T>(change: () => T, inReserve: boolean): Promise<T> {
+  async mutate<T>(change: () => T, inReserve: boolean, afterCommit: boolean): Promise<T> {
     const { engine } = this;
     let generation = 0;
     const result = await new Promise<T>((resolve, reject) => {
-      this.whenQuiet(() => {
+      const turn = (): void => {
+        if (afterCommit && engine.metadata.changed && engine.space.mode !== 'fail') {
+          this.changes.push(turn);
+          this.request();
+          return;
+        }
         try {
           engine.space.requireChangeable(inReserve);
           resolve(this.tryChange(change));
@@ -104,7 +109,8 @@ export class PoolCommits implements CommitOwner {
         } catch (error) {
           reject(error);
         }
-      });
+      };
+      this.whenQuiet(turn);
     });
     await this.commit(generation);
     return result;
@@ -123,7 +129,7 @@ export class PoolCommits implements CommitOwner {
    * Runs `change`, which must not throw, when no commit is being written: now, or before the next one begins. A promise would come too late
    * where flushes queue up for the next commit.
    */
-  private whenQuiet(change: () => void): void {
+  whenQuiet(change: () => void): void {
     if (this.committer.busy) this.changes.push(change);
     else change();
   }

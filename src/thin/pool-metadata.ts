@@ -9,7 +9,7 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
 import {
   checkMetadataSnapshot,
   checkNoMetadataSnapshot,
@@ -19,6 +19,7 @@ import {
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
+import { refineSharing } from './sharing.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
 import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
@@ -37,6 +38,8 @@ export interface OpenOptions {
   expectedDataBlockSizeBytes?: number;
   /** Slots of the block cache, 4 KiB each. */
   cacheBlocks?: number;
+  /** Writes stay in place where reference counts say that a block is not shared any more. True; the kernel goes by time alone. */
+  exactSharing?: boolean;
 }
 
 /**
@@ -52,6 +55,7 @@ export interface OpenOptions {
  */
 export class PoolMetadata extends PoolState {
   readonly #value: Uint32Array = new Uint32Array(2);
+  protected exactSharing = true;
 
   /**
    * Makes the device a pool's metadata, whatever it held, and opens it. EINVAL for a wrong block size or count, ENOSPC when
@@ -105,7 +109,10 @@ export class PoolMetadata extends PoolState {
     }
     const blocks = newBlockManager(device, superblock.metadataSpaceMap.blockCount, options.cacheBlocks);
     const withheld = noWithheldRuns();
-    return new PoolMetadata(blocks, PoolTrees.open(blocks, superblock, withheld), superblock, readOnly, withheld);
+    const trees = PoolTrees.open(blocks, superblock, withheld);
+    const pool = new PoolMetadata(blocks, trees, superblock, readOnly, withheld);
+    pool.exactSharing = options.exactSharing ?? true;
+    return pool;
   }
 
   /** EINVAL when the id is not `expectedOld` any more. */
@@ -166,15 +173,36 @@ export class PoolMetadata extends PoolState {
     });
   }
 
-  /**
-   * Deletes the device and drops its mappings: reads every leaf that is not shared, so for a big device take its
-   * mappings away in steps first (`removeRange`). ENODATA, EBUSY when open. Works within the reserve.
-   */
+  /** Deletes the device and drops its mappings, however long that takes. ENODATA, EBUSY, ENOSPC: see `deleteThinStep`. */
   deleteThin(id: number): void {
-    this.transaction.checkChangeable(`delete thin device ${id}`);
-    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot delete thin device ${id}: no such thin device`);
-    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot delete thin device ${id}: it is in use`);
-    this.transaction.change(() => this.devices.delete(id));
+    while (!this.deleteThinStep(id, Number.POSITIVE_INFINITY)) {}
+  }
+
+  /** Whether `deleteThin` drops no more than about `maxLeaves` leaves. ENODATA. */
+  isQuickToDelete(id: number, maxLeaves: number): boolean {
+    const thin = this.openThin(id);
+    const cost = this.transaction.trees.mappings.deletionCost(thin.root, maxLeaves);
+    this.closeThin(thin);
+    return cost <= maxLeaves;
+  }
+
+  /**
+   * Deletes part of the device, about `maxLeaves` leaves of 252 mappings at most; returns whether it is gone. What others share costs next to
+   * nothing. Between the steps the metadata is consistent and the device has fewer mappings. ENODATA, EBUSY when open. Works within
+   * the reserve; ENOSPC when that is used up: commit, which frees what earlier steps have freed, and go on.
+   */
+  deleteThinStep(id: number, maxLeaves: number): boolean {
+    const action = `delete thin device ${id}`;
+    this.transaction.checkChangeable(action);
+    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot ${action}: no such thin device`);
+    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot ${action}: it is in use`);
+    const room = this.#checkRoom(this.#leafChangeBlocks(), action);
+    const leaves = deletableLeaves(room, this.transaction.trees.dataMap.bitmapCount, maxLeaves);
+    let gone = false;
+    this.transaction.change(() => {
+      gone = this.devices.deleteStep(id, leaves);
+    });
+    return gone;
   }
 
   hasThin(id: number): boolean {
@@ -207,6 +235,16 @@ export class PoolMetadata extends PoolState {
     this.#checkThin(thin);
     assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
     return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
+  }
+
+  /**
+   * The same for a write, which may stay in place where a block was shared once and is so no more: `shared` is exact where time alone
+   * would say that it is (see sharing.ts), and a run may end early for that.
+   */
+  lookupRunForWrite(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
+    if (!this.lookupRun(thin, begin, end, result, nonBlocking)) return false;
+    if (!result.mapped || !result.shared || !this.exactSharing || this.devices.isNew(thin.id)) return true;
+    return refineSharing(this.transaction.trees, thin, begin, result, nonBlocking);
   }
 
   /** The highest virtual block with a mapping; -1 when there is none. */
@@ -261,9 +299,9 @@ export class PoolMetadata extends PoolState {
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
       dataBlocks.increment(dataBlock, dataBlock + 1);
-      this.#beginTreeChange(thin);
+      this.devices.beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
-      this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
+      this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
       this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
@@ -286,8 +324,8 @@ export class PoolMetadata extends PoolState {
     const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
     const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
-      this.#beginTreeChange(thin);
-      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
+      this.devices.beginTreeChange(thin);
+      this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.mappedBlocks -= mappings.removedCount;
       return mappings.nextKey;
     } catch (error) {
@@ -353,24 +391,6 @@ export class PoolMetadata extends PoolState {
 
   #leafChangeBlocks(): number {
     return leafChangeBlocks(this.metadataBlockCount, this.transaction.trees.dataMap.bitmapCount);
-  }
-
-  /**
-   * The leaf of the top-level tree comes first: if it is shared with the metadata snapshot, copying it is what makes the device's root
-   * shared.
-   */
-  #beginTreeChange(thin: ThinMetadata): void {
-    this.devices.markChanged(thin);
-    thin.leaf = null;
-    const { trees } = this.transaction;
-    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
-    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
-  }
-
-  #endTreeChange(thin: ThinMetadata, root: number): void {
-    if (root === thin.root) return;
-    thin.root = root;
-    this.transaction.trees.setDeviceRoot(thin.id, root);
   }
 }
 

@@ -1,6 +1,7 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
@@ -9,9 +10,11 @@ import { ThinDevice, whileHeld } from './thin-device.ts';
 import {
   checkNewName,
   checkVolumeSize,
+  descendsFrom,
   freeDeviceId,
   newSnapshotRecord,
   newVolumeRecord,
+  rollbackProblem,
   type VolumeOptions,
   wantedVolume,
   withOrigin,
@@ -20,12 +23,19 @@ import {
 
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
+  /** The volume that this one is a snapshot of; null when it is none. */
+  originName: string | null;
 }
 
 export interface SnapshotWish {
   /** A volume or a snapshot. */
   origin: string;
   name: string;
+}
+
+export interface NewSnapshot {
+  record: VolumeRecord;
+  origin: VolumeRecord;
 }
 
 /**
@@ -35,12 +45,13 @@ export interface SnapshotWish {
  */
 export abstract class PoolVolumes {
   abstract readonly dir: string;
-  protected abstract readonly origins: ExternalOrigins;
   protected abstract readonly catalogue: Catalogue;
   protected abstract readonly metadata: PoolMetadata;
   protected abstract readonly engine: PoolEngine;
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
+  protected abstract readonly origins: ExternalOrigins;
+  protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -60,7 +71,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
       const wanted = wantedVolume(this.dir, name, sizeBytes, options);
-      const record = newVolumeRecord(volumes, wanted, this.random);
+      const record = newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -87,26 +98,15 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const readOnly = options.readOnly ?? false;
       const volumes = [...this.catalogue.volumes];
-      const made: { record: VolumeRecord; origin: VolumeRecord }[] = [];
+      const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        const { deleting } = this.catalogue;
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random, deleting);
         volumes.push(record);
         made.push({ record, origin });
       }
-      const open = new Set<ThinDevice>();
-      for (const { origin } of made) {
-        const device = this.devices.get(origin.name)?.device;
-        if (device !== undefined) open.add(device);
-      }
-      await this.change(volumes, (stamp) =>
-        whileHeld([...open], () =>
-          this.engine.mutate(() => {
-            this.snapDevices(made.map(({ record, origin }) => ({ id: record.id, origin: origin.id })));
-            stamp();
-          }),
-        ),
-      );
+      await this.snapshot(volumes, made);
       return made.map(({ record }) => this.info(record));
     });
   }
@@ -128,6 +128,11 @@ export abstract class PoolVolumes {
     });
   }
 
+  /** Whether a volume is a snapshot of another one, or of a snapshot of it. Throws ENOENT. */
+  isSnapshotOf(name: string, originName: string): boolean {
+    return descendsFrom(this.catalogue.volumes, this.record(name), this.record(originName).id);
+  }
+
   /**
    * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
    * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
@@ -138,57 +143,43 @@ export abstract class PoolVolumes {
       const record = this.record(name);
       const snapshot = this.record(snapshotName);
       this.checkWritable(record, `roll back the volume "${name}"`);
-      if (record === snapshot || record.logicalBlockSize !== snapshot.logicalBlockSize) {
-        const reason = record === snapshot ? 'they are the same' : 'their logical blocks have different sizes';
-        throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
-      }
-      if (record.externalOrigin?.path !== snapshot.externalOrigin?.path) {
-        const reason = 'they have different external origins';
+      const reason = rollbackProblem(record, snapshot);
+      if (reason !== null) {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
       const { readOnly: _, ...like } = snapshot;
       const { serial, naa, lun, origin } = record;
-      const id = freeDeviceId(volumes);
+      const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      const wanted = withOrigin(rolled, record.id, id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });
       return this.info(next);
     });
   }
 
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  /**
+   * The volume is gone at once; what it mapped is freed in the background if that takes long, also by the next open: see
+   * `deletionsEnded`. Throws ENOENT when there is no such volume, EBUSY while it is open.
+   */
   deleteVolume(name: string): Promise<void> {
     return this.exclusive(async () => {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
-        this.engine.mutate(() => {
-          this.metadata.deleteThin(record.id);
-          stamp();
-        }, true),
-      );
+      const rest = withoutVolume(this.catalogue.volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: record.id });
     });
+  }
+
+  /** Resolves when what deleted volumes had mapped is free, or cannot be freed for now. */
+  deletionsEnded(): Promise<void> {
+    return this.deletions.ended();
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      this.checkWritable(record, `resize the volume "${name}"`);
-      checkVolumeSize(next);
-      if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
-      const device = this.openVolume(name);
-      try {
-        this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await whileHeld([device], () => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
+    return this.exclusive(() => this.resize(this.record(name), sizeBytes));
   }
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
@@ -229,7 +220,18 @@ export abstract class PoolVolumes {
     const thin = this.metadata.openThin(record.id);
     const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
     this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
+    const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
+    return { ...record, mappedBytes, originName: origin?.name ?? null };
+  }
+
+  /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
+  private openOf(volumes: readonly VolumeRecord[]): ThinDevice[] {
+    const open = new Set<ThinDevice>();
+    for (const { name } of volumes) {
+      const device = this.devices.get(name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    return [...open];
   }
 
   /** One administrative call at a time. */
@@ -246,49 +248,86 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background. The transaction
+   * id may stay as it is only where devices are made or deleted.
    */
-  private async change(volumes: readonly VolumeRecord[], commit: (stamp: () => void) => Promise<void>): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
+  protected async change(
+    volumes: readonly VolumeRecord[],
+    commit: (stamp: () => void) => Promise<void>,
+    options: { gone?: number; transactionId?: number } = {},
+  ): Promise<void> {
+    const { catalogue, metadata, deletions } = this;
+    const { gone, transactionId = catalogue.transactionId + 1 } = options;
+    const before = catalogue.transactionId;
+    const deletion = gone === undefined ? null : deletions.recordFor(gone);
+    catalogue.begin(volumes, transactionId, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
-      await commit(() => this.metadata.setTransactionId(before, next));
+      await commit(() => {
+        if (gone !== undefined && deletion === null) metadata.deleteThin(gone);
+        if (transactionId !== before) metadata.setTransactionId(before, transactionId);
+      });
     } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
+      this.settle(() => {
+        // What a pool that has failed did last is seen when it is opened again.
+        if (this.engine.space.mode !== 'fail') catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
+      });
       throw error;
     }
+    this.settle(() => catalogue.finish());
+    deletions.kick();
+  }
+
+  /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
+  private settle(work: () => void): void {
     try {
-      this.catalogue.finish();
+      work();
     } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
       this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
     }
   }
 
+  /** Makes the devices of new snapshots at one moment. */
+  protected async snapshot(
+    volumes: readonly VolumeRecord[],
+    made: readonly NewSnapshot[],
+    options: { transactionId?: number } = {},
+  ): Promise<void> {
+    const commit = (stamp: () => void): Promise<void> =>
+      whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
+        this.engine.mutate(() => {
+          this.snapDevices(made);
+          stamp();
+        }),
+      );
+    await this.change(volumes, commit, options);
+  }
+
   /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly { id: number; origin: number }[]): void {
+  private snapDevices(wanted: readonly NewSnapshot[]): void {
     let made = 0;
     try {
-      for (; made < wanted.length; made++) this.metadata.createSnap(wanted[made]!.id, wanted[made]!.origin);
+      for (; made < wanted.length; made++) {
+        const { record, origin } = wanted[made]!;
+        this.metadata.createSnap(record.id, origin.id);
+      }
     } catch (error) {
-      if (!this.metadata.mustAbort) for (const { id } of wanted.slice(0, made)) this.metadata.deleteThin(id);
+      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
       throw error;
     }
   }
 
-  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+  /** Puts a snapshot of the volume `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
+  private exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(device === undefined ? [] : [device], async () => {
+    return whileHeld(this.openOf([from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of);
+          metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
           }
-          metadata.deleteThin(from.id);
           stamp();
         });
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
@@ -304,6 +343,22 @@ export abstract class PoolVolumes {
 
   private checkWritable({ readOnly }: VolumeRecord, action: string): void {
     if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
+  }
+
+  protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {
+    const next = { ...record, sizeBytes };
+    this.checkWritable(record, `resize the volume "${record.name}"`);
+    checkVolumeSize(next);
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
+    const device = this.openVolume(record.name);
+    try {
+      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
+      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+    } finally {
+      await this.closeVolume(device);
+    }
+    return this.info(next);
   }
 
   /**
