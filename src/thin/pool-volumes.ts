@@ -1,5 +1,6 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { roundUp } from '../base/units.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
 import type { Deletions } from './deletions.ts';
 import type { ExternalOrigins } from './external-origin.ts';
@@ -7,6 +8,7 @@ import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
 import {
   checkNewName,
   checkVolumeSize,
@@ -352,30 +354,55 @@ export abstract class PoolVolumes {
     if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const device = this.openVolume(record.name);
     try {
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+      const isCut = sizeBytes < record.sizeBytes || this.mappedEnd(device.thin) > record.sizeBytes;
+      await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes > record.sizeBytes) await this.clearBeyond(device.thin, record);
+        this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+        device.sizeBytes = sizeBytes;
+        await this.dropBeyond(device.thin, next);
+      });
     } finally {
       await this.closeVolume(device);
     }
     return this.info(next);
   }
 
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
+  private mappedEnd(thin: ThinMetadata): number {
+    return (this.metadata.highestMapped(thin) + 1) * this.metadata.dataBlockSizeBytes;
   }
 
-  protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
-    const thin = this.metadata.openThin(id);
-    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+  /**
+   * What lies past the end of a volume that is going to grow is to read as zeroes, durably: a smaller size leaves the rest of its last block
+   * as it is, as to zero it may take a new block where none is free. Over an external origin that rest may be the origin's.
+   */
+  private async clearBeyond(thin: ThinMetadata, { sizeBytes, externalOrigin }: VolumeRecord): Promise<void> {
+    const begin = externalOrigin === undefined ? sizeBytes : roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
+    const end = this.mappedEnd(thin);
+    if (begin >= end) return;
+    await new ThinDevice(this.engine, thin, end).unmap(begin, end);
+    await this.engine.commits.flushAll();
+  }
+
+  /**
+   * Gives back the blocks past the end of a device that is held, or not open. The catalogue has the size already and nobody sees them: what
+   * fails here is done by the next open, or before the volume grows.
+   */
+  private async dropBeyond(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
+    const begin = roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
+    try {
+      const end = this.mappedEnd(thin);
+      if (begin >= end) return;
+      await new ThinDevice(this.engine, thin, end).unmap(begin, end);
+      await this.engine.commits.commit();
+    } catch (error) {
+      const reason = messageOf(error);
+      this.logger.error({ volume: name, error: reason }, 'the blocks past the end of a volume could not be given back');
+    }
+  }
+
+  protected async finishShrink(record: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(record.id);
+    await this.dropBeyond(thin, record);
     this.metadata.closeThin(thin);
   }
 }
