@@ -72,7 +72,12 @@ export class PoolService implements PoolControl {
 
   setOptions(request: SetOptionsMessage): Promise<PoolMessage> {
     return this.#exclusive(async () => {
-      await this.pool.setOptions(poolOptions(request, this.pool.status().blockSizeBytes));
+      try {
+        await this.pool.setOptions(poolOptions(request, this.pool.status().blockSizeBytes));
+      } catch (error) {
+        const busy = error instanceof StorageError && error.code === 'EBUSY';
+        throw busy ? advise(error, 'Stop the server of the pool, set it, and start the server again.') : error;
+      }
       return this.status();
     });
   }
