@@ -8,7 +8,7 @@ const COMMANDS = [
   'pool create',
   'pool grow',
   'pool status',
-  'pool check',
+  'check',
   'volume create',
   'volume list',
   'volume resize',
