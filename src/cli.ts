@@ -5,6 +5,8 @@ import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
 import { addCheckCommand } from './cli/tools/check.ts';
+import { addMetadataSizeCommand } from './cli/tools/metadata-size.ts';
+import { addPackCommands } from './cli/tools/pack.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -53,6 +55,8 @@ Examples:
   addVolumeCommands(program, context);
   addServeCommands(program, context);
   addCheckCommand(program, context);
+  addPackCommands(program, context);
+  addMetadataSizeCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }
