@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.ts';
 export type Steps<T> = Generator<void, T, void>;
 
 /** Milliseconds after which others get the event loop. */
-const MAX_TURN_MS = 8;
+const MAX_TURN_MS = 4;
 
 export interface StepOptions {
   clock: Clock;
