@@ -54,11 +54,9 @@ export class Player {
   }
 
   async play(operations: number): Promise<void> {
-    const total = OPERATIONS.reduce((sum, { weight }) => sum + weight, 0);
+    const choices = OPERATIONS.flatMap((operation) => new Array<Operation>(operation.weight).fill(operation));
     for (let i = 0; i < operations; i++) {
-      let at = this.random.below(total);
-      const operation = OPERATIONS.find(({ weight }) => (at -= weight) < 0)!;
-      await operation.run(this);
+      await this.random.pick(choices).run(this);
       this.counts.operations++;
     }
   }
