@@ -10,6 +10,12 @@ import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
 import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import {
+  checkMetadataSnapshot,
+  checkNoMetadataSnapshot,
+  releaseMetadataSnapshot,
+  reserveMetadataSnapshot,
+} from './metadata-snapshot.ts';
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
@@ -114,6 +120,26 @@ export class PoolMetadata extends PoolState {
     }
     this.transaction.superblock.transactionId = next;
     this.transaction.changed = true;
+  }
+
+  /**
+   * Holds the last commit as the metadata snapshot, for programs that read it while the pool is in use; nothing has changed since. It is
+   * there with the next commit. It keeps mappings, not data. EBUSY when there is one, ENOSPC.
+   */
+  reserveSnapshot(): void {
+    const action = 'reserve a metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkNoMetadataSnapshot(this.transaction, action);
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), action);
+    reserveMetadataSnapshot(this.transaction);
+  }
+
+  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none. */
+  releaseSnapshot(): void {
+    const action = 'release the metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkMetadataSnapshot(this.transaction, action);
+    releaseMetadataSnapshot(this.transaction);
   }
 
   /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */
