@@ -3,8 +3,9 @@ import type { Clock } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
-import { Pool, type VolumeInfo } from '../thin/pool.ts';
+import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
   CreateVolumeMessage,

@@ -32,6 +32,10 @@ export interface VolumeRecord {
   /** VPD page 83h: 16 hexadecimal digits. */
   naa: string;
   logicalBlockSize: 512 | 4096;
+  /** Device id of the volume that this one is a snapshot of; where that one was deleted, of the one before it. */
+  origin?: number | undefined;
+  /** A snapshot that stays as it is. */
+  readOnly?: boolean | undefined;
 }
 
 interface CatalogueFile {
@@ -55,6 +59,8 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   serial: z.string().min(1).max(64),
   naa: z.string().regex(/^[0-9a-f]{16}$/),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+  origin: COUNT.max(2 ** 24 - 1).optional(),
+  readOnly: z.boolean().optional(),
 });
 
 const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({

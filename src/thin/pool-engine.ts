@@ -280,6 +280,14 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.schedule();
   }
 
+  /** `io` waits for space, perhaps for long: it keeps nobody from the blocks that it wants, nor its device from being held. */
+  park(io: ThinIo, waiting: IoQueue): void {
+    const { device } = io;
+    this.releaseCell(io);
+    (device.held ? device.aside : waiting).push(io);
+    if (device.inFlight === device.aside.count) device.idle();
+  }
+
   answer(io: ThinIo, error: Errno | null): void {
     this.releaseCell(io);
     io.error = error;
@@ -302,7 +310,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       io.next = this.spare;
       this.spare = io;
       request.owner.requestDone(request, error);
-      if (device.inFlight === 0) device.idle();
+      if (device.inFlight === device.aside.count) device.idle();
     }
     if (this.inFlight === 0) this.idleWaiters.wake();
   }
@@ -364,18 +372,30 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
    * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves.
    */
   async mutate<T>(change: () => T): Promise<T> {
-    while (this.commits.busy) await this.commits.ended();
+    let generation = 0;
+    const result = await new Promise<T>((resolve, reject) => {
+      this.commits.whenQuiet(() => {
+        try {
+          resolve(this.changeNow(change));
+          generation = this.generation;
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+    await this.commits.commit(generation);
+    return result;
+  }
+
+  private changeNow<T>(change: () => T): T {
     if (this.space.mode === 'fail') throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
     if (this.space.mode === 'read-only') throw new StorageError('EROFS', 'Cannot change the pool: it is read-only');
-    let result: T;
     try {
-      result = change();
+      return change();
     } catch (error) {
       this.changeFailed('Cannot change the metadata', error);
       throw error;
     }
-    await this.commits.commit();
-    return result;
   }
 
   /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */

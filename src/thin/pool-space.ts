@@ -3,6 +3,7 @@ import type { Errno } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { IoQueue } from './io-queue.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
+import type { ThinDevice } from './thin-device.ts';
 import type { ThinIo } from './thin-io.ts';
 
 export interface SpaceOptions {
@@ -27,6 +28,8 @@ export interface SpaceOwner {
   readonly reclaimer: { readonly busy: boolean };
   readonly commits: { request(): void };
   answer(io: ThinIo, error: Errno | null): void;
+  /** Puts `io` into `waiting`, where it stays until there is space. */
+  park(io: ThinIo, waiting: IoQueue): void;
   /** Begins with all of `waiting` again. */
   requeue(waiting: IoQueue): void;
 }
@@ -74,7 +77,7 @@ export class PoolSpace {
         return true;
       case 'out-of-data-space':
         if (this.erroring) this.owner.answer(io, 'ENOSPC');
-        else this.noSpace.push(io);
+        else this.owner.park(io, this.noSpace);
         return false;
       case 'out-of-metadata-space':
         this.owner.answer(io, 'ENOSPC');
@@ -148,6 +151,14 @@ export class PoolSpace {
   blocksReturned(): void {
     this.owner.requeue(this.afterReclaim);
     this.check();
+  }
+
+  /** Moves the requests for `device` that wait for space to `others`. */
+  withdraw(device: ThinDevice, others: IoQueue): void {
+    for (let left = this.noSpace.count; left > 0; left--) {
+      const io = this.noSpace.shift()!;
+      (io.device === device ? others : this.noSpace).push(io);
+    }
   }
 
   /** Nobody waits for space any more: the pool stops or has become read-only. */

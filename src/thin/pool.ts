@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { messageOf, StorageError } from '../base/errors.ts';
+import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
-import { Catalogue, type VolumeRecord } from './catalogue.ts';
+import { Catalogue } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolEngine } from './pool-engine.ts';
@@ -15,9 +15,9 @@ import { openPoolFile } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
+import { PoolVolumes } from './pool-volumes.ts';
 import { bootId, recover } from './recovery.ts';
-import { ThinDevice } from './thin-device.ts';
-import { checkVolumeSize, newVolumeRecord, reconcile } from './volume-records.ts';
+import { reconcile } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
 const NO_SPACE_TIMEOUT_MS = 60_000;
@@ -39,10 +39,6 @@ export interface PoolOpenOptions {
   random?: RandomBytes;
 }
 
-export interface VolumeInfo extends VolumeRecord {
-  mappedBytes: number;
-}
-
 export interface PoolStatus {
   name: string;
   uuid: string;
@@ -62,21 +58,18 @@ export interface PoolStatus {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool {
+export class Pool extends PoolVolumes {
   readonly dir: string;
   private readonly lock: PoolLock;
-  private readonly catalogue: Catalogue;
-  private readonly metadata: PoolMetadata;
+  protected readonly catalogue: Catalogue;
+  protected readonly metadata: PoolMetadata;
   private readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
   private readonly journal: MappingJournal | null;
-  private readonly engine: PoolEngine;
-  private readonly logger: Logger;
+  protected readonly engine: PoolEngine;
+  protected readonly logger: Logger;
   private readonly lowWaterBlocks: number;
-  private readonly random: RandomBytes;
-  private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
-  private turn: Promise<unknown> = Promise.resolve();
-  private closed = false;
+  protected readonly random: RandomBytes;
 
   private constructor(
     dir: string,
@@ -88,6 +81,7 @@ export class Pool {
     journal: MappingJournal | null,
     options: PoolOpenOptions,
   ) {
+    super();
     this.dir = dir;
     this.lock = lock;
     this.catalogue = catalogue;
@@ -164,14 +158,6 @@ export class Pool {
     return this.engine.space.mode;
   }
 
-  volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
-  }
-
-  volume(name: string): VolumeInfo {
-    return this.info(this.record(name));
-  }
-
   status(): PoolStatus {
     const { metadata } = this;
     return {
@@ -188,74 +174,6 @@ export class Pool {
       lowWaterBlocks: this.lowWaterBlocks,
       volumes: this.catalogue.volumes.length,
     };
-  }
-
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-      );
-      await this.change([...volumes, record], () => this.metadata.createThin(record.id));
-      return this.info(record);
-    });
-  }
-
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
-  deleteVolume(name: string): Promise<void> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(
-        this.catalogue.volumes.filter((volume) => volume !== record),
-        () => this.metadata.deleteThin(record.id),
-      );
-    });
-  }
-
-  /** A smaller size drops what lies past the new end. Throws ENOENT, EINVAL. */
-  resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      checkVolumeSize(next);
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.openVolume(name);
-      try {
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await device.whileHeld(() => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
-  }
-
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
-  openVolume(name: string): ThinDevice {
-    const record = this.record(name);
-    let open = this.devices.get(name);
-    if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
-      this.devices.set(name, open);
-    }
-    open.opens++;
-    return open.device;
-  }
-
-  /** Gives an open volume back; the last one waits until its requests are answered. */
-  async closeVolume(device: ThinDevice): Promise<void> {
-    for (const [name, open] of this.devices) {
-      if (open.device !== device) continue;
-      if (--open.opens > 0) return;
-      device.closed = true;
-      await device.drained();
-      this.metadata.closeThin(device.thin);
-      this.devices.delete(name);
-    }
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -315,73 +233,5 @@ export class Pool {
     if (sizeBytes === undefined) return now;
     if (sizeBytes > now) device.resize(sizeBytes);
     return sizeBytes;
-  }
-
-  private record(name: string): VolumeRecord {
-    const record = this.catalogue.find(name);
-    if (record === undefined)
-      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
-    return record;
-  }
-
-  private info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
-  }
-
-  /** One administrative call at a time. */
-  private exclusive<T>(call: () => Promise<T>): Promise<T> {
-    const result = this.turn
-      .catch(() => {})
-      .then(() => {
-        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
-        return call();
-      });
-    this.turn = result;
-    return result;
-  }
-
-  /** A change of catalogue and metadata that happens whole or not at all. */
-  private async change(volumes: readonly VolumeRecord[], apply: () => void): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
-    try {
-      await this.engine.mutate(() => {
-        apply();
-        this.metadata.setTransactionId(before, next);
-      });
-    } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
-      throw error;
-    }
-    try {
-      this.catalogue.finish();
-    } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
-      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
-    }
-  }
-
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
-  }
-
-  private async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
-    try {
-      await this.shrink(device, device.sizeBytes);
-    } finally {
-      await this.closeVolume(device);
-    }
   }
 }
