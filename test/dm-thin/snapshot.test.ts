@@ -41,7 +41,7 @@ describe('snapshot', () => {
     const first = await pool.newSnap(1, origin);
     let stomped = new Set<number>();
     for (let id = 2; id < 1000; id++) {
-      await origin.device.whileHeld(() => pool.createSnap(id, 0));
+      await (await pool.newSnap(id, origin)).close();
       const block = random.below(16);
       await origin.write(block, id);
       stomped = stomped.add(block);

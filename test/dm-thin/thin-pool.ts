@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect } from 'vitest';
 import type { Errno } from '../../src/base/errors.ts';
-import { ThinDevice } from '../../src/thin/thin-device.ts';
+import { ThinDevice, whileHeld } from '../../src/thin/thin-device.ts';
 import { LunClient } from '../support/lun-client.ts';
 import { contentsOf } from '../support/metadata-judges.ts';
 import { SpyDevice } from '../support/spy-device.ts';
@@ -59,7 +59,7 @@ export class ThinPool {
 
   /** A snapshot of a device that may be open and written, opened. */
   async newSnap(id: number, origin: Thin): Promise<Thin> {
-    await origin.device.whileHeld(() => this.createSnap(id, origin.id));
+    await whileHeld([origin.device], () => this.createSnap(id, origin.id));
     return this.open(id, origin.blocks);
   }
 

@@ -12,8 +12,8 @@ import type { PoolSettings } from './pool-side.ts';
 
 const KIB = 1024;
 const SETTINGS: readonly PoolSettings[] = [
-  { blockSizeBytes: 64 * KIB, dataBlocks: 200, metadataBlocks: 300, volumeBlocks: 60, features: ['error_if_no_space'] },
-  { blockSizeBytes: 192 * KIB, dataBlocks: 80, metadataBlocks: 256, volumeBlocks: 25, features: ['error_if_no_space'] },
+  { blockSizeBytes: 64 * KIB, dataBlocks: 70, metadataBlocks: 300, volumeBlocks: 60, features: ['error_if_no_space'] },
+  { blockSizeBytes: 192 * KIB, dataBlocks: 30, metadataBlocks: 256, volumeBlocks: 25, features: ['error_if_no_space'] },
   {
     blockSizeBytes: 64 * KIB,
     dataBlocks: 1500,
@@ -54,6 +54,7 @@ try {
   for (let done = 0; done < operations; done += CROSS_EVERY) {
     await player.play(Math.min(CROSS_EVERY, operations - done));
     await player.cross();
+    if (done === 0) await player.needCheck();
   }
   await player.close();
 } catch (error) {
@@ -61,4 +62,4 @@ try {
   console.log(`FAILED: seed ${seed}, operation ${player.counts.operations}: ${(error as Error).stack}`);
   process.exit(1);
 }
-console.log(`seed ${seed}: ${JSON.stringify(player.counts)}`);
+console.log(`seed ${seed}: ${JSON.stringify({ ...player.counts, ...player.refusals })}`);

@@ -60,6 +60,7 @@ export class OurSide implements PoolSide {
 
   async message(text: string): Promise<Outcome> {
     try {
+      if (text === 'reserve_metadata_snap') await this.commit();
       await this.#engine.mutate(() => this.#apply(text));
       return null;
     } catch (error) {
@@ -156,6 +157,8 @@ export class OurSide implements PoolSide {
     else if (word === 'create_snap') this.#metadata.createSnap(first!, second!);
     else if (word === 'delete') this.#metadata.deleteThin(first!);
     else if (word === 'set_transaction_id') this.#metadata.setTransactionId(first!, second!);
+    else if (word === 'reserve_metadata_snap') this.#metadata.reserveSnapshot();
+    else if (word === 'release_metadata_snap') this.#metadata.releaseSnapshot();
     else throw new Error(`no such message: ${text}`);
   }
 }
