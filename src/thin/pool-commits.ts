@@ -91,11 +91,45 @@ export class PoolCommits implements CommitOwner {
     }
   }
 
+  /** See `PoolEngine.mutate`. */
+  async mutate<T>(change: () => T, inReserve: boolean, afterCommit: boolean): Promise<T> {
+    const { engine } = this;
+    let generation = 0;
+    const result = await new Promise<T>((resolve, reject) => {
+      const turn = (): void => {
+        if (afterCommit && engine.metadata.changed && engine.space.mode !== 'fail') {
+          this.changes.push(turn);
+          this.request();
+          return;
+        }
+        try {
+          engine.space.requireChangeable(inReserve);
+          resolve(this.tryChange(change));
+          generation = engine.generation;
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.whenQuiet(turn);
+    });
+    await this.commit(generation);
+    return result;
+  }
+
+  private tryChange<T>(change: () => T): T {
+    try {
+      return change();
+    } catch (error) {
+      this.engine.changeFailed('Cannot change the metadata', error);
+      throw error;
+    }
+  }
+
   /**
    * Runs `change`, which must not throw, when no commit is being written: now, or before the next one begins. A promise would come too late
    * where flushes queue up for the next commit.
    */
-  whenQuiet(change: () => void): void {
+  private whenQuiet(change: () => void): void {
     if (this.committer.busy) this.changes.push(change);
     else change();
   }

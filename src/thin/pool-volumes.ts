@@ -25,6 +25,11 @@ export interface SnapshotWish {
   name: string;
 }
 
+export interface NewSnapshot {
+  record: VolumeRecord;
+  origin: VolumeRecord;
+}
+
 /**
  * The volumes of a pool, and what is done with them. The rest is `Pool`.
  *
@@ -85,26 +90,14 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const readOnly = options.readOnly ?? false;
       const volumes = [...this.catalogue.volumes];
-      const made: { record: VolumeRecord; origin: VolumeRecord }[] = [];
+      const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
         const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
         volumes.push(record);
         made.push({ record, origin });
       }
-      const open = new Set<ThinDevice>();
-      for (const { origin } of made) {
-        const device = this.devices.get(origin.name)?.device;
-        if (device !== undefined) open.add(device);
-      }
-      await this.change(volumes, (stamp) =>
-        whileHeld([...open], () =>
-          this.engine.mutate(() => {
-            this.snapDevices(made.map(({ record, origin }) => ({ id: record.id, origin: origin.id })));
-            stamp();
-          }),
-        ),
-      );
+      await this.snapshot(volumes, made);
       return made.map(({ record }) => this.info(record));
     });
   }
@@ -160,28 +153,14 @@ export abstract class PoolVolumes {
         this.engine.mutate(() => {
           this.metadata.deleteThin(record.id);
           stamp();
-        }),
+        }, true),
       );
     });
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      this.checkWritable(record, `resize the volume "${name}"`);
-      checkVolumeSize(next);
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.openVolume(name);
-      try {
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await whileHeld([device], () => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
+    return this.exclusive(() => this.resize(this.record(name), sizeBytes));
   }
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
@@ -237,32 +216,70 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits.
+   * transaction, and commits. `transactionId` may stay as it is only where devices are made or deleted.
    */
-  private async change(volumes: readonly VolumeRecord[], commit: (stamp: () => void) => Promise<void>): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
+  protected async change(
+    volumes: readonly VolumeRecord[],
+    commit: (stamp: () => void) => Promise<void>,
+    transactionId: number = this.catalogue.transactionId + 1,
+  ): Promise<void> {
+    const { catalogue, metadata } = this;
+    const before = catalogue.transactionId;
+    catalogue.begin(volumes, transactionId);
     try {
-      await commit(() => this.metadata.setTransactionId(before, next));
+      await commit(() => {
+        if (transactionId !== before) metadata.setTransactionId(before, transactionId);
+      });
     } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
+      this.settle(() => {
+        // What a pool that has failed did last is seen when it is opened again.
+        if (this.engine.space.mode !== 'fail') catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
+      });
       throw error;
     }
+    this.settle(() => catalogue.finish());
+  }
+
+  /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
+  private settle(work: () => void): void {
     try {
-      this.catalogue.finish();
+      work();
     } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
       this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
     }
   }
 
+  /** Makes the devices of new snapshots at one moment. */
+  protected async snapshot(
+    volumes: readonly VolumeRecord[],
+    made: readonly NewSnapshot[],
+    transactionId?: number,
+  ): Promise<void> {
+    const open = new Set<ThinDevice>();
+    for (const { origin } of made) {
+      const device = this.devices.get(origin.name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    const commit = (stamp: () => void): Promise<void> =>
+      whileHeld([...open], () =>
+        this.engine.mutate(() => {
+          this.snapDevices(made);
+          stamp();
+        }),
+      );
+    await this.change(volumes, commit, transactionId);
+  }
+
   /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly { id: number; origin: number }[]): void {
+  private snapDevices(wanted: readonly NewSnapshot[]): void {
     let made = 0;
     try {
-      for (; made < wanted.length; made++) this.metadata.createSnap(wanted[made]!.id, wanted[made]!.origin);
+      for (; made < wanted.length; made++) {
+        const { record, origin } = wanted[made]!;
+        this.metadata.createSnap(record.id, origin.id);
+      }
     } catch (error) {
-      if (!this.metadata.mustAbort) for (const { id } of wanted.slice(0, made)) this.metadata.deleteThin(id);
+      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
       throw error;
     }
   }
@@ -295,6 +312,21 @@ export abstract class PoolVolumes {
 
   private checkWritable({ readOnly }: VolumeRecord, action: string): void {
     if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
+  }
+
+  protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {
+    const next = { ...record, sizeBytes };
+    this.checkWritable(record, `resize the volume "${record.name}"`);
+    checkVolumeSize(next);
+    this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+    const device = this.openVolume(record.name);
+    try {
+      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
+      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+    } finally {
+      await this.closeVolume(device);
+    }
+    return this.info(next);
   }
 
   /**

@@ -6,37 +6,34 @@ import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { Catalogue } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
+import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
-import { openPoolFile } from './pool-files.ts';
+import { isFile, openPoolFile } from './pool-files.ts';
+import { PoolGrowth } from './pool-growth.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
-import { PoolVolumes } from './pool-volumes.ts';
+import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
-const NO_SPACE_TIMEOUT_MS = 60_000;
-/** Warned at when a sixteenth of the pool is left, unless told otherwise. */
-const LOW_WATER_FRACTION = 16;
 
 export interface PoolOpenOptions {
   logger?: Logger;
   clock?: Clock;
+  /** Neither device is written to. */
   readOnly?: boolean;
-  lowWaterBlocks?: number;
-  /** 0 waits for ever. */
-  noSpaceTimeoutMs?: number;
-  errorIfNoSpace?: boolean;
-  discardPassdown?: boolean;
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
+  /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
+  openDevice?: typeof openPoolFile;
+  bootId?: () => string;
 }
 
 export interface PoolStatus {
@@ -51,6 +48,17 @@ export interface PoolStatus {
   metadataBlocks: number;
   usedMetadataBlocks: number;
   lowWaterBlocks: number;
+  /** As they are set; what holds at the moment may differ: the fields below. */
+  options: Readonly<PoolOptions>;
+  /** Writes that find no space fail at once, because they are to or because none came in time. */
+  failsWhenFull: boolean;
+  /** Discards reach the data device, which can discard whole blocks. */
+  discardPassdown: boolean;
+  /** Free data blocks are at the low-water mark or below. */
+  dataIsLow: boolean;
+  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
+  metadataIsLow: boolean;
+  metadataLowThresholdBlocks: number;
   volumes: number;
 }
 
@@ -58,7 +66,7 @@ export interface PoolStatus {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool extends PoolVolumes {
+export class Pool extends PoolDevices {
   readonly dir: string;
   private readonly lock: PoolLock;
   protected readonly catalogue: Catalogue;
@@ -68,7 +76,7 @@ export class Pool extends PoolVolumes {
   private readonly journal: MappingJournal | null;
   protected readonly engine: PoolEngine;
   protected readonly logger: Logger;
-  private readonly lowWaterBlocks: number;
+  private readonly growth: PoolGrowth;
   protected readonly random: RandomBytes;
 
   private constructor(
@@ -91,18 +99,22 @@ export class Pool extends PoolVolumes {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
-    this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
+    const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
+      ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
       logger: this.logger,
       clock: options.clock ?? monotonicClock,
-      lowWaterBlocks: this.lowWaterBlocks,
-      noSpaceTimeoutMs: options.noSpaceTimeoutMs ?? NO_SPACE_TIMEOUT_MS,
-      errorIfNoSpace: options.errorIfNoSpace ?? false,
-      discardPassdown: options.discardPassdown ?? true,
-      zeroNewBlocks: true,
       journal,
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
-      onEvent: options.onEvent ?? (() => {}),
+      onEvent: (event) => {
+        this.growth?.kick();
+        onEvent(event);
+      },
+    });
+    this.growth = new PoolGrowth(this.engine, metadataDevice, data, {
+      options: () => catalogue.options,
+      logger: this.logger,
+      onEvent,
     });
   }
 
@@ -113,9 +125,10 @@ export class Pool extends PoolVolumes {
     try {
       const catalogue = Catalogue.load(dir);
       const readOnly = options.readOnly ?? false;
-      const metadataDevice = openPoolFile(dir, 'metadata', readOnly, true);
+      const openDevice = options.openDevice ?? openPoolFile;
+      const metadataDevice = openDevice(dir, 'metadata', readOnly, true);
       devices.push(metadataDevice);
-      const data = openPoolFile(dir, 'data', readOnly, false);
+      const data = openDevice(dir, 'data', readOnly, false);
       devices.push(data);
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
@@ -129,15 +142,16 @@ export class Pool extends PoolVolumes {
           `Cannot open the pool "${dir}": its data device has ${formatSize(data.sizeBytes)}, its metadata needs ${formatSize(needed)}`,
         );
       }
-      catalogue.settle(metadata.transactionId);
+      catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
       const journal = metadata.readOnly
         ? null
-        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+        : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      pool.growth.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -160,10 +174,11 @@ export class Pool extends PoolVolumes {
 
   status(): PoolStatus {
     const { metadata } = this;
+    const { space } = this.engine;
     return {
       name: this.name,
       uuid: this.uuid,
-      mode: this.engine.space.mode,
+      mode: space.mode,
       needsCheck: metadata.needsCheck,
       transactionId: metadata.transactionId,
       blockSizeBytes: metadata.dataBlockSizeBytes,
@@ -171,38 +186,46 @@ export class Pool extends PoolVolumes {
       usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
       metadataBlocks: metadata.metadataBlockCount,
       usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: this.lowWaterBlocks,
+      lowWaterBlocks: space.lowWaterBlocks,
+      options: this.catalogue.options,
+      failsWhenFull: space.failsWhenFull,
+      discardPassdown: this.engine.reclaimer.passdown,
+      dataIsLow: space.dataIsLow,
+      metadataIsLow: space.metadataIsLow,
+      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
       volumes: this.catalogue.volumes.length,
     };
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
   growData(sizeBytes?: number): Promise<void> {
-    return this.exclusive(async () => {
-      const size = this.grow(this.data, sizeBytes);
-      const blocks = Math.floor(size / this.metadata.dataBlockSizeBytes);
-      if (blocks <= this.metadata.dataBlockCount) {
-        throw new StorageError(
-          'EINVAL',
-          `Cannot grow the data to ${formatSize(size)}: it has ${formatSize(this.metadata.dataBlockCount * this.metadata.dataBlockSizeBytes)} already`,
-        );
-      }
-      await this.engine.mutate(() => this.metadata.resizeData(blocks));
-      this.engine.space.check();
-    });
+    return this.exclusive(() => this.growth.growData(sizeBytes));
   }
 
   /** Makes the metadata device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
   growMetadata(sizeBytes?: number): Promise<void> {
+    return this.exclusive(() => this.growth.growMetadata(sizeBytes));
+  }
+
+  /** Sets features, at once and for good. Throws EINVAL; EBUSY for `ignoreDiscard` while a volume is open: who uses it was told. */
+  setOptions(changes: Partial<PoolOptions>): Promise<void> {
     return this.exclusive(async () => {
-      const size = this.grow(this.metadataDevice, sizeBytes);
-      const blocks = Math.floor(size / BLOCK_SIZE);
-      if (blocks <= this.metadata.metadataBlockCount) {
-        const has = formatSize(this.metadata.metadataBlockCount * BLOCK_SIZE);
-        throw new StorageError('EINVAL', `Cannot grow the metadata to ${formatSize(size)}: it has ${has} already`);
+      const { metadata, data, catalogue } = this;
+      const { dataBlockCount, dataBlockSizeBytes: blockSizeBytes } = metadata;
+      const dataSizeBytes = dataBlockCount * blockSizeBytes;
+      checkPoolOptions(changes, { blockSizeBytes, dataSizeBytes, dataIsFile: isFile(data.path) });
+      const options = { ...catalogue.options, ...changes };
+      if (this.mode === 'fail') throw new StorageError('EIO', 'Cannot set the options of the pool: it has failed');
+      if (data.readOnly) throw new StorageError('EROFS', 'Cannot set the options of the pool: it is open read-only');
+      if (options.ignoreDiscard !== catalogue.options.ignoreDiscard && this.devices.size > 0) {
+        const reason = 'volumes are in use, and their initiators were told';
+        throw new StorageError('EBUSY', `Cannot change whether the volumes take discards: ${reason}`);
       }
-      await this.engine.mutate(() => this.metadata.resizeMetadata());
-      this.engine.space.check();
+      catalogue.setOptions(options);
+      this.engine.configure(engineSettingsOf(options, dataBlockCount));
+      // What read-only finds changed is the last that changes.
+      await this.engine.commits.commit();
+      this.growth.kick();
     });
   }
 
@@ -216,6 +239,7 @@ export class Pool extends PoolVolumes {
     if (this.closed) return;
     this.closed = true;
     await this.turn.catch(() => {});
+    await this.growth.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();
@@ -226,12 +250,5 @@ export class Pool extends PoolVolumes {
       await this.metadataDevice.close();
       this.lock.release();
     }
-  }
-
-  private grow(device: BlockDevice, sizeBytes: number | undefined): number {
-    const now = device.refreshSize();
-    if (sizeBytes === undefined) return now;
-    if (sizeBytes > now) device.resize(sizeBytes);
-    return sizeBytes;
   }
 }

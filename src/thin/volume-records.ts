@@ -52,6 +52,15 @@ export function freeDeviceId(volumes: readonly VolumeRecord[]): number {
   return firstFree(volumes, 'id', 1, MAX_THIN_ID);
 }
 
+/** A name for a device that was made without one. */
+export function deviceName(volumes: readonly VolumeRecord[], id: number): string {
+  const name = `thin-${id}`;
+  const taken = new Set(volumes.map((volume) => volume.name));
+  for (let candidate = name, count = 2; ; candidate = `${name}-${count++}`) {
+    if (!taken.has(candidate)) return candidate;
+  }
+}
+
 /** The volumes without one of them; its snapshots are its origin's then. */
 export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeRecord): VolumeRecord[] {
   return withOrigin(
@@ -101,8 +110,7 @@ export function reconcile(
     const thin = metadata.openThin(id);
     const sizeBytes = Math.max(1, metadata.highestMapped(thin) + 1) * metadata.dataBlockSizeBytes;
     metadata.closeThin(thin);
-    let name = `thin-${id}`;
-    while (records.some((volume) => volume.name === name)) name += '-kernel';
+    const name = deviceName(records, id);
     const naa = newNaa(random);
     records.push({
       id,
