@@ -88,8 +88,8 @@ export function compareContents(
 export function compareStatus(kernel: string, ours: string, shapeDetermined: boolean): void {
   const determined = (line: string): string => {
     const fields = line.split(' ');
-    if (!shapeDetermined) fields[1] = fields[1]!.replace(/^\d+/, 'n');
-    if (/^\d+$/.test(fields[3] ?? '')) fields[3] = 'held';
+    if (!shapeDetermined) fields[4] = fields[4]!.replace(/^\d+/, 'n');
+    if (/^\d+$/.test(fields[6] ?? '')) fields[6] = 'held';
     return fields.join(' ');
   };
   same('status', determined(kernel), determined(ours));

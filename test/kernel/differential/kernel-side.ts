@@ -22,6 +22,11 @@ const ERRORS: Readonly<Record<string, Errno>> = {
   'Operation not supported': 'EOPNOTSUPP',
 };
 
+/** Without the newline. */
+function lineOf(text: string): string {
+  return text.slice(0, text.indexOf('\n'));
+}
+
 function run(program: string, ...args: string[]): string {
   return execFileSync(program, args, { encoding: 'utf8', stdio: 'pipe' });
 }
@@ -123,11 +128,11 @@ export class KernelSide implements PoolSide {
   }
 
   async status(option?: 'noflush'): Promise<string> {
-    return targetStatus(run('dmsetup', 'status', ...(option === 'noflush' ? ['--noflush'] : []), 'pool'));
+    return lineOf(run('dmsetup', 'status', ...(option === 'noflush' ? ['--noflush'] : []), 'pool'));
   }
 
   async deviceStatus(id: number): Promise<string> {
-    return targetStatus(run('dmsetup', 'status', `thin${id}`));
+    return lineOf(run('dmsetup', 'status', `thin${id}`));
   }
 
   #table(): string {
@@ -153,10 +158,4 @@ export class KernelSide implements PoolSide {
       throw new Error(`dmsetup ${args.join(' ')}: ${said} (${errnoOf(error)})`);
     }
   }
-}
-
-function targetStatus(line: string): string {
-  const match = /^\d+ \d+ \S+ (.*)\n$/.exec(line);
-  if (match === null) throw new Error(`not a status: ${line}`);
-  return match[1]!;
 }

@@ -2,14 +2,16 @@ import { truncateSync } from 'node:fs';
 import { monotonicClock } from '../../../src/base/clock.ts';
 import { errnoOf, StorageError } from '../../../src/base/errors.ts';
 import { silentLogger } from '../../../src/base/log.ts';
-import { MIB, SECTOR_SIZE } from '../../../src/base/units.ts';
+import { MIB } from '../../../src/base/units.ts';
 import { alignedMemory } from '../../../src/block/aligned-memory.ts';
 import type { BlockDevice } from '../../../src/block/block-device.ts';
 import { openBlockDevice } from '../../../src/block/file-device.ts';
 import { BLOCK_SIZE } from '../../../src/persistent-data/block.ts';
 import { PoolEngine } from '../../../src/thin/pool-engine.ts';
 import { PoolMetadata } from '../../../src/thin/pool-metadata.ts';
+import { poolStatusLine, thinStatusLine } from '../../../src/thin/status-line.ts';
 import { ThinDevice } from '../../../src/thin/thin-device.ts';
+import { parseThinMessage, type ThinMessage } from '../../../src/thin/thin-message.ts';
 import { LunClient } from '../../support/lun-client.ts';
 import type { Outcome, PoolSettings, PoolSide } from './pool-side.ts';
 
@@ -42,6 +44,8 @@ export class OurSide implements PoolSide {
       lowWaterBlocks: 0,
       noSpaceTimeoutMs: 60_000,
       errorIfNoSpace: features.includes('error_if_no_space'),
+      readOnly: false,
+      ignoreDiscard: features.includes('ignore_discard'),
       discardPassdown: !features.includes('no_discard_passdown'),
       zeroNewBlocks: !features.includes('skip_block_zeroing'),
       journal: null,
@@ -60,8 +64,9 @@ export class OurSide implements PoolSide {
 
   async message(text: string): Promise<Outcome> {
     try {
-      if (text === 'reserve_metadata_snap') await this.commit();
-      await this.#engine.mutate(() => this.#apply(text));
+      const message = parseThinMessage(text);
+      if (message.kind === 'reserve_metadata_snap') await this.commit();
+      await this.#engine.mutate(() => this.#apply(message));
       return null;
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
@@ -124,42 +129,49 @@ export class OurSide implements PoolSide {
 
   async status(option?: 'noflush'): Promise<string> {
     if (option !== 'noflush') await this.commit();
+    const { features, blockSizeBytes } = this.#settings;
     const pool = this.#metadata;
-    const used = pool.metadataBlockCount - pool.freeMetadataBlocks;
-    return [
-      pool.transactionId,
-      `${used}/${pool.metadataBlockCount}`,
-      `${pool.dataBlockCount - pool.freeDataBlocks}/${pool.dataBlockCount}`,
-      pool.heldRoot === 0 ? '-' : pool.heldRoot,
-      { write: 'rw', 'out-of-data-space': 'out_of_data_space' }[this.#engine.space.mode as string] ?? 'ro',
-      this.#settings.features.includes('no_discard_passdown') ? 'no_discard_passdown' : 'discard_passdown',
-      this.#settings.features.includes('error_if_no_space') ? 'error_if_no_space' : 'queue_if_no_space',
-      pool.needsCheck ? 'needs_check' : '-',
-      `${pool.metadataLowThresholdBlocks} `,
-    ].join(' ');
+    return poolStatusLine({
+      mode: this.#engine.space.mode,
+      transactionId: pool.transactionId,
+      blockSizeBytes,
+      usedMetadataBlocks: pool.metadataBlockCount - pool.freeMetadataBlocks,
+      metadataBlocks: pool.metadataBlockCount,
+      usedDataBlocks: pool.dataBlockCount - pool.freeDataBlocks,
+      dataBlocks: pool.dataBlockCount,
+      heldRoot: pool.heldRoot,
+      ignoreDiscard: features.includes('ignore_discard'),
+      discardPassdown: this.#engine.reclaimer.passdown,
+      failsWhenFull: this.#engine.space.failsWhenFull,
+      needsCheck: pool.needsCheck,
+      metadataLowThresholdBlocks: pool.metadataLowThresholdBlocks,
+    });
   }
 
   async deviceStatus(id: number): Promise<string> {
-    const { thin } = this.#device(id);
-    const sectors = this.#settings.blockSizeBytes / SECTOR_SIZE;
-    const highest = this.#metadata.highestMapped(thin);
-    return `${thin.mappedBlocks * sectors} ${highest < 0 ? '-' : (highest + 1) * sectors - 1}`;
+    const { thin, sizeBytes } = this.#device(id);
+    return thinStatusLine({
+      mode: this.#engine.space.mode,
+      blockSizeBytes: this.#settings.blockSizeBytes,
+      sizeBytes,
+      mappedBlocks: thin.mappedBlocks,
+      highestMappedBlock: this.#metadata.highestMapped(thin),
+    });
   }
 
   #device(id: number): ThinDevice {
     return this.#clients.get(id)!.backend as ThinDevice;
   }
 
-  #apply(text: string): void {
-    const [word, ...args] = text.split(' ');
-    const [first, second] = args.map(Number);
-    if (word === 'create_thin') this.#metadata.createThin(first!);
-    else if (word === 'create_snap') this.#metadata.createSnap(first!, second!);
-    else if (word === 'delete') this.#metadata.deleteThin(first!);
-    else if (word === 'set_transaction_id') this.#metadata.setTransactionId(first!, second!);
-    else if (word === 'reserve_metadata_snap') this.#metadata.reserveSnapshot();
-    else if (word === 'release_metadata_snap') this.#metadata.releaseSnapshot();
-    else throw new Error(`no such message: ${text}`);
+  #apply(message: ThinMessage): void {
+    const metadata = this.#metadata;
+    if (message.kind === 'create_thin') metadata.createThin(message.id);
+    else if (message.kind === 'create_snap') metadata.createSnap(message.id, message.origin);
+    else if (message.kind === 'delete') metadata.deleteThin(message.id);
+    else if (message.kind === 'set_transaction_id') metadata.setTransactionId(message.expected, message.next);
+    else if (message.kind === 'reserve_metadata_snap') metadata.reserveSnapshot();
+    else if (message.kind === 'release_metadata_snap') metadata.releaseSnapshot();
+    else throw new Error(`${message.kind} is none of the kernel's messages`);
   }
 }
 

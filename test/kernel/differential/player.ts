@@ -20,6 +20,23 @@ const BAD_MESSAGES: readonly string[] = [
   'create_snap 900 901',
   'delete 902',
   'set_transaction_id 999999 1000000',
+  'create_thin',
+  'create_thin 1 2',
+  'create_thin one',
+  'create_thin -1',
+  'create_thin 0x10',
+  'create_thin 1.0',
+  'create_thin 99999999999999999999',
+  'CREATE_SNAP 3',
+  'create_snap 902 900 ',
+  '  delete  903',
+  'Delete +904',
+  'set_transaction_id 1',
+  'set_transaction_id a b',
+  'reserve_metadata_snap 1',
+  'release_metadata_snap now',
+  'frobnicate 1',
+  'create-thin 1',
 ];
 
 interface Operation {
@@ -234,7 +251,7 @@ export class Player {
   }
 
   private async freeBlocks(): Promise<number> {
-    const [used, total] = (await this.ours.status('noflush')).split(' ')[2]!.split('/').map(Number);
+    const [used, total] = (await this.ours.status('noflush')).split(' ')[5]!.split('/').map(Number);
     return total! - used!;
   }
 }
@@ -337,7 +354,7 @@ const OPERATIONS: readonly Operation[] = [
     },
   },
   {
-    weight: 3,
+    weight: 6,
     async run(player) {
       await player.message(player.random.pick(BAD_MESSAGES));
     },

@@ -32,7 +32,7 @@ export interface PoolSide {
   commit(): Promise<void>;
   growData(blocks: number): Promise<void>;
   growMetadata(blocks: number): Promise<void>;
-  /** The target's status line, without the target's place and name; commits first unless told not to. */
+  /** The target's status line; commits first unless told not to. */
   status(option?: 'noflush'): Promise<string>;
   deviceStatus(id: number): Promise<string>;
 }
