@@ -3,8 +3,9 @@ import { expect } from 'vitest';
 import type { Errno } from '../../src/base/errors.ts';
 import { ThinDevice, whileHeld } from '../../src/thin/thin-device.ts';
 import { LunClient } from '../support/lun-client.ts';
-import { contentsOf } from '../support/metadata-judges.ts';
+import { contentsOf, expectClean, expectThinCheck } from '../support/metadata-judges.ts';
 import { SpyDevice } from '../support/spy-device.ts';
+import { TestDevice } from '../support/test-device.ts';
 import type { PoolContents } from '../support/thin-xml.ts';
 import { BLOCK, type Fixture, makePool } from '../thin/pool-fixture.ts';
 
@@ -28,7 +29,7 @@ export class ThinPool {
     };
     this.fixture = makePool({
       ...options,
-      wrapMetadata: spy,
+      wrapMetadata: (device) => spy(options.wrapMetadata?.(device) ?? device),
       wrapData: (device) => spy(options.wrapData?.(device) ?? device),
     });
     [this.metadata, this.data] = spies as [SpyDevice, SpyDevice];
@@ -48,7 +49,29 @@ export class ThinPool {
   }
 
   delete(id: number): Promise<void> {
-    return this.fixture.engine.mutate(() => this.fixture.metadata.deleteThin(id));
+    return this.fixture.engine.mutate(() => this.fixture.metadata.deleteThin(id), true);
+  }
+
+  async growData(blocks: number): Promise<void> {
+    const { data, engine, metadata } = this.fixture;
+    data.resize(blocks * this.blockSize);
+    await engine.mutate(() => metadata.resizeData(blocks), true);
+    engine.space.grown(0);
+  }
+
+  async growMetadata(blocks: number): Promise<void> {
+    const { metadataDevice, engine, metadata } = this.fixture;
+    metadataDevice.resize(blocks * 4096);
+    await engine.mutate(() => metadata.resizeMetadata(), true);
+    engine.space.grown(0);
+  }
+
+  reserveMetadataSnap(): Promise<void> {
+    return this.fixture.engine.mutate(() => this.fixture.metadata.reserveSnapshot(), false, true);
+  }
+
+  releaseMetadataSnap(): Promise<void> {
+    return this.fixture.engine.mutate(() => this.fixture.metadata.releaseSnapshot(), true);
   }
 
   /** A new thin device, opened. */
@@ -85,9 +108,24 @@ export class ThinPool {
     return metadata.dataBlockCount - metadata.freeDataBlocks;
   }
 
-  /** What the last commit holds. */
-  contents(): PoolContents {
-    return contentsOf(this.fixture.metadataDevice);
+  /** What the last commit holds, or the metadata snapshot. */
+  contents(metadataSnapshot: boolean = false): PoolContents {
+    return contentsOf(this.fixture.metadataDevice, metadataSnapshot);
+  }
+
+  /** Our check and thin_check find nothing in the last commit. */
+  check(): void {
+    const image = this.image();
+    expectClean(image);
+    expectThinCheck(image);
+  }
+
+  /** A copy of the metadata as a restart of the machine would find it. */
+  image(): TestDevice {
+    const { metadataDevice } = this.fixture;
+    const image = new TestDevice(metadataDevice.sizeBytes);
+    metadataDevice.readSync(0, image.memory, 0, image.memory.length);
+    return image;
   }
 }
 

@@ -65,8 +65,8 @@ export class OurSide implements PoolSide {
   async message(text: string): Promise<Outcome> {
     try {
       const message = parseThinMessage(text);
-      if (message.kind === 'reserve_metadata_snap') await this.commit();
-      await this.#engine.mutate(() => this.#apply(message));
+      const { kind } = message;
+      await this.#engine.mutate(() => this.#apply(message), kind === 'delete', kind === 'reserve_metadata_snap');
       return null;
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
@@ -117,14 +117,14 @@ export class OurSide implements PoolSide {
   async growData(blocks: number): Promise<void> {
     truncateSync(this.dataPath, blocks * this.#settings.blockSizeBytes);
     this.#data.refreshSize();
-    await this.#engine.mutate(() => this.#metadata.resizeData(blocks));
-    this.#engine.space.check();
+    await this.#engine.mutate(() => this.#metadata.resizeData(blocks), true);
+    this.#engine.space.grown(0);
   }
 
   async growMetadata(blocks: number): Promise<void> {
     truncateSync(this.metadataPath, blocks * BLOCK_SIZE);
-    await this.#engine.mutate(() => this.#metadata.resizeMetadata());
-    this.#engine.space.check();
+    await this.#engine.mutate(() => this.#metadata.resizeMetadata(), true);
+    this.#engine.space.grown(0);
   }
 
   async status(option?: 'noflush'): Promise<string> {
