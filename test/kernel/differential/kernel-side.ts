@@ -41,6 +41,7 @@ export class KernelSide implements PoolSide {
   #dataBlocks: number;
   #metadataLoop = '';
   #dataLoop = '';
+  #originLoop = '';
 
   constructor(settings: PoolSettings, metadataPath: string, dataPath: string) {
     this.#settings = settings;
@@ -52,6 +53,10 @@ export class KernelSide implements PoolSide {
   async open(): Promise<void> {
     this.#metadataLoop = run('losetup', '--find', '--show', this.metadataPath).trim();
     this.#dataLoop = run('losetup', '--find', '--show', this.dataPath).trim();
+    const { originPath } = this.#settings;
+    if (originPath !== null) {
+      this.#originLoop = run('losetup', '--find', '--show', '--read-only', originPath).trim();
+    }
     run('dmsetup', 'create', 'pool', '--table', this.#table());
     run('dmsetup', 'mknodes', 'pool');
   }
@@ -59,7 +64,8 @@ export class KernelSide implements PoolSide {
   async close(): Promise<void> {
     for (const id of [...this.#thins.keys()]) await this.deactivate(id);
     run('dmsetup', 'remove', 'pool');
-    run('losetup', '-d', this.#metadataLoop, this.#dataLoop);
+    const loops = [this.#metadataLoop, this.#dataLoop, this.#originLoop].filter((loop) => loop !== '');
+    run('losetup', '-d', ...loops);
   }
 
   async message(text: string): Promise<Outcome> {
@@ -76,7 +82,8 @@ export class KernelSide implements PoolSide {
   async activate(id: number): Promise<Outcome> {
     const { volumeBlocks, blockSizeBytes } = this.#settings;
     const sectors = (volumeBlocks * blockSizeBytes) / SECTOR_SIZE;
-    const error = this.#try('create', `thin${id}`, '--table', `0 ${sectors} thin /dev/mapper/pool ${id}`);
+    const table = `0 ${sectors} thin /dev/mapper/pool ${id} ${this.#originLoop}`;
+    const error = this.#try('create', `thin${id}`, '--table', table.trimEnd());
     if (error !== null) return error;
     run('dmsetup', 'mknodes', `thin${id}`);
     this.#thins.set(id, openBlockDevice(`/dev/mapper/thin${id}`, { direct: true, engine: 'fs' }));

@@ -4,6 +4,7 @@ import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { openBlockDevice } from '../../../src/block/file-device.ts';
 import { BLOCK_SIZE } from '../../../src/persistent-data/block.ts';
 import { PoolMetadata } from '../../../src/thin/pool-metadata.ts';
+import { pattern } from '../../support/lun-client.ts';
 import { SeededRandom } from '../../support/seeded-random.ts';
 import { KernelSide } from './kernel-side.ts';
 import { OurSide } from './our-side.ts';
@@ -11,9 +12,14 @@ import { Player } from './player.ts';
 import type { PoolSettings } from './pool-side.ts';
 
 const KIB = 1024;
-const SETTINGS: readonly PoolSettings[] = [
+/** Of the external origin, where there is one: it ends inside a block, and before the devices do. */
+const ORIGIN_BYTES = 20 * 64 * KIB + 12 * KIB;
+
+const SHAPES = [
   { blockSizeBytes: 64 * KIB, dataBlocks: 70, metadataBlocks: 300, volumeBlocks: 60, features: ['error_if_no_space'] },
+  // A block size that is no power of two.
   { blockSizeBytes: 192 * KIB, dataBlocks: 30, metadataBlocks: 256, volumeBlocks: 25, features: ['error_if_no_space'] },
+  // Trees of several levels.
   {
     blockSizeBytes: 64 * KIB,
     dataBlocks: 1500,
@@ -21,7 +27,8 @@ const SETTINGS: readonly PoolSettings[] = [
     volumeBlocks: 900,
     features: ['error_if_no_space', 'no_discard_passdown'],
   },
-];
+  { blockSizeBytes: 64 * KIB, dataBlocks: 900, metadataBlocks: 300, volumeBlocks: 32, features: [], origin: true },
+] as const;
 const CROSS_EVERY = 80;
 
 function sparseFile(path: string, sizeBytes: number): string {
@@ -32,9 +39,12 @@ function sparseFile(path: string, sizeBytes: number): string {
 
 const [seed, operations] = process.argv.slice(2).map(Number) as [number, number];
 const random = new SeededRandom(seed);
-const settings = SETTINGS[seed % SETTINGS.length]!;
+const shape = SHAPES[seed % SHAPES.length]!;
 const folder = `/tmp/differential-${seed}`;
 mkdirSync(folder);
+const originPath = 'origin' in shape ? `${folder}/origin` : null;
+if (originPath !== null) writeFileSync(originPath, pattern(ORIGIN_BYTES, seed));
+const settings: PoolSettings = { ...shape, originPath };
 const files = (name: string): [string, string] => [
   sparseFile(`${folder}/${name}.metadata`, settings.metadataBlocks * BLOCK_SIZE),
   sparseFile(`${folder}/${name}.data`, settings.dataBlocks * settings.blockSizeBytes),

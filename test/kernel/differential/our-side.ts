@@ -7,6 +7,7 @@ import { alignedMemory } from '../../../src/block/aligned-memory.ts';
 import type { BlockDevice } from '../../../src/block/block-device.ts';
 import { openBlockDevice } from '../../../src/block/file-device.ts';
 import { BLOCK_SIZE } from '../../../src/persistent-data/block.ts';
+import type { ExternalOrigin } from '../../../src/thin/external-origin.ts';
 import { PoolEngine } from '../../../src/thin/pool-engine.ts';
 import { PoolMetadata } from '../../../src/thin/pool-metadata.ts';
 import { poolStatusLine, thinStatusLine } from '../../../src/thin/status-line.ts';
@@ -26,6 +27,7 @@ export class OurSide implements PoolSide {
   #data!: BlockDevice;
   #metadata!: PoolMetadata;
   #engine!: PoolEngine;
+  #origin: ExternalOrigin | null = null;
 
   constructor(settings: PoolSettings, metadataPath: string, dataPath: string) {
     this.#settings = settings;
@@ -37,6 +39,11 @@ export class OurSide implements PoolSide {
     const { blockSizeBytes, features } = this.#settings;
     this.#metadataDevice = openBlockDevice(this.metadataPath);
     this.#data = openBlockDevice(this.dataPath);
+    const { originPath } = this.#settings;
+    if (originPath !== null) {
+      const device = openBlockDevice(originPath, { readOnly: true });
+      this.#origin = { device, sizeBytes: device.sizeBytes, queued: false };
+    }
     this.#metadata = PoolMetadata.open(this.#metadataDevice, { expectedDataBlockSizeBytes: blockSizeBytes });
     this.#engine = new PoolEngine(this.#metadata, this.#data, {
       logger: silentLogger,
@@ -60,6 +67,7 @@ export class OurSide implements PoolSide {
     this.#metadata.close();
     await this.#data.close();
     await this.#metadataDevice.close();
+    await this.#origin?.device.close();
   }
 
   async message(text: string): Promise<Outcome> {
@@ -78,7 +86,10 @@ export class OurSide implements PoolSide {
     const { volumeBlocks, blockSizeBytes } = this.#settings;
     try {
       const thin = this.#metadata.openThin(id);
-      this.#clients.set(id, new LunClient(new ThinDevice(this.#engine, thin, volumeBlocks * blockSizeBytes)));
+      this.#clients.set(
+        id,
+        new LunClient(new ThinDevice(this.#engine, thin, volumeBlocks * blockSizeBytes, this.#origin)),
+      );
       return null;
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;

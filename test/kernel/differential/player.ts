@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { SECTOR_SIZE } from '../../../src/base/units.ts';
+import { statSync } from 'node:fs';
+import { roundDown, SECTOR_SIZE } from '../../../src/base/units.ts';
 import { openBlockDevice } from '../../../src/block/file-device.ts';
 import { PoolMetadata } from '../../../src/thin/pool-metadata.ts';
 import { expectBytes, pattern } from '../../support/lun-client.ts';
@@ -115,6 +116,7 @@ export class Player {
     if (this.held) compareMappings(dump(this.kernel, '--metadata-snap'), dump(this.ours, '--metadata-snap'));
     for (const id of this.active) {
       same(`status of device ${id}`, await this.kernel.deviceStatus(id), await this.ours.deviceStatus(id));
+      if (this.settings.originPath !== null) await this.readAll(id);
     }
     this.counts.blocks += compareContents(this.kernel, this.ours, kernel, ours);
     this.counts.comparisons++;
@@ -159,6 +161,7 @@ export class Player {
     const id = (await this.anyActive())!;
     const { blockSizeBytes, volumeBlocks } = this.settings;
     const mapped = (block: number): Promise<void> => this.write(id, block * blockSizeBytes, blockSizeBytes);
+    await this.growData(4);
     await mapped(0);
     await this.close();
     for (const side of [this.kernel, this.ours]) {
@@ -177,7 +180,7 @@ export class Player {
     await this.bothRefuse('create_thin 77', (side) => side.message('create_thin 77'));
     await this.bothRefuse('delete 902', (side) => side.message('delete 902'));
     await this.bothRefuse(`write ${id}, unmapped`, (side) => side.write(id, at * blockSizeBytes, bytes));
-    await this.readBoth(id, 0, blockSizeBytes * volumeBlocks);
+    await this.readAll(id);
     await this.compare();
     await this.close();
     for (const { metadataPath } of [this.kernel, this.ours]) {
@@ -193,6 +196,13 @@ export class Player {
     for (const side of [this.kernel, this.ours]) {
       if ((await work(side)) === null) throw new Error(`${what}: ${side.name} did it`);
     }
+  }
+
+  async growData(blocks: number): Promise<void> {
+    this.dataBlocks += blocks;
+    this.log.push(`grow data to ${this.dataBlocks}`);
+    await this.kernel.growData(this.dataBlocks);
+    await this.ours.growData(this.dataBlocks);
   }
 
   async activate(id: number): Promise<void> {
@@ -223,6 +233,14 @@ export class Player {
   async readBoth(id: number, offset: number, length: number): Promise<void> {
     this.log.push(`read ${id} ${offset}..${offset + length}`);
     expectBytes(await this.ours.read(id, offset, length), await this.kernel.read(id, offset, length));
+  }
+
+  /** All of a device; of a pool that is read-only, what lies within the external origin: past its end the kernel has EIO then. */
+  async readAll(id: number): Promise<void> {
+    const { blockSizeBytes, volumeBlocks, originPath } = this.settings;
+    const size = volumeBlocks * blockSizeBytes;
+    if (originPath === null || !(await this.ours.status('noflush')).includes(' ro ')) await this.readBoth(id, 0, size);
+    else await this.readBoth(id, 0, Math.min(size, roundDown(statSync(originPath).size, blockSizeBytes)));
   }
 
   anyId(): number {
@@ -362,11 +380,7 @@ const OPERATIONS: readonly Operation[] = [
   {
     weight: 1,
     async run(player) {
-      if (player.dataBlocks > 1.5 * player.settings.dataBlocks) return;
-      player.dataBlocks += 1 + player.random.below(20);
-      player.log.push(`grow data to ${player.dataBlocks}`);
-      await player.kernel.growData(player.dataBlocks);
-      await player.ours.growData(player.dataBlocks);
+      if (player.dataBlocks < 1.5 * player.settings.dataBlocks) await player.growData(1 + player.random.below(20));
     },
   },
   {

@@ -11,6 +11,8 @@ export interface PoolSettings {
   volumeBlocks: number;
   /** The pool's features, in the kernel's words. */
   features: readonly string[];
+  /** An external origin of every device; null: none. */
+  originPath: string | null;
 }
 
 /** A pool to which operations are done: the kernel's or ours. Devices are named by their dm-thin ids. */
