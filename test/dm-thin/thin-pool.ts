@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect } from 'vitest';
 import type { Errno } from '../../src/base/errors.ts';
+import type { ExternalOrigin } from '../../src/thin/external-origin.ts';
 import { ThinDevice, whileHeld } from '../../src/thin/thin-device.ts';
 import { LunClient } from '../support/lun-client.ts';
 import { contentsOf, expectClean, expectThinCheck } from '../support/metadata-judges.ts';
@@ -83,12 +84,12 @@ export class ThinPool {
   /** A snapshot of a device that may be open and written, opened. */
   async newSnap(id: number, origin: Thin): Promise<Thin> {
     await whileHeld([origin.device], () => this.createSnap(id, origin.id));
-    return this.open(id, origin.blocks);
+    return this.open(id, origin.blocks, origin.device.origin);
   }
 
-  open(id: number, blocks: number): Thin {
+  open(id: number, blocks: number, origin: ExternalOrigin | null = null): Thin {
     const { metadata, engine } = this.fixture;
-    return new Thin(this, new ThinDevice(engine, metadata.openThin(id), blocks * this.blockSize), blocks);
+    return new Thin(this, new ThinDevice(engine, metadata.openThin(id), blocks * this.blockSize, origin), blocks);
   }
 
   commit(): Promise<void> {
