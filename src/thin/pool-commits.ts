@@ -129,7 +129,7 @@ export class PoolCommits implements CommitOwner {
    * Runs `change`, which must not throw, when no commit is being written: now, or before the next one begins. A promise would come too late
    * where flushes queue up for the next commit.
    */
-  private whenQuiet(change: () => void): void {
+  whenQuiet(change: () => void): void {
     if (this.committer.busy) this.changes.push(change);
     else change();
   }

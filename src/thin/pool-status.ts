@@ -1,8 +1,10 @@
 import type { Catalogue } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import type { PoolMode } from './pool-mode.ts';
 import type { PoolOptions } from './pool-options.ts';
+import { poolStatusLine, thinStatusLine } from './status-line.ts';
 
 export interface PoolStatus {
   name: string;
@@ -28,9 +30,46 @@ export interface PoolStatus {
   metadataIsLow: boolean;
   metadataLowThresholdBlocks: number;
   volumes: number;
+  /** Volumes that were deleted and whose blocks are still being freed. */
+  deletedVolumes: number;
+  /** Blocks that they still map, shared ones included. */
+  deletedBlocks: number;
 }
 
-export function statusOf(catalogue: Catalogue, metadata: PoolMetadata, engine: PoolEngine): PoolStatus {
+/** What `dmsetup status` says of a pool and its volumes, without the names before it. */
+export interface PoolStatusLines {
+  pool: string;
+  volumes: { name: string; line: string }[];
+}
+
+export function statusLinesOf(
+  catalogue: Catalogue,
+  metadata: PoolMetadata,
+  engine: PoolEngine,
+  deletions: Deletions,
+): PoolStatusLines {
+  const status = statusOf(catalogue, metadata, engine, deletions);
+  const { mode, blockSizeBytes } = status;
+  const { ignoreDiscard } = engine;
+  const volumes = catalogue.volumes.map(({ id, name, sizeBytes }) => {
+    const fields = { mode, blockSizeBytes, sizeBytes, mappedBlocks: 0, highestMappedBlock: -1 };
+    if (mode !== 'fail') {
+      const thin = metadata.openThin(id);
+      fields.mappedBlocks = thin.mappedBlocks;
+      fields.highestMappedBlock = metadata.highestMapped(thin);
+      metadata.closeThin(thin);
+    }
+    return { name, line: thinStatusLine(fields) };
+  });
+  return { pool: poolStatusLine({ ...status, heldRoot: metadata.heldRoot, ignoreDiscard }), volumes };
+}
+
+export function statusOf(
+  catalogue: Catalogue,
+  metadata: PoolMetadata,
+  engine: PoolEngine,
+  deletions: Deletions,
+): PoolStatus {
   const { space } = engine;
   return {
     name: catalogue.name,
@@ -51,5 +90,7 @@ export function statusOf(catalogue: Catalogue, metadata: PoolMetadata, engine: P
     metadataIsLow: space.metadataIsLow,
     metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
     volumes: catalogue.volumes.length,
+    deletedVolumes: catalogue.deleting.length,
+    deletedBlocks: space.mode === 'fail' ? 0 : deletions.mappedBlocks,
   };
 }

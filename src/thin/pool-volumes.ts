@@ -1,6 +1,7 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
@@ -9,6 +10,7 @@ import { ThinDevice, whileHeld } from './thin-device.ts';
 import {
   checkNewName,
   checkVolumeSize,
+  descendsFrom,
   freeDeviceId,
   newSnapshotRecord,
   newVolumeRecord,
@@ -21,6 +23,8 @@ import {
 
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
+  /** The volume that this one is a snapshot of; null when it is none. */
+  originName: string | null;
 }
 
 export interface SnapshotWish {
@@ -47,6 +51,7 @@ export abstract class PoolVolumes {
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
   protected abstract readonly origins: ExternalOrigins;
+  protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -66,7 +71,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
       const wanted = wantedVolume(this.dir, name, sizeBytes, options);
-      const record = newVolumeRecord(volumes, wanted, this.random);
+      const record = newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -96,7 +101,8 @@ export abstract class PoolVolumes {
       const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        const { deleting } = this.catalogue;
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random, deleting);
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -122,6 +128,11 @@ export abstract class PoolVolumes {
     });
   }
 
+  /** Whether a volume is a snapshot of another one, or of a snapshot of it. Throws ENOENT. */
+  isSnapshotOf(name: string, originName: string): boolean {
+    return descendsFrom(this.catalogue.volumes, this.record(name), this.record(originName).id);
+  }
+
   /**
    * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
    * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
@@ -139,26 +150,31 @@ export abstract class PoolVolumes {
       const { volumes } = this.catalogue;
       const { readOnly: _, ...like } = snapshot;
       const { serial, naa, lun, origin } = record;
-      const id = freeDeviceId(volumes);
+      const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      const wanted = withOrigin(rolled, record.id, id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });
       return this.info(next);
     });
   }
 
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  /**
+   * The volume is gone at once; what it mapped is freed in the background if that takes long, also by the next open: see
+   * `deletionsEnded`. Throws ENOENT when there is no such volume, EBUSY while it is open.
+   */
   deleteVolume(name: string): Promise<void> {
     return this.exclusive(async () => {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
-        this.engine.mutate(() => {
-          this.metadata.deleteThin(record.id);
-          stamp();
-        }, true),
-      );
+      const rest = withoutVolume(this.catalogue.volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: record.id });
     });
+  }
+
+  /** Resolves when what deleted volumes had mapped is free, or cannot be freed for now. */
+  deletionsEnded(): Promise<void> {
+    return this.deletions.ended();
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
@@ -168,10 +184,10 @@ export abstract class PoolVolumes {
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const { id, sizeBytes, externalOrigin, readOnly } = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
       open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
       open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
@@ -204,7 +220,18 @@ export abstract class PoolVolumes {
     const thin = this.metadata.openThin(record.id);
     const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
     this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
+    const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
+    return { ...record, mappedBytes, originName: origin?.name ?? null };
+  }
+
+  /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
+  private openOf(volumes: readonly VolumeRecord[]): ThinDevice[] {
+    const open = new Set<ThinDevice>();
+    for (const { name } of volumes) {
+      const device = this.devices.get(name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    return [...open];
   }
 
   /** One administrative call at a time. */
@@ -221,18 +248,22 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits. `transactionId` may stay as it is only where devices are made or deleted.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background. The transaction
+   * id may stay as it is only where devices are made or deleted.
    */
   protected async change(
     volumes: readonly VolumeRecord[],
     commit: (stamp: () => void) => Promise<void>,
-    transactionId: number = this.catalogue.transactionId + 1,
+    options: { gone?: number; transactionId?: number } = {},
   ): Promise<void> {
-    const { catalogue, metadata } = this;
+    const { catalogue, metadata, deletions } = this;
+    const { gone, transactionId = catalogue.transactionId + 1 } = options;
     const before = catalogue.transactionId;
-    catalogue.begin(volumes, transactionId);
+    const deletion = gone === undefined ? null : deletions.recordFor(gone);
+    catalogue.begin(volumes, transactionId, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
       await commit(() => {
+        if (gone !== undefined && deletion === null) metadata.deleteThin(gone);
         if (transactionId !== before) metadata.setTransactionId(before, transactionId);
       });
     } catch (error) {
@@ -243,6 +274,7 @@ export abstract class PoolVolumes {
       throw error;
     }
     this.settle(() => catalogue.finish());
+    deletions.kick();
   }
 
   /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
@@ -258,21 +290,16 @@ export abstract class PoolVolumes {
   protected async snapshot(
     volumes: readonly VolumeRecord[],
     made: readonly NewSnapshot[],
-    transactionId?: number,
+    options: { transactionId?: number } = {},
   ): Promise<void> {
-    const open = new Set<ThinDevice>();
-    for (const { origin } of made) {
-      const device = this.devices.get(origin.name)?.device;
-      if (device !== undefined) open.add(device);
-    }
     const commit = (stamp: () => void): Promise<void> =>
-      whileHeld([...open], () =>
+      whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
           this.snapDevices(made);
           stamp();
         }),
       );
-    await this.change(volumes, commit, transactionId);
+    await this.change(volumes, commit, options);
   }
 
   /** All of them or, when one is refused, none. */
@@ -289,19 +316,18 @@ export abstract class PoolVolumes {
     }
   }
 
-  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+  /** Puts a snapshot of the volume `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
+  private exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(device === undefined ? [] : [device], async () => {
+    return whileHeld(this.openOf([from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of);
+          metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
           }
-          metadata.deleteThin(from.id);
           stamp();
         });
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
@@ -323,6 +349,7 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const device = this.openVolume(record.name);
     try {
       this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));

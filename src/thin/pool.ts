@@ -7,6 +7,7 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
+import { Deletions } from './deletions.ts';
 import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
@@ -18,7 +19,7 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
-import { type PoolStatus, statusOf } from './pool-status.ts';
+import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -55,6 +56,7 @@ export class Pool extends PoolDevices {
   private readonly growth: PoolGrowth;
   protected readonly origins: ExternalOrigins;
   protected readonly random: RandomBytes;
+  protected readonly deletions: Deletions;
 
   private constructor(
     dir: string,
@@ -86,6 +88,7 @@ export class Pool extends PoolDevices {
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: (event) => {
         this.growth?.kick();
+        this.deletions?.kick();
         onEvent(event);
       },
     });
@@ -93,6 +96,13 @@ export class Pool extends PoolDevices {
       options: () => catalogue.options,
       logger: this.logger,
       onEvent,
+    });
+    this.deletions = new Deletions({
+      catalogue,
+      metadata,
+      engine: this.engine,
+      logger: this.logger,
+      exclusive: (change) => this.exclusive(change),
     });
   }
 
@@ -126,10 +136,13 @@ export class Pool extends PoolDevices {
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
-      const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
+      const deleting = pool.deletions.presentRecords();
+      const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
+      if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
       if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
       pool.growth.kick();
+      pool.deletions.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -151,7 +164,13 @@ export class Pool extends PoolDevices {
   }
 
   status(): PoolStatus {
-    return statusOf(this.catalogue, this.metadata, this.engine);
+    return statusOf(this.catalogue, this.metadata, this.engine, this.deletions);
+  }
+
+  /** The kernel's status lines; commits before where that can be, as the kernel does. */
+  async statusLines(): Promise<PoolStatusLines> {
+    if (this.mode === 'write' || this.mode === 'out-of-data-space') await this.commit();
+    return statusLinesOf(this.catalogue, this.metadata, this.engine, this.deletions);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -197,6 +216,7 @@ export class Pool extends PoolDevices {
     this.closed = true;
     await this.turn.catch(() => {});
     await this.growth.stop();
+    await this.deletions.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();
