@@ -383,11 +383,11 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     return this.commits.mutate(change, inReserve, afterCommit);
   }
 
-  /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */
+  /** Answers everything, makes it durable, and waits until freed blocks have been passed down. No request may come any more. */
   async stop(): Promise<void> {
     this.space.stop();
     while (this.inFlight > 0) await this.idleWaiters.wait();
-    if (this.space.mode !== 'fail' && !this.metadata.readOnly) await this.commits.commit();
+    if (this.space.mode !== 'fail' && !this.data.readOnly) await this.commits.flushAll();
     this.commits.stop();
     while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }

@@ -370,7 +370,7 @@ export abstract class PoolVolumes {
     const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
     if (mappedEnd <= sizeBytes) return;
     await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
+    await this.engine.commits.flushAll();
   }
 
   protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {

@@ -208,12 +208,12 @@ export class Pool extends PoolDevices {
     });
   }
 
-  /** Commits what has changed. */
+  /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
   commit(): Promise<void> {
-    return this.engine.commits.commit();
+    return this.engine.commits.flushAll();
   }
 
-  /** Answers what is in flight, commits, closes, and lets other processes have the pool. */
+  /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
