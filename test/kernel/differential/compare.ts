@@ -26,9 +26,9 @@ export function dump(side: PoolSide, ...options: string[]): PoolContents {
 
 /**
  * The same devices, times, counts and mapped blocks; and the same sharing: data blocks may lie elsewhere, but what is one block on one
- * side is one block on the other.
+ * side is one block on the other. Not the times of mappings without `times`.
  */
-export function compareMappings(kernel: PoolContents, ours: PoolContents): void {
+export function compareMappings(kernel: PoolContents, ours: PoolContents, times: boolean): void {
   for (const field of ['time', 'transactionId', 'dataBlockSize', 'dataBlockCount'] as const) {
     same(field, kernel[field], ours[field]);
   }
@@ -38,7 +38,7 @@ export function compareMappings(kernel: PoolContents, ours: PoolContents): void 
   for (const [id, device] of kernel.devices) {
     const other = ours.devices.get(id)!;
     const blocks = (mappings: typeof device.mappings): string[] =>
-      [...mappings].map(([block, { time }]) => `${block} at ${time}`);
+      [...mappings].map(([block, { time }]) => `${block}${times ? ` at ${time}` : ''}`);
     sameLists(`mappings of device ${id}`, blocks(device.mappings), blocks(other.mappings));
     for (const field of ['mappedBlocks', 'transactionId', 'creationTime', 'snapshottedTime'] as const) {
       same(`${field} of device ${id}`, device[field], other[field]);

@@ -28,6 +28,14 @@ const SHAPES = [
     features: ['error_if_no_space', 'no_discard_passdown'],
   },
   { blockSizeBytes: 64 * KIB, dataBlocks: 900, metadataBlocks: 300, volumeBlocks: 32, features: [], origin: true },
+  {
+    blockSizeBytes: 64 * KIB,
+    dataBlocks: 900,
+    metadataBlocks: 300,
+    volumeBlocks: 60,
+    features: [],
+    exactSharing: true,
+  },
 ] as const;
 const CROSS_EVERY = 80;
 
@@ -44,7 +52,7 @@ const folder = `/tmp/differential-${seed}`;
 mkdirSync(folder);
 const originPath = 'origin' in shape ? `${folder}/origin` : null;
 if (originPath !== null) writeFileSync(originPath, pattern(ORIGIN_BYTES, seed));
-const settings: PoolSettings = { ...shape, originPath };
+const settings: PoolSettings = { exactSharing: false, ...shape, originPath };
 const files = (name: string): [string, string] => [
   sparseFile(`${folder}/${name}.metadata`, settings.metadataBlocks * BLOCK_SIZE),
   sparseFile(`${folder}/${name}.data`, settings.dataBlocks * settings.blockSizeBytes),

@@ -39,12 +39,15 @@ export class OurSide implements PoolSide {
     const { blockSizeBytes, features } = this.#settings;
     this.#metadataDevice = openBlockDevice(this.metadataPath);
     this.#data = openBlockDevice(this.dataPath);
-    const { originPath } = this.#settings;
+    const { originPath, exactSharing } = this.#settings;
     if (originPath !== null) {
       const device = openBlockDevice(originPath, { readOnly: true });
       this.#origin = { device, sizeBytes: device.sizeBytes, queued: false };
     }
-    this.#metadata = PoolMetadata.open(this.#metadataDevice, { expectedDataBlockSizeBytes: blockSizeBytes });
+    this.#metadata = PoolMetadata.open(this.#metadataDevice, {
+      expectedDataBlockSizeBytes: blockSizeBytes,
+      exactSharing,
+    });
     this.#engine = new PoolEngine(this.#metadata, this.#data, {
       logger: silentLogger,
       clock: monotonicClock,

@@ -111,9 +111,12 @@ export class Player {
     this.log.push('compare');
     const [kernelStatus, ourStatus] = [await this.kernel.status(), await this.ours.status()];
     const [kernel, ours] = [dump(this.kernel), dump(this.ours)];
-    compareMappings(kernel, ours);
+    compareMappings(kernel, ours, !this.settings.exactSharing);
     compareStatus(kernelStatus, ourStatus, this.settings.volumeBlocks <= LEAF_MAPPINGS);
-    if (this.held) compareMappings(dump(this.kernel, '--metadata-snap'), dump(this.ours, '--metadata-snap'));
+    if (this.held) {
+      const held = [dump(this.kernel, '--metadata-snap'), dump(this.ours, '--metadata-snap')] as const;
+      compareMappings(...held, !this.settings.exactSharing);
+    }
     for (const id of this.active) {
       same(`status of device ${id}`, await this.kernel.deviceStatus(id), await this.ours.deviceStatus(id));
       if (this.settings.originPath !== null) await this.readAll(id);
@@ -220,7 +223,7 @@ export class Player {
   async write(id: number, offset: number, length: number): Promise<void> {
     const size = this.settings.blockSizeBytes;
     const blocks = Math.ceil((offset + length) / size) - Math.floor(offset / size);
-    const scarce = (await this.freeBlocks()) < 2 * blocks + 4;
+    const scarce = await this.isScarce(2 * blocks + 4);
     for (let at = offset; at < offset + length; ) {
       const end = scarce ? Math.min(offset + length, (Math.floor(at / size) + 1) * size) : offset + length;
       if (scarce) await this.commit();
@@ -268,9 +271,10 @@ export class Player {
     return { offset: first * blockSizeBytes + begin * SECTOR_ALIGNMENT, length: length * SECTOR_ALIGNMENT };
   }
 
-  private async freeBlocks(): Promise<number> {
-    const [used, total] = (await this.ours.status('noflush')).split(' ')[5]!.split('/').map(Number);
-    return total! - used!;
+  private async isScarce(blocks: number): Promise<boolean> {
+    const status = (await this.ours.status('noflush')).split(' ');
+    const [used, total] = status[5]!.split('/').map(Number);
+    return total! - used! < blocks || !status.includes('rw');
   }
 }
 

@@ -11,6 +11,8 @@ export interface PoolSettings {
   volumeBlocks: number;
   /** The pool's features, in the kernel's words. */
   features: readonly string[];
+  /** We write in place what only time says is shared; the kernel copies it, so that its mappings become younger. */
+  exactSharing: boolean;
   /** An external origin of every device; null: none. */
   originPath: string | null;
 }

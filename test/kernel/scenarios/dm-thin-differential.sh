@@ -4,8 +4,8 @@
 # memory: 2G
 . /project/test/kernel/lib.sh
 
-for seed in ${SEEDS:-1 2 3 4}; do
-  node $PROJECT/build/kernel-tests/test/kernel/differential/main.js $seed ${OPERATIONS:-240}
+for seed in ${SEEDS:-1 2 3 4 5}; do
+  node $PROJECT/build/kernel-tests/test/kernel/differential/main.js $seed ${OPERATIONS:-200}
 done
 ok "all that the two pools hold was the same at every comparison"
 kernel_log_clean
