@@ -105,7 +105,9 @@ export class RunSet {
   /** Takes everything out of `other`; an empty set takes it at no cost. */
   takeAll(other: RunSet): void {
     if (this.#runCount > 0) {
-      other.forEach((begin, end) => this.add(begin, end));
+      other.forEach((begin, end) => {
+        this.add(begin, end);
+      });
     } else {
       this.#chunks = other.#chunks;
       this.#count = other.#count;

@@ -265,7 +265,7 @@ export class PoolService implements PoolControl {
       case 'EROFS':
         return advise(
           error,
-          `See why with "thinlun pool status ${dir}", and look for damage with "thinlun pool check ${dir}".`,
+          `See why with "thinlun pool status ${dir}", and look for damage with "thinlun check ${dir}".`,
         );
       case 'ENOSPC':
         return advise(error, `See what is full with "thinlun pool status ${dir}".`);

@@ -5,7 +5,7 @@
  * For each: how long it takes, the longest delay of the event loop, the memory of the process, and the latency of 4 KiB reads and writes of another volume meanwhile. The
  * limits printed beside them are those the pool is built for; nothing is asserted, as the machine has other things to do.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
@@ -99,6 +99,38 @@ class Foreground {
   }
 }
 
+/**
+ * The CPU time that the main thread spends in one turn of the event loop, at most: how long it would stall the others on a machine that has
+ * nothing else to do. `monitorEventLoopDelay` measures the other processes as well.
+ */
+class Turns {
+  longestMs = 0;
+  #stopped = false;
+  #fd = openSync(`/proc/self/task/${process.pid}/schedstat`, 'r');
+  #text = Buffer.alloc(64);
+
+  start() {
+    let before = this.#cpuMs();
+    const turn = () => {
+      const now = this.#cpuMs();
+      this.longestMs = Math.max(this.longestMs, now - before);
+      before = now;
+      if (!this.#stopped) setImmediate(turn);
+      else closeSync(this.#fd);
+    };
+    setImmediate(turn);
+  }
+
+  stop() {
+    this.#stopped = true;
+  }
+
+  #cpuMs() {
+    const size = readSync(this.#fd, this.#text, 0, 64, 0);
+    return Number.parseInt(this.#text.latin1Slice(0, size), 10) / 1e6;
+  }
+}
+
 /** @param {number[]} sorted @param {number} share */
 function quantile(sorted, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
@@ -108,6 +140,7 @@ const COLUMNS = [
   '',
   'seconds',
   `delay max ms (${DELAY_LIMIT_MS})`,
+  `turn max CPU ms (${DELAY_LIMIT_MS})`,
   `RSS MiB (${MEMORY_LIMIT_MIB})`,
   'I/O p50 us',
   'p99 us',
@@ -128,6 +161,8 @@ async function measure(name, pool, work) {
   await new Promise((resolve) => setTimeout(resolve, 200));
   foreground.latencies.length = 0;
   const delay = monitorEventLoopDelay({ resolution: 1 });
+  const turns = new Turns();
+  turns.start();
   let rss = 0;
   const sampler = setInterval(() => {
     rss = Math.max(rss, process.memoryUsage.rss());
@@ -140,6 +175,7 @@ async function measure(name, pool, work) {
   await new Promise((resolve) => setTimeout(resolve, 300));
   delay.disable();
   clearInterval(sampler);
+  turns.stop();
   await foreground.stop();
   await pool.closeVolume(device);
   const sorted = Float64Array.from(foreground.latencies).sort();
@@ -147,6 +183,7 @@ async function measure(name, pool, work) {
     name,
     seconds.toFixed(3),
     (delay.max / 1e6).toFixed(1),
+    turns.longestMs.toFixed(1),
     (Math.max(rss, process.memoryUsage.rss()) / MIB).toFixed(0),
     quantile(/** @type {any} */ (sorted), 0.5).toFixed(0),
     quantile(/** @type {any} */ (sorted), 0.99).toFixed(0),
