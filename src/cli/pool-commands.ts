@@ -28,7 +28,7 @@ interface CreateFlags extends OptionFlags {
 }
 
 export function addPoolCommands(program: Command, context: RunContext): void {
-  const pool = program.command('pool').description('make a pool, look at it, check it');
+  const pool = program.command('pool').description('make a pool, look at it, make it larger');
 
   const createCommand = pool
     .command('create')
@@ -58,15 +58,21 @@ Examples:
     .command('status')
     .description('show how full a pool is and how it does')
     .argument('<dir>', "the pool's folder")
+    .option('--dm', "print the kernel's status lines of the pool and of each volume, as dmsetup status does")
     .option('--json', 'print as JSON; sizes are bytes')
     .addHelpText(
       'after',
       `
 Examples:
   thinlun pool status /srv/pool
-  thinlun pool status /srv/pool --json | jq .dataUsedBytes`,
+  thinlun pool status /srv/pool --json | jq .dataUsedBytes
+  thinlun pool status /srv/pool --dm`,
     )
-    .action(async (dir: string, flags: { json?: boolean }) => {
+    .action(async (dir: string, flags: { dm?: boolean; json?: boolean }) => {
+      if (flags.dm) {
+        await printStatusLines(context.output, dir, flags.json ?? false);
+        return;
+      }
       const status = await withPool(dir, (open) => open.status(), { readOnlyFallback: true });
       if (flags.json) context.output.json(status);
       else printStatus(context.output, status);
@@ -100,24 +106,6 @@ Examples:
         context.output.line(`The pool "${status.name}" has ${sizes} now.`);
       }
     });
-
-  pool
-    .command('check')
-    .description("verify a pool's metadata; exit status 1 when something is wrong with it")
-    .argument('<dir>', "the pool's folder")
-    .option('--json', 'print as JSON')
-    .addHelpText(
-      'after',
-      `
-Reads the metadata by itself and changes nothing. Works while a server has the pool open, too.
-
-Examples:
-  thinlun pool check /srv/pool`,
-    )
-    .action(async (dir: string, flags: { json?: boolean }) => {
-      const { checkPool } = await import('./pool-check.ts');
-      await checkPool(context, dir, flags);
-    });
 }
 
 async function create(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
@@ -147,6 +135,12 @@ async function create(context: RunContext, dir: string, flags: CreateFlags): Pro
       `${formatSize(status.blockSizeBytes)}, ${formatSize(status.metadataSizeBytes)} of metadata.`,
   );
   output.line(`Next: thinlun volume create ${dir} NAME --size 1G`);
+}
+
+async function printStatusLines(output: Output, dir: string, json: boolean): Promise<void> {
+  const lines = await withPool(dir, (open) => open.statusLines(), { readOnlyFallback: true });
+  if (json) output.json(lines);
+  else for (const { name, line } of [lines.pool, ...lines.volumes]) output.line(`${name}: ${line}`);
 }
 
 function printStatus(output: Output, status: PoolMessage): void {
@@ -180,7 +174,7 @@ function printStatus(output: Output, status: PoolMessage): void {
 function adviceFor(status: PoolMessage): string {
   const { directory, mode, failsWhenFull, options } = status;
   if (status.needsCheck) {
-    return `\nAn earlier failure left the metadata in need of a check: run "thinlun pool check ${directory}".`;
+    return `\nAn earlier failure left the metadata in need of a check: run "thinlun check ${directory}".`;
   }
   if (mode === 'out-of-data-space') {
     const writes = failsWhenFull ? 'writes that need some fail' : 'writes that need some wait';
@@ -192,7 +186,7 @@ function adviceFor(status: PoolMessage): string {
   if (mode === 'read-only' && options.readOnly) {
     return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
-  return `\nThe pool takes no writes: look at the log of its server, and run "thinlun pool check ${directory}".`;
+  return `\nThe pool takes no writes: look at the log of its server, and run "thinlun check ${directory}".`;
 }
 
 function volumeCount({ volumeCount, deletedVolumeCount, deletedBytes }: PoolMessage): string {
