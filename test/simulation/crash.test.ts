@@ -3,6 +3,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { SeededRandom } from '../support/seeded-random.ts';
 import { CRASHES, CrashExaminer } from './crash-examiner.ts';
 import { play, round } from './operations.ts';
+import { playScript } from './scripted-workload.ts';
 import { SimulatedPool } from './simulated-pool.ts';
 
 /** Crashes examined in one run, at least; with `THINLUN_CRASHES` in the environment, so many. */
