@@ -31,7 +31,8 @@ export async function checkFolder(
     );
   }
   const { transactionId } = superblock;
-  const volumes = catalogue.volumesAt(transactionId);
+  const hasDevice = (id: number): boolean => ids.has(id);
+  const volumes = catalogue.volumesAt(transactionId, hasDevice);
   if (volumes === null) {
     wrong(`it belongs to another transaction than the metadata, which is at ${transactionId}`);
     return;
@@ -39,7 +40,7 @@ export async function checkFolder(
   for (const { name, id } of volumes) {
     if (!ids.has(id)) wrong(`the metadata has no device ${id}, which is the volume "${name}"`);
   }
-  const known = new Set([...volumes, ...catalogue.deletingAt(transactionId)].map(({ id }) => id));
+  const known = new Set([...volumes, ...catalogue.deletingAt(transactionId, hasDevice)].map(({ id }) => id));
   for (const id of ids) {
     if (!known.has(id)) {
       report('warning', 'pool.json', `device ${id} of the metadata has no name; it gets one when the pool is opened`);
