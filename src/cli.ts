@@ -4,6 +4,7 @@ import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
+import { addDumpCommand } from './cli/tools/dump.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -51,6 +52,7 @@ Examples:
   addPoolCommands(program, context);
   addVolumeCommands(program, context);
   addServeCommands(program, context);
+  addDumpCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }
