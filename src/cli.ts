@@ -5,6 +5,7 @@ import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
 import { addDumpCommand } from './cli/tools/dump.ts';
+import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -53,6 +54,7 @@ Examples:
   addVolumeCommands(program, context);
   addServeCommands(program, context);
   addDumpCommand(program, context);
+  addRestoreCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

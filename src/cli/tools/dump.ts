@@ -3,7 +3,7 @@ import { DUMP_FORMATS, type DumpFormat, dumpMetadata } from '../../tools/dump.ts
 import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
 import { createProgress } from '../progress.ts';
 import { type RunContext, UsageError } from '../run-context.ts';
-import { addOverrideOptions, type OverrideFlags } from './override-options.ts';
+import { addOverrideOptions, type OverrideFlags, overridesOf } from './override-options.ts';
 import { addMetadataSnapshotOption, numberArgument, toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
@@ -55,7 +55,6 @@ async function dump(path: string, flags: DumpFlags): Promise<void> {
     const progress = createProgress('Dumping', {
       quiet: quiet || (flags.output === undefined && process.stdout.isTTY),
     });
-    const { transactionId, dataBlockSize, nrDataBlocks: dataBlockCount } = flags;
     try {
       dumpMetadata(device, output.write, {
         format,
@@ -63,7 +62,7 @@ async function dump(path: string, flags: DumpFlags): Promise<void> {
         skipMappings,
         metadataSnapshot: metadataSnap,
         progress: progress.update,
-        ...{ transactionId, dataBlockSize, dataBlockCount },
+        ...overridesOf(flags),
       });
       output.end();
     } catch (error) {
