@@ -5,6 +5,7 @@ import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
 import { addDumpCommand } from './cli/tools/dump.ts';
+import { addRepairCommand } from './cli/tools/repair.ts';
 import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
@@ -55,6 +56,7 @@ Examples:
   addServeCommands(program, context);
   addDumpCommand(program, context);
   addRestoreCommand(program, context);
+  addRepairCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

@@ -1,9 +1,9 @@
 import { StorageError } from '../base/errors.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import type { PoolOverrides } from './dump.ts';
 import type { DeviceRecord, MappingRun, PoolRecord, SharingVisitor } from './ir.ts';
 import { dropUnused, MappingTreeBuilder, type SharedLeaf, SharedLeavesBuilder } from './mapping-tree-builder.ts';
 import { type BlockDraft, MetadataWriter } from './metadata-writer.ts';
+import type { PoolOverrides } from './pool-roots.ts';
 import { PAGE_BLOCKS, ReferenceCounter } from './reference-counter.ts';
 import { writeDataSpaceMap, writeMetadataSpaceMap, writeSpaceMapFields } from './space-map-writer.ts';
 import { TreeBuilder } from './tree-builder.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { PoolOverrides } from '../../tools/dump.ts';
+import type { PoolOverrides } from '../../tools/pool-roots.ts';
 import { numberArgument } from './tool-command.ts';
 
 export interface OverrideFlags {
