@@ -1,5 +1,6 @@
 import type { ReadableBlock, ReadonlyWords } from './block.ts';
 import { deleteTree } from './btree-delete.ts';
+import { deletionCost, dropLeaves, dropSomeLeaves } from './btree-drop.ts';
 import { type Insertion, insertEntry } from './btree-insert.ts';
 import { childAt, entryCount, isLeaf, keyAt, lowerBound, valueAt } from './btree-node.ts';
 import { type Removal, removeEntries } from './btree-remove.ts';
@@ -9,6 +10,8 @@ import type { ValueType } from './value-type.ts';
 
 /** No key: returned where a key is looked for and there is none. */
 export const NO_KEY = -1;
+
+export type PathSharing = 'shared' | 'exclusive' | 'unknown';
 
 /**
  * Copy-on-write b-trees with one value type. A tree is the number of its root; operations that change it return the new
@@ -29,6 +32,11 @@ export class BTree {
   /** Set by `findLeaf`: every key of the tree to the right of the leaf is at or above it. */
   leafEnd = 0;
   readonly #insertion: Insertion = { root: 0, inserted: false };
+  /** Of the leaf with the key that `#nextKeyFrom` has found. */
+  #leafNumber = 0;
+  #leafCount = 0;
+  /** The leaf's last key if that key is its first, else beyond all. */
+  #leafLast = 0;
   readonly #removal: Removal = { root: 0, removedCount: 0 };
 
   constructor(transaction: TransactionManager, valueType: ValueType) {
@@ -61,6 +69,38 @@ export class BTree {
       if (index + 1 < entryCount(words)) this.leafEnd = keyAt(words, index + 1);
       number = childAt(words, index);
     }
+  }
+
+  /**
+   * Whether one of the nodes on the way to the leaf that covers `key` may be shared, now or in the last commit; see
+   * `TreeNodes.mayBeShared`. Sets `leafEnd`. With `nonBlocking` it is not known when a node is not in the cache.
+   */
+  pathSharing(root: number, key: number, copiedShared: boolean, nonBlocking: boolean): PathSharing {
+    const { nodes } = this;
+    const { blocks } = nodes.transaction;
+    const mark = blocks.mark();
+    this.leafEnd = Number.POSITIVE_INFINITY;
+    let number = root;
+    let answer: PathSharing = 'unknown';
+    for (let depth = 1; ; depth++) {
+      nodes.checkDepth(depth);
+      if (nodes.mayBeShared(number, copiedShared)) {
+        answer = 'shared';
+        break;
+      }
+      const node = nonBlocking ? nodes.tryRead(number) : nodes.read(number);
+      if (node === null) break;
+      const { words } = node;
+      if (isLeaf(words)) {
+        answer = 'exclusive';
+        break;
+      }
+      const index = Math.max(lowerBound(words, key), 0);
+      if (index + 1 < entryCount(words)) this.leafEnd = keyAt(words, index + 1);
+      number = childAt(words, index);
+    }
+    blocks.release(mark);
+    return answer;
   }
 
   /** Copies the value of `key` to `value`; false when there is none. */
@@ -140,7 +180,11 @@ export class BTree {
         this.nextKey = key;
         break;
       }
-      removeEntries(this.nodes, removal.root, key, end, limit - this.removedCount, removal);
+      const left = limit - this.removedCount;
+      // The tree that is one leaf keeps its block.
+      const whole = this.#leafLast < end && this.#leafCount <= left && this.#leafNumber !== removal.root;
+      if (whole) dropLeaves(this.nodes, removal.root, key, end, left, removal);
+      else removeEntries(this.nodes, removal.root, key, end, left, removal);
       this.removedCount += removal.removedCount;
       blocks.release(mark);
     }
@@ -152,19 +196,42 @@ export class BTree {
     deleteTree(this.nodes, root);
   }
 
+  /** What `delete` costs, in leaves whose values have to be dropped; not exact above `limit`. */
+  deletionCost(root: number, limit: number): number {
+    return deletionCost(this.nodes, root, limit);
+  }
+
+  /**
+   * Part of a deletion: drops about `maxLeaves` leaves of a tree that has more, and whose root is not shared. Returns the new root; sets
+   * `removedCount`.
+   */
+  deleteSome(root: number, maxLeaves: number): number {
+    const { blocks } = this.nodes.transaction;
+    const mark = blocks.mark();
+    dropSomeLeaves(this.nodes, root, maxLeaves, this.#removal);
+    blocks.release(mark);
+    this.removedCount = this.#removal.removedCount;
+    return this.#removal.root;
+  }
+
   /** One more reference to the tree: it is then shared by two roots. */
   share(root: number): void {
     this.nodes.transaction.increment(root);
   }
 
+  /** The smallest key at or above `key`, or `NO_KEY`. Remembers its leaf. */
   #nextKeyFrom(root: number, key: number): number {
     const { blocks } = this.nodes.transaction;
     for (let from = key; from !== Number.POSITIVE_INFINITY; from = this.leafEnd) {
       const mark = blocks.mark();
-      const { words } = this.findLeaf(root, from, false)!;
+      const { number, words } = this.findLeaf(root, from, false)!;
       let index = lowerBound(words, from);
       if (index < 0 || keyAt(words, index) !== from) index++;
-      const found = index < entryCount(words) ? keyAt(words, index) : NO_KEY;
+      const count = entryCount(words);
+      const found = index < count ? keyAt(words, index) : NO_KEY;
+      this.#leafNumber = number;
+      this.#leafCount = count;
+      this.#leafLast = index === 0 && count > 0 ? keyAt(words, count - 1) : Number.POSITIVE_INFINITY;
       blocks.release(mark);
       if (found !== NO_KEY) return found;
     }

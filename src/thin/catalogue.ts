@@ -2,6 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 
 /**
  * `pool.json`: what dm-thin's metadata has no room for (names, sizes, LUN numbers, serials), kept in step with it by the
@@ -20,6 +21,16 @@ const FILE = 'pool.json';
 const FORMAT = 1;
 export const MAX_VOLUMES = 16384;
 
+/** The read-only image that a volume shows where it has no blocks of its own. */
+export interface ExternalOriginRecord {
+  /** Absolute. */
+  path: string;
+  /** As it was when the volume was made: an image that has changed since does not fit what is mapped. */
+  sizeBytes: number;
+  /** Of a file; null for a block device. */
+  modifiedMs: number | null;
+}
+
 /** A volume as the catalogue knows it. */
 export interface VolumeRecord {
   /** dm-thin's device id. */
@@ -32,6 +43,18 @@ export interface VolumeRecord {
   /** VPD page 83h: 16 hexadecimal digits. */
   naa: string;
   logicalBlockSize: 512 | 4096;
+  /** Device id of the volume that this one is a snapshot of; where that one was deleted, of the one before it. */
+  origin?: number | undefined;
+  /** A snapshot that stays as it is. */
+  readOnly?: boolean | undefined;
+  externalOrigin?: ExternalOriginRecord | undefined;
+}
+
+/** A device whose volume was deleted, and which is being taken away. */
+export interface DeletionRecord {
+  id: number;
+  /** The pool's transaction id when the device was made: another device of the same id has another one. */
+  transactionId: number;
 }
 
 interface CatalogueFile {
@@ -39,9 +62,11 @@ interface CatalogueFile {
   uuid: string;
   name: string;
   blockSizeBytes: number;
+  options: PoolOptions;
   transactionId: number;
   volumes: VolumeRecord[];
-  pending?: { transactionId: number; volumes: VolumeRecord[] } | undefined;
+  deleting: DeletionRecord[];
+  pending?: { transactionId: number; volumes: VolumeRecord[]; deleting: DeletionRecord[] } | undefined;
 }
 
 const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
@@ -55,16 +80,27 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   serial: z.string().min(1).max(64),
   naa: z.string().regex(/^[0-9a-f]{16}$/),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+  origin: COUNT.max(2 ** 24 - 1).optional(),
+  readOnly: z.boolean().optional(),
+  externalOrigin: z
+    .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
+    .optional(),
 });
+
+const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
 
 const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   format: z.literal(FORMAT),
   uuid: z.uuid(),
   name: NAME,
   blockSizeBytes: COUNT,
+  options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
   volumes: z.array(VOLUME).max(MAX_VOLUMES),
-  pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
+  deleting: DELETING,
+  pending: z
+    .strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
+    .optional(),
 });
 
 /** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
@@ -81,8 +117,11 @@ export class Catalogue {
     this.file = file;
   }
 
-  static create(dir: string, identity: { uuid: string; name: string; blockSizeBytes: number }): Catalogue {
-    const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [] });
+  static create(
+    dir: string,
+    identity: { uuid: string; name: string; blockSizeBytes: number; options: PoolOptions },
+  ): Catalogue {
+    const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [], deleting: [] });
     catalogue.save(catalogue.file);
     return catalogue;
   }
@@ -125,12 +164,21 @@ export class Catalogue {
     return this.file.blockSizeBytes;
   }
 
+  get options(): Readonly<PoolOptions> {
+    return this.file.options;
+  }
+
   get transactionId(): number {
     return this.file.transactionId;
   }
 
   get volumes(): readonly VolumeRecord[] {
     return this.file.volumes;
+  }
+
+  /** Devices without a volume that are to be deleted. Their ids are taken. */
+  get deleting(): readonly DeletionRecord[] {
+    return this.file.deleting;
   }
 
   /** The volumes that belong to the metadata at that transaction id; null when it and this catalogue do not belong together. */
@@ -160,10 +208,14 @@ export class Catalogue {
     }
   }
 
-  /** Writes down the volumes as they will be when the metadata has been committed with the returned transaction id. */
-  begin(volumes: readonly VolumeRecord[]): number {
+  /**
+   * Writes down the volumes, and the devices to be deleted, as they will be when the metadata has been committed with the returned
+   * transaction id.
+   */
+  begin(volumes: readonly VolumeRecord[], deleting: readonly DeletionRecord[] = this.file.deleting): number {
     const transactionId = this.file.transactionId + 1;
-    this.change(volumes, { ...this.file, pending: { transactionId, volumes: [...volumes] } });
+    const pending = { transactionId, volumes: [...volumes], deleting: [...deleting] };
+    this.change(volumes, { ...this.file, pending });
     return transactionId;
   }
 
@@ -187,6 +239,14 @@ export class Catalogue {
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });
+  }
+
+  setDeleting(deleting: readonly DeletionRecord[]): void {
+    this.change(this.file.volumes, { ...this.file, deleting: [...deleting] });
+  }
+
+  setOptions(options: PoolOptions): void {
+    this.change(this.file.volumes, { ...this.file, options });
   }
 
   /** A change that did not reach the disk is not remembered either. */

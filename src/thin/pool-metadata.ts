@@ -9,13 +9,18 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
-import { PoolState } from './pool-state.ts';
+import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import {
+  checkMetadataSnapshot,
+  checkNoMetadataSnapshot,
+  releaseMetadataSnapshot,
+  reserveMetadataSnapshot,
+} from './metadata-snapshot.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
-import { lookupRun, type RunResult } from './run-lookup.ts';
+import { PoolView } from './pool-view.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
-import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
 
 export interface FormatOptions {
   /** A multiple of 64 KiB, at most 1 GiB. */
@@ -31,6 +36,8 @@ export interface OpenOptions {
   expectedDataBlockSizeBytes?: number;
   /** Slots of the block cache, 4 KiB each. */
   cacheBlocks?: number;
+  /** Writes stay in place where reference counts say that a block is not shared any more. True; the kernel goes by time alone. */
+  exactSharing?: boolean;
 }
 
 /**
@@ -44,7 +51,7 @@ export interface OpenOptions {
  * refuses (EEXIST, ENODATA, EINVAL, EBUSY, EPERM, most ENOSPC) has changed nothing. After one that failed half-way `mustAbort`
  * is true, and nothing but `abort` is accepted. ENOSPC of the metadata device is a `MetadataSpaceError`.
  */
-export class PoolMetadata extends PoolState {
+export class PoolMetadata extends PoolView {
   readonly #value: Uint32Array = new Uint32Array(2);
 
   /**
@@ -99,7 +106,10 @@ export class PoolMetadata extends PoolState {
     }
     const blocks = newBlockManager(device, superblock.metadataSpaceMap.blockCount, options.cacheBlocks);
     const withheld = noWithheldRuns();
-    return new PoolMetadata(blocks, PoolTrees.open(blocks, superblock, withheld), superblock, readOnly, withheld);
+    const trees = PoolTrees.open(blocks, superblock, withheld);
+    const pool = new PoolMetadata(blocks, trees, superblock, readOnly, withheld);
+    pool.exactSharing = options.exactSharing ?? true;
+    return pool;
   }
 
   /** EINVAL when the id is not `expectedOld` any more. */
@@ -114,6 +124,26 @@ export class PoolMetadata extends PoolState {
     }
     this.transaction.superblock.transactionId = next;
     this.transaction.changed = true;
+  }
+
+  /**
+   * Holds the last commit as the metadata snapshot, for programs that read it while the pool is in use; nothing has changed since. It is
+   * there with the next commit. It keeps mappings, not data. EBUSY when there is one, ENOSPC.
+   */
+  reserveSnapshot(): void {
+    const action = 'reserve a metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkNoMetadataSnapshot(this.transaction, action);
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), action);
+    reserveMetadataSnapshot(this.transaction);
+  }
+
+  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none. */
+  releaseSnapshot(): void {
+    const action = 'release the metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkMetadataSnapshot(this.transaction, action);
+    releaseMetadataSnapshot(this.transaction);
   }
 
   /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */
@@ -140,59 +170,36 @@ export class PoolMetadata extends PoolState {
     });
   }
 
-  /**
-   * Deletes the device and drops its mappings: reads every leaf that is not shared, so for a big device take its
-   * mappings away in steps first (`removeRange`). ENODATA, EBUSY when open. Works within the reserve.
-   */
+  /** Deletes the device and drops its mappings, however long that takes. ENODATA, EBUSY, ENOSPC: see `deleteThinStep`. */
   deleteThin(id: number): void {
-    this.transaction.checkChangeable(`delete thin device ${id}`);
-    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot delete thin device ${id}: no such thin device`);
-    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot delete thin device ${id}: it is in use`);
-    this.transaction.change(() => this.devices.delete(id));
+    while (!this.deleteThinStep(id, Number.POSITIVE_INFINITY)) {}
   }
 
-  hasThin(id: number): boolean {
-    this.transaction.checkAlive();
-    return this.devices.has(id);
-  }
-
-  /** Ascending. */
-  thinIds(): number[] {
-    this.transaction.checkAlive();
-    return this.devices.ids();
-  }
-
-  /** ENODATA. The same object for everybody who has the device open; `closeThin` once for each call. */
-  openThin(id: number): ThinMetadata {
-    this.transaction.checkAlive();
-    return this.devices.open(id);
-  }
-
-  closeThin(thin: ThinMetadata): void {
-    this.devices.close(thin);
+  /** Whether `deleteThin` drops no more than about `maxLeaves` leaves. ENODATA. */
+  isQuickToDelete(id: number, maxLeaves: number): boolean {
+    const thin = this.openThin(id);
+    const cost = this.transaction.trees.mappings.deletionCost(thin.root, maxLeaves);
+    this.closeThin(thin);
+    return cost <= maxLeaves;
   }
 
   /**
-   * How the map goes on at `begin`: as one run, mapped to consecutive data blocks (all of them shared, or none) or not mapped,
-   * to `result.end`, at most to `end`. With `nonBlocking` it returns false if that is not known without reading the
-   * device (see `prefetch`), and a run may end early where a leaf does.
+   * Deletes part of the device, about `maxLeaves` leaves of 252 mappings at most; returns whether it is gone. What others share costs next to
+   * nothing. Between the steps the metadata is consistent and the device has fewer mappings. ENODATA, EBUSY when open. Works within
+   * the reserve; ENOSPC when that is used up: commit, which frees what earlier steps have freed, and go on.
    */
-  lookupRun(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
-    this.#checkThin(thin);
-    assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
-    return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
-  }
-
-  /** The highest virtual block with a mapping; -1 when there is none. */
-  highestMapped(thin: ThinMetadata): number {
-    this.#checkThin(thin);
-    return this.transaction.trees.mappings.highestKey(thin.root);
-  }
-
-  /** How many leaves refer to a data block. EINVAL past the end. */
-  dataBlockReferences(block: number): number {
-    this.transaction.checkAlive();
-    return this.transaction.trees.dataBlocks.count(block);
+  deleteThinStep(id: number, maxLeaves: number): boolean {
+    const action = `delete thin device ${id}`;
+    this.transaction.checkChangeable(action);
+    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot ${action}: no such thin device`);
+    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot ${action}: it is in use`);
+    const room = this.#checkRoom(this.#leafChangeBlocks(), action);
+    const leaves = deletableLeaves(room, this.transaction.trees.dataMap.bitmapCount, maxLeaves);
+    let gone = false;
+    this.transaction.change(() => {
+      gone = this.devices.deleteStep(id, leaves);
+    });
+    return gone;
   }
 
   /**
@@ -228,16 +235,16 @@ export class PoolMetadata extends PoolState {
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
   insert(thin: ThinMetadata, virtualBlock: number, dataBlock: number): void {
     this.transaction.checkChangeable('insert a mapping');
-    this.#checkThin(thin);
+    this.checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
     assert(this.reserved.has(dataBlock), 'insert: not an allocated data block');
     this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
       dataBlocks.increment(dataBlock, dataBlock + 1);
-      this.#beginTreeChange(thin);
+      this.devices.beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
-      this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
+      this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
       this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
@@ -253,15 +260,15 @@ export class PoolMetadata extends PoolState {
    */
   removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
     this.transaction.checkChangeable('remove mappings');
-    this.#checkThin(thin);
+    this.checkThin(thin);
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
     const { mappings } = this.transaction.trees;
     if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
     const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
     const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
-      this.#beginTreeChange(thin);
-      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
+      this.devices.beginTreeChange(thin);
+      this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.mappedBlocks -= mappings.removedCount;
       return mappings.nextKey;
     } catch (error) {
@@ -305,13 +312,6 @@ export class PoolMetadata extends PoolState {
     });
   }
 
-  #checkThin(thin: ThinMetadata): void {
-    this.transaction.checkAlive();
-    if (thin.root === NO_ROOT) {
-      throw new StorageError('ENODATA', `Cannot use thin device ${thin.id}: its creation was aborted`);
-    }
-  }
-
   #checkNewDevice(id: number, action: string): void {
     this.transaction.checkChangeable(action);
     if (!Number.isInteger(id) || id < 0 || id >= DEVICE_ID_LIMIT) {
@@ -327,24 +327,6 @@ export class PoolMetadata extends PoolState {
 
   #leafChangeBlocks(): number {
     return leafChangeBlocks(this.metadataBlockCount, this.transaction.trees.dataMap.bitmapCount);
-  }
-
-  /**
-   * The leaf of the top-level tree comes first: if it is shared with the metadata snapshot, copying it is what makes the device's root
-   * shared.
-   */
-  #beginTreeChange(thin: ThinMetadata): void {
-    this.devices.markChanged(thin);
-    thin.leaf = null;
-    const { trees } = this.transaction;
-    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
-    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
-  }
-
-  #endTreeChange(thin: ThinMetadata, root: number): void {
-    if (root === thin.root) return;
-    thin.root = root;
-    this.transaction.trees.setDeviceRoot(thin.id, root);
   }
 }
 

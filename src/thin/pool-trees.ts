@@ -1,7 +1,7 @@
 import { RunSet } from '../base/run-set.ts';
 import { readU64 } from '../persistent-data/block.ts';
 import type { BlockManager } from '../persistent-data/block-manager.ts';
-import { BTree, NO_KEY } from '../persistent-data/btree.ts';
+import { BTree, NO_KEY, type PathSharing } from '../persistent-data/btree.ts';
 import type { SpaceMap } from '../persistent-data/space-map.ts';
 import { CheckedMetadataBlocks, CheckedSpaceMap } from '../persistent-data/space-map-checked.ts';
 import { DiskSpaceMap } from '../persistent-data/space-map-disk.ts';
@@ -102,6 +102,18 @@ export class PoolTrees {
     return this.#devices.lookup(this.mappingRoot, id, this.#rootValue) ? readU64(this.#rootValue, 0) : NO_KEY;
   }
 
+  /** Whether one of the nodes of the top-level tree on the way to a device may be shared, now or in the last commit. */
+  deviceSharing(id: number, nonBlocking: boolean): PathSharing {
+    return this.#devices.pathSharing(this.mappingRoot, id, this.#devices.nodes.copiedShared, nonBlocking);
+  }
+
+  /** The transaction is durable. */
+  committed(): void {
+    this.metadataBlocks.committed();
+    this.dataBlocks.committed();
+    this.#devices.nodes.copiedShared = false;
+  }
+
   /** Adds a device, or puts down where its tree has moved to. */
   setDeviceRoot(id: number, root: number): void {
     this.#rootValue[0] = root;
@@ -112,6 +124,12 @@ export class PoolTrees {
   /** Drops the device's tree. */
   removeDeviceRoot(id: number): void {
     this.mappingRoot = this.#devices.remove(this.mappingRoot, id);
+  }
+
+  /** Drops one reference to a top-level tree and to a details tree: those of a metadata snapshot. */
+  deleteRoots(mappingRoot: number, detailsRoot: number): void {
+    this.#devices.delete(mappingRoot);
+    this.#details.delete(detailsRoot);
   }
 
   /** False when there is no such device. */

@@ -39,6 +39,11 @@ export class ThinDevices {
     return ids;
   }
 
+  /** Made in this transaction, or snapshotted: then the last commit does not tell what it shares. */
+  isNew(id: number): boolean {
+    return this.#changedIds.has(id);
+  }
+
   isOpen(id: number): boolean {
     return (this.#open.get(id)?.openCount ?? 0) > 0;
   }
@@ -93,7 +98,46 @@ export class ThinDevices {
     this.#changedIds.add(origin).add(id);
   }
 
-  delete(id: number): void {
+  /** Deletes part of a device that nobody has open; returns whether it is gone. */
+  deleteStep(id: number, maxLeaves: number): boolean {
+    const { mappings, metadataBlocks } = this.#trees;
+    const thin = this.open(id);
+    let gone = mappings.deletionCost(thin.root, maxLeaves) <= maxLeaves;
+    if (!gone) {
+      this.beginTreeChange(thin);
+      gone = metadataBlocks.isShared(thin.root);
+    }
+    if (!gone) {
+      this.endTreeChange(thin, mappings.deleteSome(thin.root, maxLeaves));
+      thin.mappedBlocks -= mappings.removedCount;
+    }
+    this.close(thin);
+    if (gone) this.#delete(id);
+    return gone;
+  }
+
+  /**
+   * Comes before a change of the device's tree. The leaf of the top-level tree comes first: if it is shared with the metadata
+   * snapshot, copying it is what makes the device's root shared.
+   */
+  beginTreeChange(thin: ThinMetadata): void {
+    this.markChanged(thin);
+    thin.leaf = null;
+    const trees = this.#trees;
+    trees.mappings.nodes.copiedShared = false;
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
+    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
+  }
+
+  /** Comes after it: where the tree is now. */
+  endTreeChange(thin: ThinMetadata, root: number): void {
+    thin.copiedShared ||= this.#trees.mappings.nodes.copiedShared;
+    if (root === thin.root) return;
+    thin.root = root;
+    this.#trees.setDeviceRoot(thin.id, root);
+  }
+
+  #delete(id: number): void {
     const thin = this.#open.get(id);
     if (thin !== undefined) {
       this.#open.delete(id);
@@ -113,6 +157,7 @@ export class ThinDevices {
   committed(): void {
     for (const thin of this.#changed) {
       thin.changed = false;
+      thin.copiedShared = false;
       if (thin.openCount === 0) this.#forget(thin);
     }
     this.#changed.length = 0;
@@ -126,6 +171,7 @@ export class ThinDevices {
     for (const thin of this.#open.values()) {
       thin.abortedWithChanges ||= thin.changed;
       thin.changed = false;
+      thin.copiedShared = false;
       const exists = this.#load(thin);
       // Whoever has it open keeps an object that is of no use; the id is free for another device.
       if (!exists) thin.root = NO_ROOT;

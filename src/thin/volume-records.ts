@@ -1,7 +1,7 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
-import { isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { type DeletionRecord, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
@@ -12,10 +12,33 @@ const MAX_THIN_ID = 2 ** 24 - 1;
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
 export function newVolumeRecord(
   volumes: readonly VolumeRecord[],
-  wanted: Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize'>,
+  wanted: Omit<VolumeRecord, 'id' | 'lun' | 'serial' | 'naa'>,
   random: RandomBytes,
+  deleting: readonly DeletionRecord[] = [],
 ): VolumeRecord {
-  const { name } = wanted;
+  checkNewName(volumes, wanted.name, 'create');
+  const naa = newNaa(random);
+  const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
+  const record: VolumeRecord = { ...wanted, id: freeDeviceId(volumes, deleting), lun, serial: naa, naa };
+  checkVolumeSize(record);
+  return record;
+}
+
+/** The record of a snapshot of `origin`: everything like it but the identity. Throws as `newVolumeRecord` does. */
+export function newSnapshotRecord(
+  volumes: readonly VolumeRecord[],
+  origin: VolumeRecord,
+  wanted: { name: string; readOnly: boolean },
+  random: RandomBytes,
+  deleting: readonly DeletionRecord[],
+): VolumeRecord {
+  const { readOnly: _, ...like } = origin;
+  const made = newVolumeRecord(volumes, { ...like, name: wanted.name, origin: origin.id }, random, deleting);
+  return wanted.readOnly ? { ...made, readOnly: true } : made;
+}
+
+/** Throws EINVAL for a name that no volume can have, EEXIST for one that a volume has. */
+export function checkNewName(volumes: readonly VolumeRecord[], name: string, action: string): void {
   if (!isValidName(name)) {
     throw new StorageError(
       'EINVAL',
@@ -23,14 +46,31 @@ export function newVolumeRecord(
     );
   }
   if (volumes.some((volume) => volume.name === name)) {
-    throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
+    throw new StorageError('EEXIST', `Cannot ${action} the volume "${name}": it is there already`);
   }
-  const id = firstFree(volumes, 'id', 1, MAX_THIN_ID);
-  const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
-  const naa = newNaa(random);
-  const record: VolumeRecord = { ...wanted, id, lun, serial: naa, naa };
-  checkVolumeSize(record);
-  return record;
+}
+
+/** The lowest device id that no volume has and no device that is still being deleted. ENOSPC. */
+export function freeDeviceId(volumes: readonly VolumeRecord[], deleting: readonly DeletionRecord[]): number {
+  return firstFree([...volumes, ...deleting], 'id', 1, MAX_THIN_ID);
+}
+
+/** The volumes without one of them; its snapshots are its origin's then. */
+export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeRecord): VolumeRecord[] {
+  return withOrigin(
+    volumes.filter((volume) => volume !== gone),
+    gone.id,
+    gone.origin,
+  );
+}
+
+/** The volumes with another origin for the snapshots of device `from`. */
+export function withOrigin(volumes: readonly VolumeRecord[], from: number, to: number | undefined): VolumeRecord[] {
+  return volumes.map((volume) => {
+    if (volume.origin !== from) return volume;
+    const { origin: _, ...rest } = volume;
+    return to === undefined ? rest : { ...rest, origin: to };
+  });
 }
 
 /** Throws EINVAL for a size that no volume can have. */
@@ -44,18 +84,23 @@ export function checkVolumeSize({ name, sizeBytes, logicalBlockSize }: VolumeRec
 
 /**
  * The volumes as they are now: the metadata is the truth about which devices exist. Those that the kernel or another tool made meanwhile
- * get a name and the size of what is mapped, those that are gone lose their record. Null when nothing differs.
+ * get a name and the size of what is mapped, those that are gone lose their record; those that are being deleted have none. Null when nothing
+ * differs.
  */
 export function reconcile(
   volumes: readonly VolumeRecord[],
+  deleting: readonly DeletionRecord[],
   metadata: PoolMetadata,
   random: RandomBytes,
   logger: Logger,
 ): VolumeRecord[] | null {
   const ids = new Set(metadata.thinIds());
-  const records = volumes.filter((volume) => ids.has(volume.id));
+  for (const { id } of deleting) ids.delete(id);
+  let records = [...volumes];
   for (const { id, name } of volumes) {
-    if (!ids.delete(id)) logger.warn({ id, volume: name }, 'a volume is gone from the metadata');
+    if (ids.delete(id)) continue;
+    records = withoutVolume(records, records.find((volume) => volume.id === id)!);
+    logger.warn({ id, volume: name }, 'a volume is gone from the metadata');
   }
   if (records.length === volumes.length && ids.size === 0) return null;
   for (const id of ids) {
@@ -79,8 +124,13 @@ export function reconcile(
   return records;
 }
 
-function firstFree(volumes: readonly VolumeRecord[], key: 'id' | 'lun', from: number, last: number): number {
-  const taken = new Set(volumes.map((volume) => volume[key]));
+function firstFree<Key extends 'id' | 'lun'>(
+  records: readonly Record<Key, number>[],
+  key: Key,
+  from: number,
+  last: number,
+): number {
+  const taken = new Set(records.map((record) => record[key]));
   for (let candidate = from; candidate <= last; candidate++) {
     if (!taken.has(candidate)) return candidate;
   }

@@ -99,7 +99,7 @@ describe('the volumes of a served pool', () => {
     const { deleteVolume } = pool;
     pool.deleteVolume = () => Promise.reject(new StorageError('EROFS', 'Cannot change the pool: it is read-only'));
     const failure = await failureOf(served.service.deleteVolume('a'));
-    expect([failure.code, hintOf(failure)]).toEqual(['EROFS', expect.stringContaining('thinlun pool check')]);
+    expect([failure.code, hintOf(failure)]).toEqual(['EROFS', expect.stringContaining('thinlun check')]);
     expect(await backendOf(served, 0).read(0, 4096)).toEqual(pattern(4096, 1));
     pool.deleteVolume = deleteVolume;
     await served.service.deleteVolume('a');

@@ -3,8 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Catalogue, isValidName, type VolumeRecord } from '../../src/thin/catalogue.ts';
+import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
-const identity = { uuid: '6a3a1f0e-8d0a-4c1b-9b43-0c6de8a3b111', name: 'tank', blockSizeBytes: 65536 };
+const identity = {
+  uuid: '6a3a1f0e-8d0a-4c1b-9b43-0c6de8a3b111',
+  name: 'tank',
+  blockSizeBytes: 65536,
+  options: DEFAULT_POOL_OPTIONS,
+};
 
 function volume(id: number): VolumeRecord {
   const naa = `3${id.toString(16).padStart(15, '0')}`;
