@@ -1,19 +1,23 @@
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { VolumeMessage } from '../daemon/control-messages.ts';
 import { logicalBlockSizeArgument, nameArgument, sizeArgument } from './arguments.ts';
-import type { RunContext } from './run-context.ts';
+import { type RunContext, UsageError } from './run-context.ts';
+import { addSnapshotCommands } from './snapshot-commands.ts';
 import { withPool } from './with-pool.ts';
 
-export function addVolumeCommands(program: Command, { output }: RunContext): void {
-  const volume = program.command('volume').description('make, list, resize and delete the volumes of a pool');
+export function addVolumeCommands(program: Command, context: RunContext): void {
+  const { output } = context;
+  const volume = program.command('volume').description('make, list, snapshot, resize and delete the volumes of a pool');
 
   volume
     .command('create')
     .description('make a thin volume; a server that has the pool open serves it at once')
     .argument('<dir>', "the pool's folder")
     .argument('<name>', "the volume's name", nameArgument)
-    .requiredOption('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
+    .option('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
+    .option('--external-origin <path>', 'a file or device that shows through until it is written over; never changed')
     .option('--logical-block-size <bytes>', '512 (the default) or 4096', logicalBlockSizeArgument)
     .option('--json', 'print the new volume as JSON')
     .addHelpText(
@@ -21,11 +25,17 @@ export function addVolumeCommands(program: Command, { output }: RunContext): voi
       `
 Examples:
   thinlun volume create /srv/pool web --size 20G
-  thinlun volume create /srv/pool db --size 1T --logical-block-size 4096`,
+  thinlun volume create /srv/pool db --size 1T --logical-block-size 4096
+  thinlun volume create /srv/pool vm1 --external-origin /srv/images/debian.raw`,
     )
     .action(async (dir: string, name: string, flags: CreateFlags) => {
-      const { size, logicalBlockSize } = flags;
-      const made = await withPool(dir, (pool) => pool.createVolume({ name, sizeBytes: size, logicalBlockSize }));
+      const { size: sizeBytes, logicalBlockSize } = flags;
+      const externalOrigin = flags.externalOrigin === undefined ? undefined : resolve(flags.externalOrigin);
+      if (sizeBytes === undefined && externalOrigin === undefined) {
+        throw new UsageError('volume create: say how large it is, with --size 1G');
+      }
+      const request = { name, sizeBytes, logicalBlockSize, externalOrigin };
+      const made = await withPool(dir, (pool) => pool.createVolume(request));
       if (flags.json) output.json(made);
       else output.line(`Created the volume "${made.name}": ${formatSize(made.sizeBytes)}, LUN ${made.lun}.`);
     });
@@ -46,8 +56,16 @@ Examples:
       const volumes = await withPool(dir, (pool) => pool.listVolumes(), { readOnlyFallback: true });
       if (flags.json) output.json(volumes);
       else if (volumes.length === 0) output.line('No volumes.');
-      else output.table(VOLUME_COLUMNS, volumes.map(volumeRow));
+      else {
+        output.table(VOLUME_COLUMNS, volumes.map(volumeRow));
+        for (const { name, externalOrigin } of volumes) {
+          if (externalOrigin === null || externalOrigin.problem === null) continue;
+          output.line(`\nThe external origin of "${name}" is not what it was: ${externalOrigin.problem}`);
+        }
+      }
     });
+
+  addSnapshotCommands(volume, context);
 
   volume
     .command('resize')
@@ -93,7 +111,8 @@ Examples:
 }
 
 interface CreateFlags {
-  size: number;
+  size?: number;
+  externalOrigin?: string;
   logicalBlockSize?: 512 | 4096;
   json?: boolean;
 }
@@ -110,6 +129,8 @@ const VOLUME_COLUMNS = [
   { title: 'SIZE', right: true },
   { title: 'MAPPED', right: true },
   { title: 'BLOCK', right: true },
+  { title: 'ACCESS' },
+  { title: 'ORIGIN' },
   { title: 'SERIAL' },
 ];
 
@@ -120,6 +141,8 @@ function volumeRow(volume: VolumeMessage): string[] {
     formatSize(volume.sizeBytes),
     formatSize(volume.mappedBytes),
     String(volume.logicalBlockSize),
+    volume.readOnly ? 'ro' : 'rw',
+    volume.origin ?? '-',
     volume.serial,
   ];
 }

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { originProblem } from '../thin/external-origin.ts';
 import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
@@ -63,6 +64,8 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 }
 
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
+  const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
+  const { originName: origin, readOnly = false } = volume;
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, origin, readOnly, externalOrigin };
 }

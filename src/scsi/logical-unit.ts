@@ -1,5 +1,5 @@
 import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { type CommandSet, FIXED_COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
+import { type CommandSet, commandsOf } from './commands.ts';
 import type { Nexus } from './nexus.ts';
 import {
   INVALID_COMMAND_OPERATION_CODE,
@@ -34,7 +34,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    commands: CommandSet = options.removable === true ? REMOVABLE_COMMANDS : FIXED_COMMANDS,
+    commands: CommandSet = commandsOf(options.removable ?? false, options.backend.unmapGranularityBytes > 0),
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
@@ -45,6 +45,17 @@ export class LogicalUnit {
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
     if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+  }
+
+  /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */
+  inquiryChanged(): void {
+    this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
+  }
+
+  /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
+  contentChanged(): void {
+    this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
+    this.capacityChanged();
   }
 
   /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */

@@ -13,7 +13,8 @@ import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-opt
  *   (the pool commits the metadata with transaction id T + 1)
  *   finish()        pool.json = { transactionId: T + 1, volumes: next }
  * ```
- * A crash leaves the metadata at T or at T + 1; `settle` rolls the catalogue to that side. Every write is a temporary file, fsync, rename,
+ * A crash leaves the metadata at T or at T + 1; `settle` rolls the catalogue to that side. dm-thin's messages make and delete devices without
+ * a new transaction id, which is the user's: then the device itself tells on which side the metadata is. Every write is a temporary file, fsync, rename,
  * fsync of the folder.
  */
 
@@ -66,8 +67,17 @@ interface CatalogueFile {
   transactionId: number;
   volumes: VolumeRecord[];
   deleting: DeletionRecord[];
-  pending?: { transactionId: number; volumes: VolumeRecord[]; deleting: DeletionRecord[] } | undefined;
+  pending?: Pending | undefined;
 }
+
+interface Pending {
+  transactionId: number;
+  volumes: VolumeRecord[];
+  deleting: DeletionRecord[];
+}
+
+/** Whether the metadata has a device. */
+export type HasDevice = (id: number) => boolean;
 
 const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
 const COUNT = z.int().nonnegative();
@@ -181,10 +191,10 @@ export class Catalogue {
     return this.file.deleting;
   }
 
-  /** The volumes that belong to the metadata at that transaction id; null when it and this catalogue do not belong together. */
-  volumesAt(metadataTransactionId: number): readonly VolumeRecord[] | null {
+  /** The volumes that belong to metadata with that transaction id and those devices; null when it and this catalogue do not belong together. */
+  volumesAt(metadataTransactionId: number, hasDevice: HasDevice): readonly VolumeRecord[] | null {
     const { pending, transactionId, volumes } = this.file;
-    if (pending?.transactionId === metadataTransactionId) return pending.volumes;
+    if (pending !== undefined && this.isCommitted(pending, metadataTransactionId, hasDevice)) return pending.volumes;
     return transactionId === metadataTransactionId ? volumes : null;
   }
 
@@ -193,9 +203,9 @@ export class Catalogue {
   }
 
   /** Rolls an unfinished change forward or back, to where the metadata is. Throws EINVAL when the two do not belong together. */
-  settle(metadataTransactionId: number): void {
+  settle(metadataTransactionId: number, hasDevice: HasDevice): void {
     const { pending, ...settled } = this.file;
-    if (pending !== undefined && metadataTransactionId === pending.transactionId) {
+    if (pending !== undefined && this.isCommitted(pending, metadataTransactionId, hasDevice)) {
       this.save({ ...settled, ...pending });
     } else if (metadataTransactionId === settled.transactionId) {
       if (pending !== undefined) this.save(settled);
@@ -208,25 +218,31 @@ export class Catalogue {
     }
   }
 
-  /**
-   * Writes down the volumes, and the devices to be deleted, as they will be when the metadata has been committed with the returned
-   * transaction id.
-   */
-  begin(volumes: readonly VolumeRecord[], deleting: readonly DeletionRecord[] = this.file.deleting): number {
-    const transactionId = this.file.transactionId + 1;
+  private isCommitted(pending: Pending, metadataTransactionId: number, hasDevice: HasDevice): boolean {
+    const { transactionId, volumes } = this.file;
+    if (pending.transactionId !== metadataTransactionId) return false;
+    if (pending.transactionId !== transactionId) return true;
+    const ids = (records: readonly VolumeRecord[]): Set<number> => new Set(records.map(({ id }) => id));
+    const [before, after] = [ids(volumes), ids(pending.volumes)];
+    const made = [...after].filter((id) => !before.has(id));
+    const gone = [...before].filter((id) => !after.has(id));
+    return made.every(hasDevice) && !gone.some(hasDevice);
+  }
+
+  /** Writes down the volumes, and the devices to be deleted, as they will be when the metadata has been committed with that transaction id. */
+  begin(
+    volumes: readonly VolumeRecord[],
+    transactionId: number,
+    deleting: readonly DeletionRecord[] = this.file.deleting,
+  ): void {
     const pending = { transactionId, volumes: [...volumes], deleting: [...deleting] };
     this.change(volumes, { ...this.file, pending });
-    return transactionId;
   }
 
   /** The metadata has been committed: what was begun is so. */
   finish(): void {
-    this.settle(this.file.pending!.transactionId);
-  }
-
-  /** The metadata has not been committed: what was begun never was. */
-  cancel(): void {
-    this.settle(this.file.transactionId);
+    const { pending, ...settled } = this.file;
+    this.save({ ...settled, ...pending });
   }
 
   /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */

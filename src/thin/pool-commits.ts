@@ -8,6 +8,9 @@ import type { PoolEngine } from './pool-engine.ts';
 import type { ThinIo } from './thin-io.ts';
 
 const COMMIT_PERIOD_MS = 1000;
+/** A commit hands all that was freed to the reclaimer at once: it comes before that takes long, and that is sooner where the reclaimer has some already. */
+const MAX_FREED_RUNS = 262_144;
+const MAX_FREED_RUNS_BUSY = 32_768;
 
 /**
  * When the pool commits, and who is told: flushes and writes with FUA that wait for it, requests that must not change the metadata
@@ -21,6 +24,7 @@ export class PoolCommits implements CommitOwner {
   private readonly committer: Committer;
   private readonly afterCommit: IoQueue = new IoQueue();
   private readonly waiters: Waiters = new Waiters();
+  private readonly flushWaiters: Waiters = new Waiters();
   private readonly changes: (() => void)[] = [];
   private timer: Timer | null = null;
   private stopped = false;
@@ -60,7 +64,10 @@ export class PoolCommits implements CommitOwner {
   /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
   kick(): void {
     const { metadata } = this.engine;
-    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || this.engine.journal?.filling) this.committer.request();
+    const manyFreed = metadata.freed.runCount > (this.engine.reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS);
+    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || manyFreed || this.engine.journal?.filling) {
+      this.committer.request();
+    }
     this.committer.kick();
     if (this.timer !== null || this.stopped || !metadata.changed || this.committer.busy) return;
     this.timer = this.clock.setTimer(COMMIT_PERIOD_MS, () => {
@@ -91,12 +98,30 @@ export class PoolCommits implements CommitOwner {
     }
   }
 
+  /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
+  async flushAll(): Promise<void> {
+    const { engine, committer } = this;
+    const { generation } = engine;
+    // One that has begun may not cover what was done since.
+    const covering = committer.begun + 1;
+    this.request();
+    while (committer.ended < covering && engine.generation === generation) await this.flushWaiters.wait();
+    if (engine.generation !== generation || committer.failed >= covering) {
+      throw new StorageError('EIO', 'Cannot flush the pool: see the log');
+    }
+  }
+
   /** See `PoolEngine.mutate`. */
-  async mutate<T>(change: () => T, inReserve: boolean): Promise<T> {
+  async mutate<T>(change: () => T, inReserve: boolean, afterCommit: boolean): Promise<T> {
     const { engine } = this;
     let generation = 0;
     const result = await new Promise<T>((resolve, reject) => {
-      this.whenQuiet(() => {
+      const turn = (): void => {
+        if (afterCommit && engine.metadata.changed && engine.space.mode !== 'fail') {
+          this.changes.push(turn);
+          this.request();
+          return;
+        }
         try {
           engine.space.requireChangeable(inReserve);
           resolve(this.tryChange(change));
@@ -104,7 +129,8 @@ export class PoolCommits implements CommitOwner {
         } catch (error) {
           reject(error);
         }
-      });
+      };
+      this.whenQuiet(turn);
     });
     await this.commit(generation);
     return result;
@@ -133,6 +159,7 @@ export class PoolCommits implements CommitOwner {
     for (const change of this.changes.splice(0)) change();
     this.engine.requeue(this.afterCommit);
     this.waiters.wake();
+    this.flushWaiters.wake();
   }
 
   /** No commit comes any more of its own accord; who waits for one begins again. */
@@ -172,6 +199,7 @@ export class PoolCommits implements CommitOwner {
   dataFlushed(flushed: IoQueue, error: Errno | null): void {
     if (error !== null) this.logger.error({ error }, 'the data device failed to flush');
     this.answer(flushed, error === null ? null : 'EIO');
+    this.flushWaiters.wake();
     this.engine.schedule();
   }
 

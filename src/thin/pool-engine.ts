@@ -8,6 +8,7 @@ import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import type { EngineOptions, EngineSettings } from './engine-options.ts';
+import { OriginReads } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
 import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
@@ -40,6 +41,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
   readonly copier: Copier;
+  readonly originReads: OriginReads = new OriginReads();
   readonly space: PoolSpace;
   readonly provisioner: Provisioner = new Provisioner(this);
   /** Counts aborted transactions: a request that allocated before an abort must not insert after it. */
@@ -134,6 +136,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     try {
       for (let io = this.queue.shift(); io !== null; io = this.queue.shift()) this.step(io);
       this.data.submit();
+      if (this.originReads.queued) this.originReads.submit();
       this.commits.kick();
       if (this.afterPrefetch.count > 0 && !this.prefetching) this.prefetch();
     } catch (error) {
@@ -374,17 +377,17 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   /**
    * Runs `change` on the metadata when no commit is being written, and commits it. Throws what `change` throws,
    * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves. `inReserve`: it frees space or adds some, and
-   * so is done out of metadata space, too.
+   * so is done out of metadata space, too. `afterCommit`: it begins a transaction, right after a commit.
    */
-  mutate<T>(change: () => T, inReserve: boolean = false): Promise<T> {
-    return this.commits.mutate(change, inReserve);
+  mutate<T>(change: () => T, inReserve: boolean = false, afterCommit: boolean = false): Promise<T> {
+    return this.commits.mutate(change, inReserve, afterCommit);
   }
 
-  /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */
+  /** Answers everything, makes it durable, and waits until freed blocks have been passed down. No request may come any more. */
   async stop(): Promise<void> {
     this.space.stop();
     while (this.inFlight > 0) await this.idleWaiters.wait();
-    if (this.space.mode !== 'fail' && !this.metadata.readOnly) await this.commits.commit();
+    if (this.space.mode !== 'fail' && !this.data.readOnly) await this.commits.flushAll();
     this.commits.stop();
     while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }

@@ -2,24 +2,31 @@ import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
 import type { Deletions } from './deletions.ts';
+import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
+import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
 import {
   checkNewName,
   checkVolumeSize,
+  descendsFrom,
   freeDeviceId,
   newSnapshotRecord,
   newVolumeRecord,
+  rollbackProblem,
+  type VolumeOptions,
+  wantedVolume,
   withOrigin,
   withoutVolume,
 } from './volume-records.ts';
 
-const NO_DEVICE = -1;
-
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
+  /** The volume that this one is a snapshot of; null when it is none. */
+  originName: string | null;
 }
 
 export interface SnapshotWish {
@@ -28,17 +35,24 @@ export interface SnapshotWish {
   name: string;
 }
 
+export interface NewSnapshot {
+  record: VolumeRecord;
+  origin: VolumeRecord;
+}
+
 /**
  * The volumes of a pool, and what is done with them. The rest is `Pool`.
  *
  * Calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
 export abstract class PoolVolumes {
+  abstract readonly dir: string;
   protected abstract readonly catalogue: Catalogue;
   protected abstract readonly metadata: PoolMetadata;
   protected abstract readonly engine: PoolEngine;
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
+  protected abstract readonly origins: ExternalOrigins;
   protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
@@ -54,16 +68,12 @@ export abstract class PoolVolumes {
     return this.info(this.record(name));
   }
 
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
+  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken, ENODEV where the external origin is not there. */
+  createVolume(name: string, sizeBytes: number | undefined, options: VolumeOptions = {}): Promise<VolumeInfo> {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-        this.catalogue.deleting,
-      );
+      const wanted = wantedVolume(this.dir, name, sizeBytes, options);
+      const record = newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -90,7 +100,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const readOnly = options.readOnly ?? false;
       const volumes = [...this.catalogue.volumes];
-      const made: { record: VolumeRecord; origin: VolumeRecord }[] = [];
+      const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
         const { deleting } = this.catalogue;
@@ -98,19 +108,7 @@ export abstract class PoolVolumes {
         volumes.push(record);
         made.push({ record, origin });
       }
-      const open = new Set<ThinDevice>();
-      for (const { origin } of made) {
-        const device = this.devices.get(origin.name)?.device;
-        if (device !== undefined) open.add(device);
-      }
-      await this.change(volumes, (stamp) =>
-        whileHeld([...open], () =>
-          this.engine.mutate(() => {
-            this.snapDevices(made.map(({ record, origin }) => ({ id: record.id, origin: origin.id })));
-            stamp();
-          }),
-        ),
-      );
+      await this.snapshot(volumes, made);
       return made.map(({ record }) => this.info(record));
     });
   }
@@ -132,6 +130,11 @@ export abstract class PoolVolumes {
     });
   }
 
+  /** Whether a volume is a snapshot of another one, or of a snapshot of it. Throws ENOENT. */
+  isSnapshotOf(name: string, originName: string): boolean {
+    return descendsFrom(this.catalogue.volumes, this.record(name), this.record(originName).id);
+  }
+
   /**
    * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
    * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
@@ -142,8 +145,8 @@ export abstract class PoolVolumes {
       const record = this.record(name);
       const snapshot = this.record(snapshotName);
       this.checkWritable(record, `roll back the volume "${name}"`);
-      if (record === snapshot || record.logicalBlockSize !== snapshot.logicalBlockSize) {
-        const reason = record === snapshot ? 'they are the same' : 'their logical blocks have different sizes';
+      const reason = rollbackProblem(record, snapshot);
+      if (reason !== null) {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
@@ -153,7 +156,7 @@ export abstract class PoolVolumes {
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
       const wanted = withOrigin(rolled, record.id, id);
-      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot.id, stamp), record.id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });
       return this.info(next);
     });
   }
@@ -167,7 +170,7 @@ export abstract class PoolVolumes {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
       const rest = withoutVolume(this.catalogue.volumes, record);
-      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), record.id);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: record.id });
     });
   }
 
@@ -178,30 +181,17 @@ export abstract class PoolVolumes {
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      this.checkWritable(record, `resize the volume "${name}"`);
-      checkVolumeSize(next);
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.openVolume(name);
-      try {
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await whileHeld([device], () => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
+    return this.exclusive(() => this.resize(this.record(name), sizeBytes));
   }
 
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
+  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const record = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
-      open.device.readOnly = record.readOnly ?? false;
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
+      open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
+      open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
     }
     open.opens++;
@@ -216,6 +206,7 @@ export abstract class PoolVolumes {
       await device.close();
       this.metadata.closeThin(device.thin);
       this.devices.delete(name);
+      if (device.origin !== null) await this.origins.release(device.origin);
     }
   }
 
@@ -231,7 +222,18 @@ export abstract class PoolVolumes {
     const thin = this.metadata.openThin(record.id);
     const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
     this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
+    const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
+    return { ...record, mappedBytes, originName: origin?.name ?? null };
+  }
+
+  /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
+  private openOf(volumes: readonly VolumeRecord[]): ThinDevice[] {
+    const open = new Set<ThinDevice>();
+    for (const { name } of volumes) {
+      const device = this.devices.get(name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    return [...open];
   }
 
   /** One administrative call at a time. */
@@ -248,54 +250,82 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background. The transaction
+   * id may stay as it is only where devices are made or deleted.
    */
-  private async change(
+  protected async change(
     volumes: readonly VolumeRecord[],
     commit: (stamp: () => void) => Promise<void>,
-    gone: number = NO_DEVICE,
+    options: { gone?: number; transactionId?: number } = {},
   ): Promise<void> {
-    const { catalogue, deletions } = this;
+    const { catalogue, metadata, deletions } = this;
+    const { gone, transactionId = catalogue.transactionId + 1 } = options;
     const before = catalogue.transactionId;
-    const deletion = gone === NO_DEVICE ? null : deletions.recordFor(gone);
-    const next = catalogue.begin(volumes, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
+    const deletion = gone === undefined ? null : deletions.recordFor(gone);
+    catalogue.begin(volumes, transactionId, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
       await commit(() => {
-        if (gone !== NO_DEVICE && deletion === null) this.metadata.deleteThin(gone);
-        this.metadata.setTransactionId(before, next);
+        if (gone !== undefined && deletion === null) metadata.deleteThin(gone);
+        if (transactionId !== before) metadata.setTransactionId(before, transactionId);
       });
     } catch (error) {
-      if (this.metadata.transactionId !== next) catalogue.cancel();
+      this.settle(() => {
+        // What a pool that has failed did last is seen when it is opened again.
+        if (this.engine.space.mode !== 'fail') catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
+      });
       throw error;
     }
-    try {
-      catalogue.finish();
-    } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
-      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
-    }
+    this.settle(() => catalogue.finish());
     deletions.kick();
   }
 
+  /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
+  private settle(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
+    }
+  }
+
+  /** Makes the devices of new snapshots at one moment. */
+  protected async snapshot(
+    volumes: readonly VolumeRecord[],
+    made: readonly NewSnapshot[],
+    options: { transactionId?: number } = {},
+  ): Promise<void> {
+    const commit = (stamp: () => void): Promise<void> =>
+      whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
+        this.engine.mutate(() => {
+          this.snapDevices(made);
+          stamp();
+        }),
+      );
+    await this.change(volumes, commit, options);
+  }
+
   /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly { id: number; origin: number }[]): void {
+  private snapDevices(wanted: readonly NewSnapshot[]): void {
     let made = 0;
     try {
-      for (; made < wanted.length; made++) this.metadata.createSnap(wanted[made]!.id, wanted[made]!.origin);
+      for (; made < wanted.length; made++) {
+        const { record, origin } = wanted[made]!;
+        this.metadata.createSnap(record.id, origin.id);
+      }
     } catch (error) {
-      if (!this.metadata.mustAbort) for (const { id } of wanted.slice(0, made)) this.metadata.deleteThin(id);
+      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
       throw error;
     }
   }
 
-  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+  /** Puts a snapshot of the volume `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
+  private exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(device === undefined ? [] : [device], async () => {
+    return whileHeld(this.openOf([from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of);
+          metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
@@ -317,24 +347,40 @@ export abstract class PoolVolumes {
     if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
   }
 
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
-  }
-
-  protected async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
+  protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {
+    const next = { ...record, sizeBytes };
+    this.checkWritable(record, `resize the volume "${record.name}"`);
+    checkVolumeSize(next);
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
+    const isOverlay = record.externalOrigin !== undefined;
+    const device = this.openVolume(record.name);
     try {
-      await this.shrink(device, device.sizeBytes);
+      const isCut = sizeBytes < record.sizeBytes || mappedEnd(this.engine, device.thin) > record.sizeBytes;
+      await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, device.thin, record.sizeBytes, isOverlay);
+        this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+        device.sizeBytes = sizeBytes;
+        await this.drop(device.thin, next);
+      });
     } finally {
       await this.closeVolume(device);
     }
+    return this.info(next);
+  }
+
+  /** Nobody sees what is dropped: where it fails, the next open does it, or the next growth. */
+  private async drop(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
+    try {
+      await dropBeyond(this.engine, thin, sizeBytes);
+    } catch (error) {
+      const reason = messageOf(error);
+      this.logger.error({ volume: name, error: reason }, 'the blocks past the end of a volume could not be given back');
+    }
+  }
+
+  protected async finishShrink(record: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(record.id);
+    await this.drop(thin, record);
+    this.metadata.closeThin(thin);
   }
 }

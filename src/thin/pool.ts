@@ -8,8 +8,10 @@ import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
 import { Deletions } from './deletions.ts';
+import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
+import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { isFile, openPoolFile } from './pool-files.ts';
 import { PoolGrowth } from './pool-growth.ts';
@@ -17,7 +19,7 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
-import { PoolVolumes } from './pool-volumes.ts';
+import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -39,41 +41,11 @@ export interface PoolOpenOptions {
   bootId?: () => string;
 }
 
-export interface PoolStatus {
-  name: string;
-  uuid: string;
-  mode: PoolMode;
-  needsCheck: boolean;
-  transactionId: number;
-  blockSizeBytes: number;
-  dataBlocks: number;
-  usedDataBlocks: number;
-  metadataBlocks: number;
-  usedMetadataBlocks: number;
-  lowWaterBlocks: number;
-  /** As they are set; what holds at the moment may differ: the fields below. */
-  options: Readonly<PoolOptions>;
-  /** Writes that find no space fail at once, because they are to or because none came in time. */
-  failsWhenFull: boolean;
-  /** Discards reach the data device, which can discard whole blocks. */
-  discardPassdown: boolean;
-  /** Free data blocks are at the low-water mark or below. */
-  dataIsLow: boolean;
-  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
-  metadataIsLow: boolean;
-  metadataLowThresholdBlocks: number;
-  volumes: number;
-  /** Volumes that were deleted and whose blocks are still being freed. */
-  deletedVolumes: number;
-  /** Blocks that they still map, shared ones included. */
-  deletedBlocks: number;
-}
-
 /**
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool extends PoolVolumes {
+export class Pool extends PoolDevices {
   readonly dir: string;
   private readonly lock: PoolLock;
   protected readonly catalogue: Catalogue;
@@ -84,6 +56,7 @@ export class Pool extends PoolVolumes {
   protected readonly engine: PoolEngine;
   protected readonly logger: Logger;
   private readonly growth: PoolGrowth;
+  protected readonly origins: ExternalOrigins;
   protected readonly random: RandomBytes;
   protected readonly deletions: Deletions;
 
@@ -107,6 +80,7 @@ export class Pool extends PoolVolumes {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
+    this.origins = new ExternalOrigins(dir, this.logger);
     const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
       ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
@@ -159,7 +133,7 @@ export class Pool extends PoolVolumes {
           `Cannot open the pool "${dir}": its data device has ${formatSize(data.sizeBytes)}, its metadata needs ${formatSize(needed)}`,
         );
       }
-      catalogue.settle(metadata.transactionId);
+      catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
       const journal = metadata.readOnly
         ? null
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
@@ -169,7 +143,7 @@ export class Pool extends PoolVolumes {
       const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
-      if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
       pool.growth.kick();
       pool.deletions.kick();
       return pool;
@@ -193,30 +167,13 @@ export class Pool extends PoolVolumes {
   }
 
   status(): PoolStatus {
-    const { metadata } = this;
-    const { space } = this.engine;
-    return {
-      name: this.name,
-      uuid: this.uuid,
-      mode: space.mode,
-      needsCheck: metadata.needsCheck,
-      transactionId: metadata.transactionId,
-      blockSizeBytes: metadata.dataBlockSizeBytes,
-      dataBlocks: metadata.dataBlockCount,
-      usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
-      metadataBlocks: metadata.metadataBlockCount,
-      usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: space.lowWaterBlocks,
-      options: this.catalogue.options,
-      failsWhenFull: space.failsWhenFull,
-      discardPassdown: this.engine.reclaimer.passdown,
-      dataIsLow: space.dataIsLow,
-      metadataIsLow: space.metadataIsLow,
-      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
-      volumes: this.catalogue.volumes.length,
-      deletedVolumes: this.catalogue.deleting.length,
-      deletedBlocks: this.deletions.mappedBlocks,
-    };
+    return statusOf(this.catalogue, this.metadata, this.engine, this.deletions);
+  }
+
+  /** The kernel's status lines; commits before where that can be, as the kernel does. */
+  async statusLines(): Promise<PoolStatusLines> {
+    if (this.mode === 'write' || this.mode === 'out-of-data-space') await this.commit();
+    return statusLinesOf(this.catalogue, this.metadata, this.engine, this.deletions);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -251,12 +208,12 @@ export class Pool extends PoolVolumes {
     });
   }
 
-  /** Commits what has changed. */
+  /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
   commit(): Promise<void> {
-    return this.engine.commits.commit();
+    return this.engine.commits.flushAll();
   }
 
-  /** Answers what is in flight, commits, closes, and lets other processes have the pool. */
+  /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
@@ -269,6 +226,7 @@ export class Pool extends PoolVolumes {
     } finally {
       if (this.mode !== 'fail') this.journal?.remove();
       this.metadata.close();
+      await this.origins.close();
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();

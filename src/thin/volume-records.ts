@@ -1,13 +1,33 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { formatSize } from '../base/units.ts';
+import { formatSize, roundUp } from '../base/units.ts';
 import { type DeletionRecord, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
 /** The largest volume: what a SCSI LBA and a double-precision byte offset both hold with room. */
 export const MAX_VOLUME_SIZE: number = 2 ** 50;
 const MAX_THIN_ID = 2 ** 24 - 1;
+
+export interface VolumeOptions {
+  logicalBlockSize?: 512 | 4096;
+  /** A read-only image that the volume shows where it has no blocks of its own. */
+  externalOrigin?: string;
+}
+
+/** What is asked for as a record has it. Without a size a volume is as large as its external origin. Throws what `describeOrigin` throws. */
+export function wantedVolume(
+  dir: string,
+  name: string,
+  sizeBytes: number | undefined,
+  { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
+): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
+  if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
+  const origin = describeOrigin(dir, externalOrigin, logicalBlockSize);
+  const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
+  return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
+}
 
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
 export function newVolumeRecord(
@@ -55,6 +75,15 @@ export function freeDeviceId(volumes: readonly VolumeRecord[], deleting: readonl
   return firstFree([...volumes, ...deleting], 'id', 1, MAX_THIN_ID);
 }
 
+/** A name for a device that was made without one. */
+export function deviceName(volumes: readonly VolumeRecord[], id: number): string {
+  const name = `thin-${id}`;
+  const taken = new Set(volumes.map((volume) => volume.name));
+  for (let candidate = name, count = 2; ; candidate = `${name}-${count++}`) {
+    if (!taken.has(candidate)) return candidate;
+  }
+}
+
 /** The volumes without one of them; its snapshots are its origin's then. */
 export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeRecord): VolumeRecord[] {
   return withOrigin(
@@ -62,6 +91,25 @@ export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeReco
     gone.id,
     gone.origin,
   );
+}
+
+/** Whether `volume` is a snapshot of device `origin`, or of a snapshot of it. */
+export function descendsFrom(volumes: readonly VolumeRecord[], volume: VolumeRecord, origin: number): boolean {
+  const byId = new Map(volumes.map((other) => [other.id, other]));
+  let ancestor: VolumeRecord | undefined = volume;
+  for (let left = volumes.length; ancestor?.origin !== undefined && left > 0; left--) {
+    if (ancestor.origin === origin) return true;
+    ancestor = byId.get(ancestor.origin);
+  }
+  return false;
+}
+
+/** Why a volume cannot have the content of another one; null when it can. */
+export function rollbackProblem(volume: VolumeRecord, snapshot: VolumeRecord): string | null {
+  if (volume === snapshot) return 'they are the same';
+  if (volume.logicalBlockSize !== snapshot.logicalBlockSize) return 'their logical blocks have different sizes';
+  if (volume.externalOrigin?.path !== snapshot.externalOrigin?.path) return 'they have different external origins';
+  return null;
 }
 
 /** The volumes with another origin for the snapshots of device `from`. */
@@ -107,8 +155,7 @@ export function reconcile(
     const thin = metadata.openThin(id);
     const sizeBytes = Math.max(1, metadata.highestMapped(thin) + 1) * metadata.dataBlockSizeBytes;
     metadata.closeThin(thin);
-    let name = `thin-${id}`;
-    while (records.some((volume) => volume.name === name)) name += '-kernel';
+    const name = deviceName(records, id);
     const naa = newNaa(random);
     records.push({
       id,
