@@ -245,11 +245,14 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
-  /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
   follow(metadataTransactionId: number): void {
-    const { pending: _, ...settled } = this.file;
-    const volumes = this.volumesAt(metadataTransactionId) ?? settled.volumes;
-    this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
+    const { pending, ...settled } = this.file;
+    const volumes = pending?.transactionId === metadataTransactionId ? pending.volumes : settled.volumes;
+    this.change(volumes, { ...settled, volumes, deleting: [], transactionId: metadataTransactionId });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
