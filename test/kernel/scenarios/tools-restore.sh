@@ -8,7 +8,7 @@ META=/tmp/metadata DATA=/tmp/data VOLUME_SECTORS=$((2048 * 128))
 truncate -s 8M $META
 truncate -s 512M $DATA
 exchange() { node $KERNEL_TESTS/support/thin-exchange.mjs "$@"; }
-thinlun() { /project/bin/thinlun "$@" 2> >(cat >&2); } # no terminal: no progress bars
+thinlun() { /project/bin/thinlun "$@"; }
 
 kernel_opens() {
   meta_loop=$(losetup --find --show $META)
