@@ -259,6 +259,16 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
+  follow(metadataTransactionId: number): void {
+    const { pending, ...settled } = this.file;
+    const volumes = pending?.transactionId === metadataTransactionId ? pending.volumes : settled.volumes;
+    this.change(volumes, { ...settled, volumes, deleting: [], transactionId: metadataTransactionId });
+  }
+
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });
