@@ -136,11 +136,17 @@ export class PoolSpace {
     this.onEvent({ kind: 'mode', mode, reason });
   }
 
+  /** Throws EIO when the pool has failed. */
+  requireAlive(): void {
+    if (this.mode === 'fail') {
+      throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
+    }
+  }
+
   /** Throws when the mode lets nobody change the metadata; out of metadata space, what frees or adds some is let through. */
   requireChangeable(inReserve: boolean): void {
+    this.requireAlive();
     switch (this.mode) {
-      case 'fail':
-        throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
       case 'read-only': {
         const reason = this.owner.metadata.needsCheck ? 'its metadata needs a check' : 'it is read-only';
         throw new StorageError('EROFS', `Cannot change the pool: ${reason}`);
