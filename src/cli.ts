@@ -4,6 +4,10 @@ import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
+import { addDeltaCommand } from './cli/tools/delta.ts';
+import { addInspectCommand } from './cli/tools/inspect.ts';
+import { addLsCommand } from './cli/tools/ls.ts';
+import { addRmapCommand } from './cli/tools/rmap.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -17,13 +21,13 @@ export async function main(args: readonly string[]): Promise<void> {
     process.stderr.write(`thinlun: Cannot write the output: ${error.message}\n`);
     process.exit(EXIT_FAILURE);
   });
-  const context: RunContext = { output: createOutput(), exitCode: 0 };
+  const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE };
   const program = createProgram(context);
   try {
     await program.parseAsync(args, { from: 'user' });
     process.exitCode = context.exitCode;
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(error, context.failureCode);
   }
   // What keeps the output from being written is reported (guardOutput) before this goes on. Then nothing may keep a finished
   // command alive.
@@ -51,6 +55,10 @@ Examples:
   addPoolCommands(program, context);
   addVolumeCommands(program, context);
   addServeCommands(program, context);
+  addLsCommand(program, context);
+  addRmapCommand(program, context);
+  addDeltaCommand(program, context);
+  addInspectCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }
@@ -70,7 +78,7 @@ function strict(command: Command): void {
 }
 
 /** Says what went wrong, on standard error; returns the exit status. */
-function report(error: unknown): number {
+function report(error: unknown, failureCode: number): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     // Help in place of a missing subcommand has been printed already.
@@ -87,7 +95,7 @@ function report(error: unknown): number {
   const ours = !(error instanceof StorageError) && errnoOf(error) === 'EIO';
   if (ours) process.stderr.write('  This is a mistake in thinlun; THINLUN_DEBUG=1 shows where.\n');
   if (process.env['THINLUN_DEBUG'] === '1') process.stderr.write(`${(error as Error).stack ?? ''}\n`);
-  return EXIT_FAILURE;
+  return failureCode;
 }
 
 function complain(text: string): void {

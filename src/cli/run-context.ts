@@ -5,6 +5,8 @@ export interface RunContext {
   readonly output: Output;
   /** The exit status unless the command fails: `pool check` sets 1 when it finds damage. */
   exitCode: number;
+  /** The exit status when the command fails: 1, or what the program that it stands in for says. */
+  failureCode: number;
 }
 
 /** A command line that parses but asks for nothing that can be: exit status 2. */

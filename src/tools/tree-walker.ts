@@ -158,7 +158,7 @@ class Walk {
     }
     const node = new NodeView(block);
     node.set();
-    const shape = this.#shapeDamage(node) ?? keyDamage(node);
+    const shape = nodeDamage(node, this.#visitor.valueSize);
     if (shape !== null) {
       if (fresh === 1) this.#damage('node', 'error', path, begin, end, shape);
       return null;
@@ -205,18 +205,6 @@ class Walk {
     this.#damage('node', 'error', path, subtree.firstKey, subtree.lastKey + 1, message);
   }
 
-  #shapeDamage(node: NodeView): string | null {
-    const flags = node.block.u32(4);
-    if (flags !== 1 && flags !== 2) return `flags are ${flags}, expected 1 or 2`;
-    const size = node.isLeaf ? this.#visitor.valueSize : 8;
-    if (node.valueSize !== size) return `the value size is ${node.valueSize}, expected ${size}`;
-    const max = Math.floor((4096 - HEADER_SIZE) / (8 + size) / 3) * 3;
-    if (node.maxEntries !== max) return `max entries is ${node.maxEntries}, expected ${max}`;
-    if (node.count > max) return `it has ${node.count} entries and room for ${max}`;
-    if (!node.isLeaf && node.count === 0) return 'it has no children';
-    return null;
-  }
-
   #damage(
     invariant: Invariant,
     severity: Severity,
@@ -227,6 +215,23 @@ class Walk {
   ): void {
     this.#report({ invariant, severity, path, begin, end, message });
   }
+}
+
+/** What is wrong with a node of a tree with values of `valueSize` bytes; null when nothing is. */
+export function nodeDamage(node: NodeView, valueSize: number): string | null {
+  return shapeDamage(node, valueSize) ?? keyDamage(node);
+}
+
+function shapeDamage(node: NodeView, valueSize: number): string | null {
+  const flags = node.block.u32(4);
+  if (flags !== 1 && flags !== 2) return `flags are ${flags}, expected 1 or 2`;
+  const size = node.isLeaf ? valueSize : 8;
+  if (node.valueSize !== size) return `the value size is ${node.valueSize}, expected ${size}`;
+  const max = Math.floor((4096 - HEADER_SIZE) / (8 + size) / 3) * 3;
+  if (node.maxEntries !== max) return `max entries is ${node.maxEntries}, expected ${max}`;
+  if (node.count > max) return `it has ${node.count} entries and room for ${max}`;
+  if (!node.isLeaf && node.count === 0) return 'it has no children';
+  return null;
 }
 
 function leafSubtree(leaf: NodeView): Subtree {
