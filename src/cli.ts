@@ -5,6 +5,7 @@ import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
 import { addDeltaCommand } from './cli/tools/delta.ts';
+import { addDumpCommand } from './cli/tools/dump.ts';
 import { addInspectCommand } from './cli/tools/inspect.ts';
 import { addLsCommand } from './cli/tools/ls.ts';
 import { addRmapCommand } from './cli/tools/rmap.ts';
@@ -15,7 +16,7 @@ import { VERSION } from './daemon/version.ts';
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 
-/** The command: parses `args`, runs what they ask for, and ends the process with 0, 1 (failure) or 2 (wrong usage). */
+/** The command: parses `args`, runs what they ask for, and ends the process with 0, 1 (failure; the tools: 64) or 2 (wrong usage). */
 export async function main(args: readonly string[]): Promise<void> {
   guardOutput((error) => {
     process.stderr.write(`thinlun: Cannot write the output: ${error.message}\n`);
@@ -59,6 +60,7 @@ Examples:
   addRmapCommand(program, context);
   addDeltaCommand(program, context);
   addInspectCommand(program, context);
+  addDumpCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

@@ -5,7 +5,7 @@ export interface RunContext {
   readonly output: Output;
   /** The exit status unless the command fails: `pool check` sets 1 when it finds damage. */
   exitCode: number;
-  /** The exit status when the command fails: 1, or what the program that it stands in for says. */
+  /** The exit status when the command fails: 1, and `TOOL_FAILURE` for the tools. */
   failureCode: number;
 }
 
