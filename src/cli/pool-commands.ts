@@ -2,9 +2,12 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { PoolMessage } from '../daemon/control-messages.ts';
-import { createPool, type PoolCreateOptions } from '../thin/pool-create.ts';
+import { poolOptions } from '../daemon/pool-messages.ts';
+import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/pool-create.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';
 import type { Output } from './output.ts';
+import { addOptionFlags, describeOptions, type OptionFlags, optionsOf } from './pool-option-flags.ts';
+import { addPoolSetCommand } from './pool-set.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { withPool } from './with-pool.ts';
 
@@ -14,7 +17,7 @@ interface GrowFlags {
   json?: boolean;
 }
 
-interface CreateFlags {
+interface CreateFlags extends OptionFlags {
   dataSize?: number;
   blockSize?: number;
   metadataSize?: number;
@@ -27,7 +30,7 @@ interface CreateFlags {
 export function addPoolCommands(program: Command, context: RunContext): void {
   const pool = program.command('pool').description('make a pool, look at it, check it');
 
-  pool
+  const createCommand = pool
     .command('create')
     .description('make a pool in a folder')
     .argument('<dir>', 'the folder; made if it is not there')
@@ -36,16 +39,20 @@ export function addPoolCommands(program: Command, context: RunContext): void {
     .option('--metadata-size <size>', 'space for metadata (default: 48 bytes a block, at least 2M)', sizeArgument)
     .option('--data <path>', 'a block device or file for the data, instead of a file in the folder')
     .option('--metadata <path>', 'a block device or file for the metadata, instead of a file in the folder')
-    .option('--name <name>', "the pool's name (default: the folder's)", nameArgument)
+    .option('--name <name>', "the pool's name (default: the folder's)", nameArgument);
+  addOptionFlags(createCommand)
     .option('--json', 'print the new pool as JSON')
     .addHelpText(
       'after',
       `
 Examples:
   thinlun pool create /srv/pool --data-size 100G
-  thinlun pool create /srv/pool --data /dev/vg0/data --metadata /dev/vg0/metadata --block-size 256K`,
+  thinlun pool create /srv/pool --data /dev/vg0/data --metadata /dev/vg0/metadata --block-size 256K
+  thinlun pool create /srv/pool --data-size 20G --auto-extend-limit 200G`,
     )
     .action((dir: string, flags: CreateFlags) => create(context, dir, flags));
+
+  addPoolSetCommand(pool, context);
 
   pool
     .command('status')
@@ -126,6 +133,7 @@ async function create(context: RunContext, dir: string, flags: CreateFlags): Pro
     ...(flags.data !== undefined && { dataPath: flags.data }),
     ...(flags.metadata !== undefined && { metadataPath: flags.metadata }),
     ...(flags.name !== undefined && { name: flags.name }),
+    options: poolOptions(optionsOf(flags), flags.blockSize ?? DEFAULT_BLOCK_SIZE),
   };
   await createPool(dir, options);
   const status = await withPool(dir, (open) => open.status());
@@ -145,15 +153,16 @@ function printStatus(output: Output, status: PoolMessage): void {
   const { server } = status;
   const usage = (used: number, size: number): string =>
     `${formatSize(used)} of ${formatSize(size)} used (${((used / size) * 100).toFixed(1)}%)`;
-  const free = status.dataSizeBytes - status.dataUsedBytes;
-  const low = free < status.lowWaterBytes ? `; below the low-water mark of ${formatSize(status.lowWaterBytes)}` : '';
+  const low = status.dataIsLow ? `; down to the low-water mark of ${formatSize(status.lowWaterBytes)}` : '';
+  const features = describeOptions(status);
   output.fields([
     ['pool', `${status.name} (${status.uuid})`],
     ['folder', status.directory],
     ['mode', status.needsCheck ? `${status.mode}, needs check` : status.mode],
     ['data', `${usage(status.dataUsedBytes, status.dataSizeBytes)}${low}`],
-    ['metadata', usage(status.metadataUsedBytes, status.metadataSizeBytes)],
+    ['metadata', `${usage(status.metadataUsedBytes, status.metadataSizeBytes)}${status.metadataIsLow ? '; low' : ''}`],
     ['block size', formatSize(status.blockSizeBytes)],
+    ...(features === '' ? [] : ([['features', features]] as const)),
     ['volumes', String(status.volumeCount)],
     ['transaction', String(status.transactionId)],
     ['server', server === null ? 'none' : `process ${server.pid}, thinlun ${server.version}`],
@@ -169,13 +178,19 @@ function printStatus(output: Output, status: PoolMessage): void {
 }
 
 function adviceFor(status: PoolMessage): string {
-  const { directory, mode } = status;
-  if (mode === 'out-of-data-space') {
-    return '\nThere is no data space left: writes wait and then fail. Delete a volume, or trim inside the initiators (fstrim).';
-  }
-  if (mode === 'out-of-metadata-space') return '\nThere is no metadata space left: writes fail. Delete a volume.';
+  const { directory, mode, failsWhenFull, options } = status;
   if (status.needsCheck) {
     return `\nAn earlier failure left the metadata in need of a check: run "thinlun pool check ${directory}".`;
+  }
+  if (mode === 'out-of-data-space') {
+    const writes = failsWhenFull ? 'writes that need some fail' : 'writes that need some wait';
+    return `\nThere is no data space left: ${writes}. Grow the pool, delete a volume, or trim inside the initiators (fstrim).`;
+  }
+  if (mode === 'out-of-metadata-space') {
+    return '\nThere is no metadata space left: writes that need some fail. Grow the metadata, or delete a volume.';
+  }
+  if (mode === 'read-only' && options.readOnly) {
+    return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
   return `\nThe pool takes no writes: look at the log of its server, and run "thinlun pool check ${directory}".`;
 }

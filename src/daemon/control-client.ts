@@ -13,6 +13,7 @@ import {
   type PoolMessage,
   poolSchema,
   type ResizeVolumeMessage,
+  type SetOptionsMessage,
   type VolumeMessage,
   volumeListSchema,
   volumeSchema,
@@ -89,6 +90,10 @@ export class ControlClient implements PoolControl {
 
   grow(request: GrowPoolMessage): Promise<PoolMessage> {
     return this.#ask('PATCH', '/pool', request, poolSchema);
+  }
+
+  setOptions(request: SetOptionsMessage): Promise<PoolMessage> {
+    return this.#ask('PATCH', '/pool/options', request, poolSchema);
   }
 
   async listVolumes(): Promise<VolumeMessage[]> {

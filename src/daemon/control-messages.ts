@@ -23,6 +23,20 @@ export interface ServerMessage {
   tcmu: boolean;
 }
 
+/** Features of a pool as they are set. */
+export interface PoolOptionsMessage {
+  skipBlockZeroing: boolean;
+  ignoreDiscard: boolean;
+  noDiscardPassdown: boolean;
+  errorIfNoSpace: boolean;
+  readOnly: boolean;
+  /** null: a sixteenth of the pool. */
+  lowWaterBytes: number | null;
+  /** 0: for ever. */
+  noSpaceTimeoutMs: number;
+  autoExtend: { limitBytes: number; stepBytes: number } | null;
+}
+
 export interface PoolMessage {
   name: string;
   uuid: string;
@@ -33,10 +47,19 @@ export interface PoolMessage {
   blockSizeBytes: number;
   dataSizeBytes: number;
   dataUsedBytes: number;
-  /** A warning is due when less than this is free. */
+  /** A warning is due when no more than this is free. */
   lowWaterBytes: number;
+  /** It has come to that. */
+  dataIsLow: boolean;
   metadataSizeBytes: number;
   metadataUsedBytes: number;
+  /** So little metadata space is left that it should be grown. */
+  metadataIsLow: boolean;
+  options: PoolOptionsMessage;
+  /** Writes that find no space fail at once: because they are to, or because none came in time. */
+  failsWhenFull: boolean;
+  /** Discards reach the data device. */
+  discardPassdown: boolean;
   volumeCount: number;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
@@ -72,6 +95,19 @@ export interface ResizeVolumeMessage {
 export interface GrowPoolMessage {
   dataSizeBytes?: number | undefined;
   metadataSizeBytes?: number | undefined;
+}
+
+/** What is left out stays as it is. */
+export interface SetOptionsMessage {
+  skipBlockZeroing?: boolean | undefined;
+  ignoreDiscard?: boolean | undefined;
+  noDiscardPassdown?: boolean | undefined;
+  errorIfNoSpace?: boolean | undefined;
+  readOnly?: boolean | undefined;
+  lowWaterBytes?: number | null | undefined;
+  noSpaceTimeoutMs?: number | undefined;
+  /** `stepBytes`: a tenth of the limit unless given. */
+  autoExtend?: { limitBytes: number; stepBytes?: number | undefined } | null | undefined;
 }
 
 export interface VolumeListMessage {
@@ -136,6 +172,17 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   tcmu: z.boolean(),
 });
 
+const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
+  skipBlockZeroing: z.boolean(),
+  ignoreDiscard: z.boolean(),
+  noDiscardPassdown: z.boolean(),
+  errorIfNoSpace: z.boolean(),
+  readOnly: z.boolean(),
+  lowWaterBytes: size.nullable(),
+  noSpaceTimeoutMs: size,
+  autoExtend: z.object({ limitBytes: size, stepBytes: size }).nullable(),
+});
+
 export const poolSchema: z.ZodType<PoolMessage> = z.object({
   name: z.string(),
   uuid: z.string(),
@@ -147,8 +194,13 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   dataSizeBytes: size,
   dataUsedBytes: size,
   lowWaterBytes: size,
+  dataIsLow: z.boolean(),
   metadataSizeBytes: size,
   metadataUsedBytes: size,
+  metadataIsLow: z.boolean(),
+  options: optionsSchema,
+  failsWhenFull: z.boolean(),
+  discardPassdown: z.boolean(),
   volumeCount: size,
   server: serverSchema.nullable(),
 });
@@ -223,6 +275,17 @@ export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject
 export const growPoolSchema: z.ZodType<GrowPoolMessage> = z.strictObject({
   dataSizeBytes: positiveSize.optional(),
   metadataSizeBytes: positiveSize.optional(),
+});
+
+export const setOptionsSchema: z.ZodType<SetOptionsMessage> = z.strictObject({
+  skipBlockZeroing: z.boolean().optional(),
+  ignoreDiscard: z.boolean().optional(),
+  noDiscardPassdown: z.boolean().optional(),
+  errorIfNoSpace: z.boolean().optional(),
+  readOnly: z.boolean().optional(),
+  lowWaterBytes: size.nullable().optional(),
+  noSpaceTimeoutMs: size.optional(),
+  autoExtend: z.strictObject({ limitBytes: positiveSize, stepBytes: positiveSize.optional() }).nullable().optional(),
 });
 
 export const errorSchema: z.ZodType<ErrorMessage> = z.object({

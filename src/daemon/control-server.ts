@@ -19,6 +19,7 @@ import {
   growPoolSchema,
   poolSchema,
   resizeVolumeSchema,
+  setOptionsSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
@@ -73,6 +74,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.patch('/pool', async (c) => {
     const request = await readMessage(c, growPoolSchema);
     return c.json(poolSchema.parse(await work(control.grow(request))));
+  });
+  app.patch('/pool/options', async (c) => {
+    const request = await readMessage(c, setOptionsSchema);
+    return c.json(poolSchema.parse(await work(control.setOptions(request))));
   });
   app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await work(control.commit()) })));
   app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await work(control.listVolumes()) })));

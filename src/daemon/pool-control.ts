@@ -3,6 +3,7 @@ import type {
   GrowPoolMessage,
   PoolMessage,
   ResizeVolumeMessage,
+  SetOptionsMessage,
   VolumeMessage,
 } from './control-messages.ts';
 
@@ -14,6 +15,8 @@ export interface PoolControl {
   status(): Promise<PoolMessage>;
   /** Makes the data device, the metadata device or both larger. EINVAL, also for a size that is not larger; EOPNOTSUPP; EROFS. */
   grow(request: GrowPoolMessage): Promise<PoolMessage>;
+  /** Sets features of the pool, at once and for good. EINVAL; EBUSY for `ignoreDiscard` while the volumes are served; EROFS. */
+  setOptions(request: SetOptionsMessage): Promise<PoolMessage>;
   /** In the order of their LUNs. */
   listVolumes(): Promise<VolumeMessage[]>;
   /** EEXIST; EINVAL for a name or size that cannot be; ENOSPC; EROFS. */

@@ -1,10 +1,10 @@
-import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
-import { Pool, type VolumeInfo } from '../thin/pool.ts';
+import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
   CreateVolumeMessage,
@@ -12,9 +12,11 @@ import type {
   PoolMessage,
   ResizeVolumeMessage,
   ServerMessage,
+  SetOptionsMessage,
   VolumeMessage,
 } from './control-messages.ts';
 import type { PoolControl } from './pool-control.ts';
+import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
 
 export interface PoolServiceOptions {
@@ -52,29 +54,20 @@ export class PoolService implements PoolControl {
   }
 
   async status(): Promise<PoolMessage> {
-    const status = this.pool.status();
-    return {
-      name: status.name,
-      uuid: status.uuid,
-      directory: resolve(this.pool.dir),
-      mode: status.mode,
-      needsCheck: status.needsCheck,
-      transactionId: status.transactionId,
-      blockSizeBytes: status.blockSizeBytes,
-      dataSizeBytes: status.dataBlocks * status.blockSizeBytes,
-      dataUsedBytes: status.usedDataBlocks * status.blockSizeBytes,
-      lowWaterBytes: status.lowWaterBlocks * status.blockSizeBytes,
-      metadataSizeBytes: status.metadataBlocks * METADATA_BLOCK_SIZE,
-      metadataUsedBytes: status.usedMetadataBlocks * METADATA_BLOCK_SIZE,
-      volumeCount: status.volumes,
-      server: this.describeServer(),
-    };
+    return poolMessage(this.pool, this.describeServer());
   }
 
   grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
     return this.#exclusive(async () => {
       if (metadataSizeBytes !== undefined) await this.pool.growMetadata(metadataSizeBytes);
       if (dataSizeBytes !== undefined) await this.pool.growData(dataSizeBytes);
+      return this.status();
+    });
+  }
+
+  setOptions(request: SetOptionsMessage): Promise<PoolMessage> {
+    return this.#exclusive(async () => {
+      await this.pool.setOptions(poolOptions(request, this.pool.status().blockSizeBytes));
       return this.status();
     });
   }
@@ -171,11 +164,4 @@ export class PoolService implements PoolControl {
         return error;
     }
   }
-}
-
-const METADATA_BLOCK_SIZE = 4096;
-
-function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
 }

@@ -4,7 +4,8 @@ import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import { Target } from '../scsi/target.ts';
-import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import type { Pool } from '../thin/pool.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
 import { AdvisedError } from './advised-error.ts';
 

@@ -46,7 +46,7 @@ export function removeEntries(
   for (let depth = 1; !isLeaf(node.words); depth++) {
     nodes.checkDepth(depth);
     if (node.number === result.root) {
-      collapse(nodes, node);
+      while (!isLeaf(node.words) && entryCount(node.words) === 1) collapseOnce(nodes, node);
       if (isLeaf(node.words)) break;
     }
     rebalanceAround(nodes, node, key);
@@ -66,18 +66,17 @@ export function removeEntries(
   result.removedCount = count;
 }
 
-/** While the root has a single child, it becomes what that child is: the tree loses a level. */
-function collapse(nodes: TreeNodes, root: WritableBlock): void {
-  while (!isLeaf(root.words) && entryCount(root.words) === 1) {
-    const number = childAt(root.words, 0);
-    const child = nodes.read(number);
-    if (nodes.transaction.isShared(number)) nodes.incrementPointers(child);
-    root.words.set(child.words as Uint32Array);
-    nodes.transaction.decrement(number);
-  }
+/** A root with a single child becomes what that child is: the tree loses a level. */
+export function collapseOnce(nodes: TreeNodes, root: WritableBlock): void {
+  const number = childAt(root.words, 0);
+  const child = nodes.read(number);
+  if (nodes.transaction.isShared(number)) nodes.incrementPointers(child);
+  root.words.set(child.words as Uint32Array);
+  nodes.transaction.decrement(number);
 }
 
-function rebalanceAround(nodes: TreeNodes, parent: WritableBlock, key: number): void {
+/** Sees to it that the child of `parent` that covers `key` has more than a third of its entries, if it has siblings. */
+export function rebalanceAround(nodes: TreeNodes, parent: WritableBlock, key: number): void {
   const count = entryCount(parent.words);
   if (count < 2) return;
   const index = Math.max(lowerBound(parent.words, key), 0);

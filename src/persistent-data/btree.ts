@@ -1,5 +1,6 @@
 import type { ReadableBlock, ReadonlyWords } from './block.ts';
 import { deleteTree } from './btree-delete.ts';
+import { deletionCost, dropLeaves, dropSomeLeaves } from './btree-drop.ts';
 import { type Insertion, insertEntry } from './btree-insert.ts';
 import { childAt, entryCount, isLeaf, keyAt, lowerBound, valueAt } from './btree-node.ts';
 import { type Removal, removeEntries } from './btree-remove.ts';
@@ -29,6 +30,11 @@ export class BTree {
   /** Set by `findLeaf`: every key of the tree to the right of the leaf is at or above it. */
   leafEnd = 0;
   readonly #insertion: Insertion = { root: 0, inserted: false };
+  /** Of the leaf with the key that `#nextKeyFrom` has found. */
+  #leafNumber = 0;
+  #leafCount = 0;
+  /** The leaf's last key if that key is its first, else beyond all. */
+  #leafLast = 0;
   readonly #removal: Removal = { root: 0, removedCount: 0 };
 
   constructor(transaction: TransactionManager, valueType: ValueType) {
@@ -140,7 +146,11 @@ export class BTree {
         this.nextKey = key;
         break;
       }
-      removeEntries(this.nodes, removal.root, key, end, limit - this.removedCount, removal);
+      const left = limit - this.removedCount;
+      // The tree that is one leaf keeps its block.
+      const whole = this.#leafLast < end && this.#leafCount <= left && this.#leafNumber !== removal.root;
+      if (whole) dropLeaves(this.nodes, removal.root, key, end, left, removal);
+      else removeEntries(this.nodes, removal.root, key, end, left, removal);
       this.removedCount += removal.removedCount;
       blocks.release(mark);
     }
@@ -152,19 +162,42 @@ export class BTree {
     deleteTree(this.nodes, root);
   }
 
+  /** What `delete` costs, in leaves whose values have to be dropped; not exact above `limit`. */
+  deletionCost(root: number, limit: number): number {
+    return deletionCost(this.nodes, root, limit);
+  }
+
+  /**
+   * Part of a deletion: drops about `maxLeaves` leaves of a tree that has more, and whose root is not shared. Returns the new root; sets
+   * `removedCount`.
+   */
+  deleteSome(root: number, maxLeaves: number): number {
+    const { blocks } = this.nodes.transaction;
+    const mark = blocks.mark();
+    dropSomeLeaves(this.nodes, root, maxLeaves, this.#removal);
+    blocks.release(mark);
+    this.removedCount = this.#removal.removedCount;
+    return this.#removal.root;
+  }
+
   /** One more reference to the tree: it is then shared by two roots. */
   share(root: number): void {
     this.nodes.transaction.increment(root);
   }
 
+  /** The smallest key at or above `key`, or `NO_KEY`. Remembers its leaf. */
   #nextKeyFrom(root: number, key: number): number {
     const { blocks } = this.nodes.transaction;
     for (let from = key; from !== Number.POSITIVE_INFINITY; from = this.leafEnd) {
       const mark = blocks.mark();
-      const { words } = this.findLeaf(root, from, false)!;
+      const { number, words } = this.findLeaf(root, from, false)!;
       let index = lowerBound(words, from);
       if (index < 0 || keyAt(words, index) !== from) index++;
-      const found = index < entryCount(words) ? keyAt(words, index) : NO_KEY;
+      const count = entryCount(words);
+      const found = index < count ? keyAt(words, index) : NO_KEY;
+      this.#leafNumber = number;
+      this.#leafCount = count;
+      this.#leafLast = index === 0 && count > 0 ? keyAt(words, count - 1) : Number.POSITIVE_INFINITY;
       blocks.release(mark);
       if (found !== NO_KEY) return found;
     }

@@ -2,6 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 
 /**
  * `pool.json`: what dm-thin's metadata has no room for (names, sizes, LUN numbers, serials), kept in step with it by the
@@ -12,13 +13,24 @@ import { messageOf, StorageError, wrapError } from '../base/errors.ts';
  *   (the pool commits the metadata with transaction id T + 1)
  *   finish()        pool.json = { transactionId: T + 1, volumes: next }
  * ```
- * A crash leaves the metadata at T or at T + 1; `settle` rolls the catalogue to that side. Every write is a temporary file, fsync, rename,
+ * A crash leaves the metadata at T or at T + 1; `settle` rolls the catalogue to that side. dm-thin's messages make and delete devices without
+ * a new transaction id, which is the user's: then the device itself tells on which side the metadata is. Every write is a temporary file, fsync, rename,
  * fsync of the folder.
  */
 
 const FILE = 'pool.json';
 const FORMAT = 1;
 export const MAX_VOLUMES = 16384;
+
+/** The read-only image that a volume shows where it has no blocks of its own. */
+export interface ExternalOriginRecord {
+  /** Absolute. */
+  path: string;
+  /** As it was when the volume was made: an image that has changed since does not fit what is mapped. */
+  sizeBytes: number;
+  /** Of a file; null for a block device. */
+  modifiedMs: number | null;
+}
 
 /** A volume as the catalogue knows it. */
 export interface VolumeRecord {
@@ -32,6 +44,11 @@ export interface VolumeRecord {
   /** VPD page 83h: 16 hexadecimal digits. */
   naa: string;
   logicalBlockSize: 512 | 4096;
+  /** Device id of the volume that this one is a snapshot of; where that one was deleted, of the one before it. */
+  origin?: number | undefined;
+  /** A snapshot that stays as it is. */
+  readOnly?: boolean | undefined;
+  externalOrigin?: ExternalOriginRecord | undefined;
 }
 
 interface CatalogueFile {
@@ -39,10 +56,19 @@ interface CatalogueFile {
   uuid: string;
   name: string;
   blockSizeBytes: number;
+  options: PoolOptions;
   transactionId: number;
   volumes: VolumeRecord[];
-  pending?: { transactionId: number; volumes: VolumeRecord[] } | undefined;
+  pending?: Pending | undefined;
 }
+
+interface Pending {
+  transactionId: number;
+  volumes: VolumeRecord[];
+}
+
+/** Whether the metadata has a device. */
+export type HasDevice = (id: number) => boolean;
 
 const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
 const COUNT = z.int().nonnegative();
@@ -55,6 +81,11 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   serial: z.string().min(1).max(64),
   naa: z.string().regex(/^[0-9a-f]{16}$/),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+  origin: COUNT.max(2 ** 24 - 1).optional(),
+  readOnly: z.boolean().optional(),
+  externalOrigin: z
+    .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
+    .optional(),
 });
 
 const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
@@ -62,6 +93,7 @@ const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   uuid: z.uuid(),
   name: NAME,
   blockSizeBytes: COUNT,
+  options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
   volumes: z.array(VOLUME).max(MAX_VOLUMES),
   pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
@@ -81,7 +113,10 @@ export class Catalogue {
     this.file = file;
   }
 
-  static create(dir: string, identity: { uuid: string; name: string; blockSizeBytes: number }): Catalogue {
+  static create(
+    dir: string,
+    identity: { uuid: string; name: string; blockSizeBytes: number; options: PoolOptions },
+  ): Catalogue {
     const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [] });
     catalogue.save(catalogue.file);
     return catalogue;
@@ -125,6 +160,10 @@ export class Catalogue {
     return this.file.blockSizeBytes;
   }
 
+  get options(): Readonly<PoolOptions> {
+    return this.file.options;
+  }
+
   get transactionId(): number {
     return this.file.transactionId;
   }
@@ -133,10 +172,10 @@ export class Catalogue {
     return this.file.volumes;
   }
 
-  /** The volumes that belong to the metadata at that transaction id; null when it and this catalogue do not belong together. */
-  volumesAt(metadataTransactionId: number): readonly VolumeRecord[] | null {
+  /** The volumes that belong to metadata with that transaction id and those devices; null when it and this catalogue do not belong together. */
+  volumesAt(metadataTransactionId: number, hasDevice: HasDevice): readonly VolumeRecord[] | null {
     const { pending, transactionId, volumes } = this.file;
-    if (pending?.transactionId === metadataTransactionId) return pending.volumes;
+    if (pending !== undefined && this.isCommitted(pending, metadataTransactionId, hasDevice)) return pending.volumes;
     return transactionId === metadataTransactionId ? volumes : null;
   }
 
@@ -145,9 +184,9 @@ export class Catalogue {
   }
 
   /** Rolls an unfinished change forward or back, to where the metadata is. Throws EINVAL when the two do not belong together. */
-  settle(metadataTransactionId: number): void {
+  settle(metadataTransactionId: number, hasDevice: HasDevice): void {
     const { pending, ...settled } = this.file;
-    if (pending !== undefined && metadataTransactionId === pending.transactionId) {
+    if (pending !== undefined && this.isCommitted(pending, metadataTransactionId, hasDevice)) {
       this.save({ ...settled, ...pending });
     } else if (metadataTransactionId === settled.transactionId) {
       if (pending !== undefined) this.save(settled);
@@ -160,26 +199,35 @@ export class Catalogue {
     }
   }
 
-  /** Writes down the volumes as they will be when the metadata has been committed with the returned transaction id. */
-  begin(volumes: readonly VolumeRecord[]): number {
-    const transactionId = this.file.transactionId + 1;
+  private isCommitted(pending: Pending, metadataTransactionId: number, hasDevice: HasDevice): boolean {
+    const { transactionId, volumes } = this.file;
+    if (pending.transactionId !== metadataTransactionId) return false;
+    if (pending.transactionId !== transactionId) return true;
+    const ids = (records: readonly VolumeRecord[]): Set<number> => new Set(records.map(({ id }) => id));
+    const [before, after] = [ids(volumes), ids(pending.volumes)];
+    const made = [...after].filter((id) => !before.has(id));
+    const gone = [...before].filter((id) => !after.has(id));
+    return made.every(hasDevice) && !gone.some(hasDevice);
+  }
+
+  /** Writes down the volumes as they will be when the metadata has been committed with that transaction id. */
+  begin(volumes: readonly VolumeRecord[], transactionId: number): void {
     this.change(volumes, { ...this.file, pending: { transactionId, volumes: [...volumes] } });
-    return transactionId;
   }
 
   /** The metadata has been committed: what was begun is so. */
   finish(): void {
-    this.settle(this.file.pending!.transactionId);
-  }
-
-  /** The metadata has not been committed: what was begun never was. */
-  cancel(): void {
-    this.settle(this.file.transactionId);
+    const { pending, ...settled } = this.file;
+    this.save({ ...settled, ...pending });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });
+  }
+
+  setOptions(options: PoolOptions): void {
+    this.change(this.file.volumes, { ...this.file, options });
   }
 
   /** A change that did not reach the disk is not remembered either. */

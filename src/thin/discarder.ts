@@ -1,3 +1,4 @@
+import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import { Phase, type ThinIo } from './thin-io.ts';
 
@@ -85,7 +86,9 @@ export class Discarder {
       const begin = io.removeBegin;
       io.removeBegin = engine.metadata.removeRange(io.device.thin, begin, io.removeEnd, REMOVE_BATCH);
       engine.journal?.noteRemove(io.device.thin.id, begin, io.removeBegin);
+      io.triedCommit = false;
     } catch (error) {
+      if (error instanceof MetadataSpaceError && engine.space.retryAfterCommit(io)) return;
       engine.answer(io, engine.changeFailed('Cannot remove mappings', error));
       return;
     }

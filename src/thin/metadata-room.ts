@@ -58,6 +58,15 @@ export function removableMappings(room: number, dataBitmapCount: number, maxMapp
   return mappings;
 }
 
+/**
+ * How many of `maxLeaves` can be dropped with `room` new blocks beyond those for the path to them, at least one: nothing of them is copied,
+ * but each of their mappings may be counted down in a data bitmap of its own.
+ */
+export function deletableLeaves(room: number, dataBitmapCount: number, maxLeaves: number): number {
+  if (room >= dataBitmapCount) return maxLeaves;
+  return Math.max(1, Math.min(maxLeaves, Math.floor(room / MAX_LEAF_ENTRIES)));
+}
+
 /** For bitmaps that are new, with their index entries. */
 export function dataBitmapBlocks(blockCount: number, bitmapCount: number): number {
   return bitmapCount + Math.ceil(bitmapCount / MIN_CHILDREN) + pathBlocks(blockCount, 1);

@@ -21,6 +21,7 @@ export class PoolCommits implements CommitOwner {
   private readonly committer: Committer;
   private readonly afterCommit: IoQueue = new IoQueue();
   private readonly waiters: Waiters = new Waiters();
+  private readonly changes: (() => void)[] = [];
   private timer: Timer | null = null;
   private stopped = false;
 
@@ -73,21 +74,69 @@ export class PoolCommits implements CommitOwner {
     return this.waiters.wait();
   }
 
-  /** Commits what has changed. Throws EIO when that failed. */
-  async commit(): Promise<void> {
+  /** Commits what has changed, in the transactions of `generation`. Throws EIO when that failed. */
+  async commit(generation: number = this.engine.generation): Promise<void> {
     const { engine } = this;
-    const { generation } = engine;
-    while (this.committer.busy || engine.metadata.changed) {
-      if (!this.committer.busy) this.request();
-      await this.ended();
-      if (engine.generation !== generation) {
-        throw new StorageError('EIO', 'Cannot commit: the transaction was aborted, see the log');
+    if (engine.generation === generation) {
+      // Nothing changes while a commit is being written: all that there is now is in that one, or else in the next. No commit after
+      // it is waited for, as others may change something without end.
+      if (!this.committer.busy) {
+        if (!engine.metadata.changed) return;
+        this.request();
       }
+      await this.ended();
     }
+    if (engine.generation !== generation) {
+      throw new StorageError('EIO', 'Cannot commit: the transaction was aborted, see the log');
+    }
+  }
+
+  /** See `PoolEngine.mutate`. */
+  async mutate<T>(change: () => T, inReserve: boolean, afterCommit: boolean): Promise<T> {
+    const { engine } = this;
+    let generation = 0;
+    const result = await new Promise<T>((resolve, reject) => {
+      const turn = (): void => {
+        if (afterCommit && engine.metadata.changed && engine.space.mode !== 'fail') {
+          this.changes.push(turn);
+          this.request();
+          return;
+        }
+        try {
+          engine.space.requireChangeable(inReserve);
+          resolve(this.tryChange(change));
+          generation = engine.generation;
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.whenQuiet(turn);
+    });
+    await this.commit(generation);
+    return result;
+  }
+
+  private tryChange<T>(change: () => T): T {
+    try {
+      return change();
+    } catch (error) {
+      this.engine.changeFailed('Cannot change the metadata', error);
+      throw error;
+    }
+  }
+
+  /**
+   * Runs `change`, which must not throw, when no commit is being written: now, or before the next one begins. A promise would come too late
+   * where flushes queue up for the next commit.
+   */
+  private whenQuiet(change: () => void): void {
+    if (this.committer.busy) this.changes.push(change);
+    else change();
   }
 
   /** Everybody who waits for a commit begins again. */
   wakeAll(): void {
+    for (const change of this.changes.splice(0)) change();
     this.engine.requeue(this.afterCommit);
     this.waiters.wake();
   }

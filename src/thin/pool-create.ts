@@ -6,9 +6,10 @@ import type { BlockDevice } from '../block/block-device.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { Catalogue, isValidName } from './catalogue.ts';
 import { newUuid, type RandomBytes } from './identity.ts';
-import { defaultMetadataSize, MAX_METADATA_SIZE, PoolFolder } from './pool-files.ts';
+import { defaultMetadataSize, isFile, MAX_METADATA_SIZE, PoolFolder } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
+import { checkPoolOptions, DEFAULT_POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 
 export const DEFAULT_BLOCK_SIZE: number = 64 * KIB;
 const MAX_BLOCK_SIZE = GIB;
@@ -22,6 +23,8 @@ export interface PoolCreateOptions {
   metadataPath?: string;
   /** The folder's name, unless given. */
   name?: string;
+  /** Features; those left out have their defaults. */
+  options?: Partial<PoolOptions>;
   random?: RandomBytes;
 }
 
@@ -58,8 +61,11 @@ export async function createPool(dir: string, options: PoolCreateOptions): Promi
     const data = await folder.make('data', options.dataPath, options.dataSizeBytes);
     devices.push(data);
     const dataBlockCount = Math.floor((options.dataSizeBytes ?? data.sizeBytes) / blockSizeBytes);
+    const features = { ...DEFAULT_POOL_OPTIONS, ...options.options };
+    const dataSizeBytes = dataBlockCount * blockSizeBytes;
+    checkPoolOptions(features, { blockSizeBytes, dataSizeBytes, dataIsFile: isFile(data.path) });
     const metadataSize = roundUp(
-      options.metadataSizeBytes ?? defaultMetadataSize(dataBlockCount * blockSizeBytes, blockSizeBytes),
+      options.metadataSizeBytes ?? defaultMetadataSize(dataSizeBytes, blockSizeBytes),
       BLOCK_SIZE,
     );
     if (metadataSize > MAX_METADATA_SIZE) {
@@ -71,7 +77,7 @@ export async function createPool(dir: string, options: PoolCreateOptions): Promi
     const metadataDevice = await folder.make('metadata', options.metadataPath, metadataSize);
     devices.push(metadataDevice);
     PoolMetadata.format(metadataDevice, { dataBlockSizeBytes: blockSizeBytes, dataBlockCount }).close();
-    Catalogue.create(dir, { uuid: newUuid(options.random ?? randomBytes), name, blockSizeBytes });
+    Catalogue.create(dir, { uuid: newUuid(options.random ?? randomBytes), name, blockSizeBytes, options: features });
   } catch (error) {
     for (const device of devices.splice(0)) await device.close();
     folder.undo();

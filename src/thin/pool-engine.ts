@@ -7,11 +7,12 @@ import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
+import type { EngineOptions, EngineSettings } from './engine-options.ts';
 import { IoQueue } from './io-queue.ts';
 import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
-import { PoolSpace, type SpaceOptions, type SpaceOwner } from './pool-space.ts';
+import { PoolSpace, type SpaceOwner } from './pool-space.ts';
 import { Provisioner } from './provisioner.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { RunResult } from './run-lookup.ts';
@@ -21,16 +22,6 @@ import { extentOf, transferStep } from './thin-transfer.ts';
 
 /** After so many lookups of one request that found metadata not cached, it reads synchronously: a cache too small must not starve it. */
 const MAX_MISSES = 8;
-
-export interface EngineOptions extends SpaceOptions {
-  /** Where changes of the mapping are noted before they are acknowledged; null: the end of the process takes back what is not committed. */
-  journal: MappingJournal | null;
-  discardPassdown: boolean;
-  /** New blocks are zeroed where the write does not cover them. */
-  zeroNewBlocks: boolean;
-  /** Memory for copies, aligned as the data device asks; becomes the engine's. */
-  copyMemory: Uint8Array;
-}
 
 /**
  * The pool's worker: takes what is queued, does all of it, and answers all of it.
@@ -43,7 +34,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly metadata: PoolMetadata;
   readonly data: BlockDevice;
   readonly blockSizeBytes: number;
-  readonly zeroNewBlocks: boolean;
+  ignoreDiscard: boolean;
+  zeroNewBlocks: boolean;
   readonly journal: MappingJournal | null;
   readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
@@ -80,6 +72,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.data = data;
     this.logger = options.logger;
     this.blockSizeBytes = metadata.dataBlockSizeBytes;
+    this.ignoreDiscard = options.ignoreDiscard;
     this.zeroNewBlocks = options.zeroNewBlocks;
     this.journal = options.journal;
     this.commits = new PoolCommits(this, options.clock, options.logger);
@@ -94,9 +87,16 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       options.discardPassdown,
       () => this.blocksReturned(),
     );
-    if (metadata.needsCheck) this.space.setMode('read-only', 'the metadata is marked needs_check');
-    else if (metadata.readOnly) this.space.setMode('read-only', 'opened read-only');
-    this.space.check();
+    this.space.configure(options);
+  }
+
+  /** The kernel's reload of the pool's table. Whoever makes the pool read-only commits after it. */
+  configure(settings: EngineSettings): void {
+    this.zeroNewBlocks = settings.zeroNewBlocks;
+    this.ignoreDiscard = settings.ignoreDiscard;
+    this.reclaimer.setPassdown(settings.discardPassdown);
+    this.space.configure(settings);
+    this.schedule();
   }
 
   // ---- the worker ----------------------------------------------------------------------------------------------
@@ -280,6 +280,14 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.schedule();
   }
 
+  /** `io` waits for space, perhaps for long: it keeps nobody from the blocks that it wants, nor its device from being held. */
+  park(io: ThinIo, waiting: IoQueue): void {
+    const { device } = io;
+    this.releaseCell(io);
+    (device.held ? device.aside : waiting).push(io);
+    if (device.inFlight === device.aside.count) device.idle();
+  }
+
   answer(io: ThinIo, error: Errno | null): void {
     this.releaseCell(io);
     io.error = error;
@@ -302,7 +310,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       io.next = this.spare;
       this.spare = io;
       request.owner.requestDone(request, error);
-      if (device.inFlight === 0) device.idle();
+      if (device.inFlight === device.aside.count) device.idle();
     }
     if (this.inFlight === 0) this.idleWaiters.wake();
   }
@@ -361,28 +369,18 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
 
   /**
    * Runs `change` on the metadata when no commit is being written, and commits it. Throws what `change` throws,
-   * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves.
+   * or EIO when the commit failed; nothing has changed then. Callers take turns by themselves. `inReserve`: it frees space or adds some, and
+   * so is done out of metadata space, too. `afterCommit`: it begins a transaction, right after a commit.
    */
-  async mutate<T>(change: () => T): Promise<T> {
-    while (this.commits.busy) await this.commits.ended();
-    if (this.space.mode === 'fail') throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
-    if (this.space.mode === 'read-only') throw new StorageError('EROFS', 'Cannot change the pool: it is read-only');
-    let result: T;
-    try {
-      result = change();
-    } catch (error) {
-      this.changeFailed('Cannot change the metadata', error);
-      throw error;
-    }
-    await this.commits.commit();
-    return result;
+  mutate<T>(change: () => T, inReserve: boolean = false, afterCommit: boolean = false): Promise<T> {
+    return this.commits.mutate(change, inReserve, afterCommit);
   }
 
   /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */
   async stop(): Promise<void> {
     this.space.stop();
     while (this.inFlight > 0) await this.idleWaiters.wait();
-    if (this.space.mode !== 'fail' && this.space.mode !== 'read-only') await this.commits.commit();
+    if (this.space.mode !== 'fail' && !this.metadata.readOnly) await this.commits.commit();
     this.commits.stop();
     while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }

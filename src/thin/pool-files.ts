@@ -27,6 +27,11 @@ export function openPoolFile(dir: string, file: PoolFile, readOnly: boolean, dir
   return openBlockDevice(join(dir, file), { readOnly, direct, exclusive: !readOnly });
 }
 
+/** Whether it is a file, which we can make larger, and not a block device. */
+export function isFile(path: string): boolean {
+  return statSync(path).isFile();
+}
+
 /** Makes the folder of a new pool; what it made is undone by `undo` while the pool is not finished. */
 export class PoolFolder {
   readonly dir: string;
@@ -90,7 +95,7 @@ export class PoolFolder {
 function checkUsable(device: BlockDevice, file: PoolFile, sizeBytes: number | undefined): void {
   const { path } = device;
   const short = sizeBytes !== undefined && device.sizeBytes < sizeBytes;
-  if (short && !statSync(path).isFile()) {
+  if (short && !isFile(path)) {
     throw new StorageError(
       'EINVAL',
       `Cannot use "${path}": it has ${formatSize(device.sizeBytes)}, asked for ${formatSize(sizeBytes)}`,

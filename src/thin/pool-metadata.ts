@@ -9,7 +9,13 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import {
+  checkMetadataSnapshot,
+  checkNoMetadataSnapshot,
+  releaseMetadataSnapshot,
+  reserveMetadataSnapshot,
+} from './metadata-snapshot.ts';
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
@@ -116,6 +122,26 @@ export class PoolMetadata extends PoolState {
     this.transaction.changed = true;
   }
 
+  /**
+   * Holds the last commit as the metadata snapshot, for programs that read it while the pool is in use; nothing has changed since. It is
+   * there with the next commit. It keeps mappings, not data. EBUSY when there is one, ENOSPC.
+   */
+  reserveSnapshot(): void {
+    const action = 'reserve a metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkNoMetadataSnapshot(this.transaction, action);
+    this.#checkRoom(pathBlocks(this.metadataBlockCount, 2), action);
+    reserveMetadataSnapshot(this.transaction);
+  }
+
+  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none. */
+  releaseSnapshot(): void {
+    const action = 'release the metadata snapshot';
+    this.transaction.checkChangeable(action);
+    checkMetadataSnapshot(this.transaction, action);
+    releaseMetadataSnapshot(this.transaction);
+  }
+
   /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */
   createThin(id: number): void {
     this.#checkNewDevice(id, `create thin device ${id}`);
@@ -140,15 +166,28 @@ export class PoolMetadata extends PoolState {
     });
   }
 
-  /**
-   * Deletes the device and drops its mappings: reads every leaf that is not shared, so for a big device take its
-   * mappings away in steps first (`removeRange`). ENODATA, EBUSY when open. Works within the reserve.
-   */
+  /** Deletes the device and drops its mappings, however long that takes. ENODATA, EBUSY, ENOSPC: see `deleteThinStep`. */
   deleteThin(id: number): void {
-    this.transaction.checkChangeable(`delete thin device ${id}`);
-    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot delete thin device ${id}: no such thin device`);
-    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot delete thin device ${id}: it is in use`);
-    this.transaction.change(() => this.devices.delete(id));
+    while (!this.deleteThinStep(id, Number.POSITIVE_INFINITY)) {}
+  }
+
+  /**
+   * Deletes part of the device, about `maxLeaves` leaves of 252 mappings at most; returns whether it is gone. What others share costs next to
+   * nothing. Between the steps the metadata is consistent and the device has fewer mappings. ENODATA, EBUSY when open. Works within
+   * the reserve; ENOSPC when that is used up: commit, which frees what earlier steps have freed, and go on.
+   */
+  deleteThinStep(id: number, maxLeaves: number): boolean {
+    const action = `delete thin device ${id}`;
+    this.transaction.checkChangeable(action);
+    if (!this.hasThin(id)) throw new StorageError('ENODATA', `Cannot ${action}: no such thin device`);
+    if (this.devices.isOpen(id)) throw new StorageError('EBUSY', `Cannot ${action}: it is in use`);
+    const room = this.#checkRoom(this.#leafChangeBlocks(), action);
+    const leaves = deletableLeaves(room, this.transaction.trees.dataMap.bitmapCount, maxLeaves);
+    let gone = false;
+    this.transaction.change(() => {
+      gone = this.devices.deleteStep(id, leaves);
+    });
+    return gone;
   }
 
   hasThin(id: number): boolean {
@@ -235,9 +274,9 @@ export class PoolMetadata extends PoolState {
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
       dataBlocks.increment(dataBlock, dataBlock + 1);
-      this.#beginTreeChange(thin);
+      this.devices.beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
-      this.#endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
+      this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       if (mappings.inserted) thin.mappedBlocks++;
       this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
@@ -260,8 +299,8 @@ export class PoolMetadata extends PoolState {
     const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
     const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
-      this.#beginTreeChange(thin);
-      this.#endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
+      this.devices.beginTreeChange(thin);
+      this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.mappedBlocks -= mappings.removedCount;
       return mappings.nextKey;
     } catch (error) {
@@ -327,24 +366,6 @@ export class PoolMetadata extends PoolState {
 
   #leafChangeBlocks(): number {
     return leafChangeBlocks(this.metadataBlockCount, this.transaction.trees.dataMap.bitmapCount);
-  }
-
-  /**
-   * The leaf of the top-level tree comes first: if it is shared with the metadata snapshot, copying it is what makes the device's root
-   * shared.
-   */
-  #beginTreeChange(thin: ThinMetadata): void {
-    this.devices.markChanged(thin);
-    thin.leaf = null;
-    const { trees } = this.transaction;
-    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
-    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
-  }
-
-  #endTreeChange(thin: ThinMetadata, root: number): void {
-    if (root === thin.root) return;
-    thin.root = root;
-    this.transaction.trees.setDeviceRoot(thin.id, root);
   }
 }
 

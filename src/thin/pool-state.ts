@@ -96,11 +96,16 @@ export class PoolState {
     return Math.max(0, this.transaction.trees.metadataMap.allocatableCount - this.metadataReserveBlocks);
   }
 
+  /** The same, the reserve included. */
+  get freeMetadataBlocksWithReserve(): number {
+    return this.transaction.trees.metadataMap.allocatableCount;
+  }
+
   get metadataReserveBlocks(): number {
     return metadataReserve(this.metadataBlockCount);
   }
 
-  /** Free blocks, the reserve included, below which the metadata device should be grown. */
+  /** Free blocks, the reserve included, at which the metadata device should be grown. */
   get metadataLowThresholdBlocks(): number {
     return metadataLowThreshold(this.metadataBlockCount);
   }

@@ -114,6 +114,12 @@ export class PoolTrees {
     this.mappingRoot = this.#devices.remove(this.mappingRoot, id);
   }
 
+  /** Drops one reference to a top-level tree and to a details tree: those of a metadata snapshot. */
+  deleteRoots(mappingRoot: number, detailsRoot: number): void {
+    this.#devices.delete(mappingRoot);
+    this.#details.delete(detailsRoot);
+  }
+
   /** False when there is no such device. */
   readDetails(id: number, details: DeviceDetails): boolean {
     if (!this.#details.lookup(this.detailsRoot, id, this.#detailsValue)) return false;

@@ -1,46 +1,39 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { messageOf, StorageError } from '../base/errors.ts';
+import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { BLOCK_SIZE } from '../persistent-data/block.ts';
-import { Catalogue, type VolumeRecord } from './catalogue.ts';
+import { Catalogue } from './catalogue.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
+import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
-import { openPoolFile } from './pool-files.ts';
+import { isFile, openPoolFile } from './pool-files.ts';
+import { PoolGrowth } from './pool-growth.ts';
 import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
+import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { bootId, recover } from './recovery.ts';
-import { ThinDevice } from './thin-device.ts';
-import { checkVolumeSize, newVolumeRecord, reconcile } from './volume-records.ts';
+import { reconcile } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
-const NO_SPACE_TIMEOUT_MS = 60_000;
-/** Warned at when a sixteenth of the pool is left, unless told otherwise. */
-const LOW_WATER_FRACTION = 16;
 
 export interface PoolOpenOptions {
   logger?: Logger;
   clock?: Clock;
+  /** Neither device is written to. */
   readOnly?: boolean;
-  lowWaterBlocks?: number;
-  /** 0 waits for ever. */
-  noSpaceTimeoutMs?: number;
-  errorIfNoSpace?: boolean;
-  discardPassdown?: boolean;
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
-}
-
-export interface VolumeInfo extends VolumeRecord {
-  mappedBytes: number;
+  /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
+  openDevice?: typeof openPoolFile;
+  bootId?: () => string;
 }
 
 export interface PoolStatus {
@@ -55,6 +48,17 @@ export interface PoolStatus {
   metadataBlocks: number;
   usedMetadataBlocks: number;
   lowWaterBlocks: number;
+  /** As they are set; what holds at the moment may differ: the fields below. */
+  options: Readonly<PoolOptions>;
+  /** Writes that find no space fail at once, because they are to or because none came in time. */
+  failsWhenFull: boolean;
+  /** Discards reach the data device, which can discard whole blocks. */
+  discardPassdown: boolean;
+  /** Free data blocks are at the low-water mark or below. */
+  dataIsLow: boolean;
+  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
+  metadataIsLow: boolean;
+  metadataLowThresholdBlocks: number;
   volumes: number;
 }
 
@@ -62,21 +66,18 @@ export interface PoolStatus {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool {
+export class Pool extends PoolDevices {
   readonly dir: string;
   private readonly lock: PoolLock;
-  private readonly catalogue: Catalogue;
-  private readonly metadata: PoolMetadata;
+  protected readonly catalogue: Catalogue;
+  protected readonly metadata: PoolMetadata;
   private readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
   private readonly journal: MappingJournal | null;
-  private readonly engine: PoolEngine;
-  private readonly logger: Logger;
-  private readonly lowWaterBlocks: number;
-  private readonly random: RandomBytes;
-  private readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
-  private turn: Promise<unknown> = Promise.resolve();
-  private closed = false;
+  protected readonly engine: PoolEngine;
+  protected readonly logger: Logger;
+  private readonly growth: PoolGrowth;
+  protected readonly random: RandomBytes;
 
   private constructor(
     dir: string,
@@ -88,6 +89,7 @@ export class Pool {
     journal: MappingJournal | null,
     options: PoolOpenOptions,
   ) {
+    super();
     this.dir = dir;
     this.lock = lock;
     this.catalogue = catalogue;
@@ -97,18 +99,22 @@ export class Pool {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
-    this.lowWaterBlocks = options.lowWaterBlocks ?? Math.floor(metadata.dataBlockCount / LOW_WATER_FRACTION);
+    const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
+      ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
       logger: this.logger,
       clock: options.clock ?? monotonicClock,
-      lowWaterBlocks: this.lowWaterBlocks,
-      noSpaceTimeoutMs: options.noSpaceTimeoutMs ?? NO_SPACE_TIMEOUT_MS,
-      errorIfNoSpace: options.errorIfNoSpace ?? false,
-      discardPassdown: options.discardPassdown ?? true,
-      zeroNewBlocks: true,
       journal,
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
-      onEvent: options.onEvent ?? (() => {}),
+      onEvent: (event) => {
+        this.growth?.kick();
+        onEvent(event);
+      },
+    });
+    this.growth = new PoolGrowth(this.engine, metadataDevice, data, {
+      options: () => catalogue.options,
+      logger: this.logger,
+      onEvent,
     });
   }
 
@@ -119,9 +125,10 @@ export class Pool {
     try {
       const catalogue = Catalogue.load(dir);
       const readOnly = options.readOnly ?? false;
-      const metadataDevice = openPoolFile(dir, 'metadata', readOnly, true);
+      const openDevice = options.openDevice ?? openPoolFile;
+      const metadataDevice = openDevice(dir, 'metadata', readOnly, true);
       devices.push(metadataDevice);
-      const data = openPoolFile(dir, 'data', readOnly, false);
+      const data = openDevice(dir, 'data', readOnly, false);
       devices.push(data);
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
@@ -135,15 +142,16 @@ export class Pool {
           `Cannot open the pool "${dir}": its data device has ${formatSize(data.sizeBytes)}, its metadata needs ${formatSize(needed)}`,
         );
       }
-      catalogue.settle(metadata.transactionId);
+      catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
       const journal = metadata.readOnly
         ? null
-        : MappingJournal.open(join(dir, 'journal'), bootId(), options.logger ?? silentLogger);
+        : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      pool.growth.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -164,20 +172,13 @@ export class Pool {
     return this.engine.space.mode;
   }
 
-  volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
-  }
-
-  volume(name: string): VolumeInfo {
-    return this.info(this.record(name));
-  }
-
   status(): PoolStatus {
     const { metadata } = this;
+    const { space } = this.engine;
     return {
       name: this.name,
       uuid: this.uuid,
-      mode: this.engine.space.mode,
+      mode: space.mode,
       needsCheck: metadata.needsCheck,
       transactionId: metadata.transactionId,
       blockSizeBytes: metadata.dataBlockSizeBytes,
@@ -185,106 +186,46 @@ export class Pool {
       usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
       metadataBlocks: metadata.metadataBlockCount,
       usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: this.lowWaterBlocks,
+      lowWaterBlocks: space.lowWaterBlocks,
+      options: this.catalogue.options,
+      failsWhenFull: space.failsWhenFull,
+      discardPassdown: this.engine.reclaimer.passdown,
+      dataIsLow: space.dataIsLow,
+      metadataIsLow: space.metadataIsLow,
+      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
       volumes: this.catalogue.volumes.length,
     };
   }
 
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-      );
-      await this.change([...volumes, record], () => this.metadata.createThin(record.id));
-      return this.info(record);
-    });
-  }
-
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
-  deleteVolume(name: string): Promise<void> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(
-        this.catalogue.volumes.filter((volume) => volume !== record),
-        () => this.metadata.deleteThin(record.id),
-      );
-    });
-  }
-
-  /** A smaller size drops what lies past the new end. Throws ENOENT, EINVAL. */
-  resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
-    return this.exclusive(async () => {
-      const record = this.record(name);
-      const next = { ...record, sizeBytes };
-      checkVolumeSize(next);
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      const device = this.openVolume(name);
-      try {
-        if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-        else await device.whileHeld(() => this.shrink(device, sizeBytes));
-      } finally {
-        await this.closeVolume(device);
-      }
-      return this.info(next);
-    });
-  }
-
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
-  openVolume(name: string): ThinDevice {
-    const record = this.record(name);
-    let open = this.devices.get(name);
-    if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
-      this.devices.set(name, open);
-    }
-    open.opens++;
-    return open.device;
-  }
-
-  /** Gives an open volume back; the last one waits until its requests are answered. */
-  async closeVolume(device: ThinDevice): Promise<void> {
-    for (const [name, open] of this.devices) {
-      if (open.device !== device) continue;
-      if (--open.opens > 0) return;
-      device.closed = true;
-      await device.drained();
-      this.metadata.closeThin(device.thin);
-      this.devices.delete(name);
-    }
-  }
-
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
   growData(sizeBytes?: number): Promise<void> {
-    return this.exclusive(async () => {
-      const size = this.grow(this.data, sizeBytes);
-      const blocks = Math.floor(size / this.metadata.dataBlockSizeBytes);
-      if (blocks <= this.metadata.dataBlockCount) {
-        throw new StorageError(
-          'EINVAL',
-          `Cannot grow the data to ${formatSize(size)}: it has ${formatSize(this.metadata.dataBlockCount * this.metadata.dataBlockSizeBytes)} already`,
-        );
-      }
-      await this.engine.mutate(() => this.metadata.resizeData(blocks));
-      this.engine.space.check();
-    });
+    return this.exclusive(() => this.growth.growData(sizeBytes));
   }
 
   /** Makes the metadata device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
   growMetadata(sizeBytes?: number): Promise<void> {
+    return this.exclusive(() => this.growth.growMetadata(sizeBytes));
+  }
+
+  /** Sets features, at once and for good. Throws EINVAL; EBUSY for `ignoreDiscard` while a volume is open: who uses it was told. */
+  setOptions(changes: Partial<PoolOptions>): Promise<void> {
     return this.exclusive(async () => {
-      const size = this.grow(this.metadataDevice, sizeBytes);
-      const blocks = Math.floor(size / BLOCK_SIZE);
-      if (blocks <= this.metadata.metadataBlockCount) {
-        const has = formatSize(this.metadata.metadataBlockCount * BLOCK_SIZE);
-        throw new StorageError('EINVAL', `Cannot grow the metadata to ${formatSize(size)}: it has ${has} already`);
+      const { metadata, data, catalogue } = this;
+      const { dataBlockCount, dataBlockSizeBytes: blockSizeBytes } = metadata;
+      const dataSizeBytes = dataBlockCount * blockSizeBytes;
+      checkPoolOptions(changes, { blockSizeBytes, dataSizeBytes, dataIsFile: isFile(data.path) });
+      const options = { ...catalogue.options, ...changes };
+      if (this.mode === 'fail') throw new StorageError('EIO', 'Cannot set the options of the pool: it has failed');
+      if (data.readOnly) throw new StorageError('EROFS', 'Cannot set the options of the pool: it is open read-only');
+      if (options.ignoreDiscard !== catalogue.options.ignoreDiscard && this.devices.size > 0) {
+        const reason = 'volumes are in use, and their initiators were told';
+        throw new StorageError('EBUSY', `Cannot change whether the volumes take discards: ${reason}`);
       }
-      await this.engine.mutate(() => this.metadata.resizeMetadata());
-      this.engine.space.check();
+      catalogue.setOptions(options);
+      this.engine.configure(engineSettingsOf(options, dataBlockCount));
+      // What read-only finds changed is the last that changes.
+      await this.engine.commits.commit();
+      this.growth.kick();
     });
   }
 
@@ -298,6 +239,7 @@ export class Pool {
     if (this.closed) return;
     this.closed = true;
     await this.turn.catch(() => {});
+    await this.growth.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();
@@ -307,81 +249,6 @@ export class Pool {
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();
-    }
-  }
-
-  private grow(device: BlockDevice, sizeBytes: number | undefined): number {
-    const now = device.refreshSize();
-    if (sizeBytes === undefined) return now;
-    if (sizeBytes > now) device.resize(sizeBytes);
-    return sizeBytes;
-  }
-
-  private record(name: string): VolumeRecord {
-    const record = this.catalogue.find(name);
-    if (record === undefined)
-      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.name}"`);
-    return record;
-  }
-
-  private info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
-  }
-
-  /** One administrative call at a time. */
-  private exclusive<T>(call: () => Promise<T>): Promise<T> {
-    const result = this.turn
-      .catch(() => {})
-      .then(() => {
-        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
-        return call();
-      });
-    this.turn = result;
-    return result;
-  }
-
-  /** A change of catalogue and metadata that happens whole or not at all. */
-  private async change(volumes: readonly VolumeRecord[], apply: () => void): Promise<void> {
-    const before = this.catalogue.transactionId;
-    const next = this.catalogue.begin(volumes);
-    try {
-      await this.engine.mutate(() => {
-        apply();
-        this.metadata.setTransactionId(before, next);
-      });
-    } catch (error) {
-      if (this.metadata.transactionId !== next) this.catalogue.cancel();
-      throw error;
-    }
-    try {
-      this.catalogue.finish();
-    } catch (error) {
-      // The change is durable all the same: the next open finds it pending, and the metadata beyond it.
-      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
-    }
-  }
-
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
-  }
-
-  private async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
-    try {
-      await this.shrink(device, device.sizeBytes);
-    } finally {
-      await this.closeVolume(device);
     }
   }
 }

@@ -48,8 +48,7 @@ export class Reclaimer {
   private readonly onReleased: () => void;
   private readonly batches: Batch[] = [];
   private readonly slots: DiscardSlot[] = [];
-  /** False: the blocks are only unmapped. */
-  passdown: boolean;
+  #passdown = false;
   readonly stats: { discards: number; discardedBlocks: number; failedDiscards: number } = {
     discards: 0,
     discardedBlocks: 0,
@@ -69,10 +68,19 @@ export class Reclaimer {
     this.blockSizeBytes = blockSizeBytes;
     this.deferred = deferred;
     this.quarantine = quarantine;
-    this.passdown =
-      passdown && device.discardGranularityBytes > 0 && blockSizeBytes % device.discardGranularityBytes === 0;
     this.onReleased = onReleased;
+    this.setPassdown(passdown);
     for (let i = 0; i < MAX_DISCARDS; i++) this.slots.push(new DiscardSlot(this));
+  }
+
+  /** False: the blocks are only unmapped, because it was not asked for or because the device cannot discard whole blocks. */
+  get passdown(): boolean {
+    return this.#passdown;
+  }
+
+  setPassdown(passdown: boolean): void {
+    const { discardGranularityBytes } = this.device;
+    this.#passdown = passdown && discardGranularityBytes > 0 && this.blockSizeBytes % discardGranularityBytes === 0;
   }
 
   /** Blocks are on their way back. */
@@ -99,7 +107,7 @@ export class Reclaimer {
     for (;;) {
       const batch = this.batches[0];
       if (batch === undefined || !this.deferred.drained(batch.epoch)) break;
-      if (this.passdown) {
+      if (this.#passdown) {
         while (batch.nextRun < batch.begins.length && this.slots.length > 0) this.discard(batch);
       } else {
         while (batch.nextRun < batch.begins.length) {

@@ -1,7 +1,9 @@
 import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
+import { Waiters } from '../base/waiters.ts';
 import { type LunBackend, LunOp, LunRequest } from '../block/lun-backend.ts';
 import { BioPrison } from './bio-prison.ts';
+import { IoQueue } from './io-queue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
 
@@ -11,15 +13,18 @@ import type { ThinMetadata } from './thin-metadata.ts';
  */
 export class ThinDevice implements LunBackend {
   readonly engine: PoolEngine;
-  readonly thin: ThinMetadata;
+  /** Another one after a rollback. */
+  thin: ThinMetadata;
   readonly prison: BioPrison = new BioPrison();
   readonly unmapGranularityBytes: number;
   sizeBytes: number;
   readOnly = false;
   /** Requests that have been submitted and not answered. */
   inFlight = 0;
+  /** Those of them that had waited for space when the device was held: they begin again afterwards. */
+  readonly aside: IoQueue = new IoQueue();
   closed = false;
-  private onIdle: (() => void) | null = null;
+  private readonly idleWaiters: Waiters = new Waiters();
   /** Requests that came while the device was held, or null when it is not. */
   private heldRequests: LunRequest[] | null = null;
 
@@ -35,11 +40,13 @@ export class ThinDevice implements LunBackend {
     else this.heldRequests.push(request);
   }
 
-  /** Called by the engine whenever `inFlight` falls to zero. */
+  get held(): boolean {
+    return this.heldRequests !== null;
+  }
+
+  /** Called by the engine whenever nothing is in flight but what is set aside. */
   idle(): void {
-    const { onIdle } = this;
-    this.onIdle = null;
-    onIdle?.();
+    this.idleWaiters.wake();
   }
 
   /** Discards `[begin, end)` bytes. Throws what the request is answered. */
@@ -58,25 +65,46 @@ export class ThinDevice implements LunBackend {
     });
   }
 
-  /** Resolves when nothing that was submitted is unanswered. One waiter at a time. */
-  drained(): Promise<void> {
-    if (this.inFlight === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.onIdle = resolve;
-    });
+  /** Resolves when nothing that was submitted is under way. */
+  async drained(): Promise<void> {
+    while (this.inFlight !== this.aside.count) await this.idleWaiters.wait();
   }
 
-  /** Runs `change` at a moment when no request is under way: what came before is answered, what comes meanwhile waits. */
-  async whileHeld<T>(change: () => Promise<T>): Promise<T> {
+  /** From now on requests wait, until `release`. Those that wait for space already are set aside; the others go on. */
+  hold(): void {
     assert(this.heldRequests === null, 'a device is held once at a time');
     this.heldRequests = [];
-    try {
-      await this.drained();
-      return await change();
-    } finally {
-      const held = this.heldRequests;
-      this.heldRequests = null;
-      for (const request of held) this.engine.submit(this, request);
-    }
+    this.engine.space.withdraw(this, this.aside);
+  }
+
+  release(): void {
+    const held = this.heldRequests;
+    assert(held !== null, 'a device that is released was held');
+    this.heldRequests = null;
+    this.engine.requeue(this.aside);
+    for (const request of held) this.engine.submit(this, request);
+  }
+
+  /** Answers what is under way; everything else is refused with ESHUTDOWN from now on. */
+  async close(): Promise<void> {
+    this.closed = true;
+    const waiting = new IoQueue();
+    this.engine.space.withdraw(this, waiting);
+    this.engine.requeue(waiting);
+    await this.drained();
+  }
+}
+
+/**
+ * Runs `change` at a moment when no request for any of `devices` is under way: what had come before is answered (a write that waits for
+ * space may have done a part of its blocks), what comes meanwhile waits.
+ */
+export async function whileHeld<T>(devices: readonly ThinDevice[], change: () => Promise<T>): Promise<T> {
+  for (const device of devices) device.hold();
+  try {
+    for (const device of devices) await device.drained();
+    return await change();
+  } finally {
+    for (const device of devices) device.release();
   }
 }

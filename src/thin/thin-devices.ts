@@ -93,7 +93,44 @@ export class ThinDevices {
     this.#changedIds.add(origin).add(id);
   }
 
-  delete(id: number): void {
+  /** Deletes part of a device that nobody has open; returns whether it is gone. */
+  deleteStep(id: number, maxLeaves: number): boolean {
+    const { mappings, metadataBlocks } = this.#trees;
+    const thin = this.open(id);
+    let gone = mappings.deletionCost(thin.root, maxLeaves) <= maxLeaves;
+    if (!gone) {
+      this.beginTreeChange(thin);
+      gone = metadataBlocks.isShared(thin.root);
+    }
+    if (!gone) {
+      this.endTreeChange(thin, mappings.deleteSome(thin.root, maxLeaves));
+      thin.mappedBlocks -= mappings.removedCount;
+    }
+    this.close(thin);
+    if (gone) this.#delete(id);
+    return gone;
+  }
+
+  /**
+   * Comes before a change of the device's tree. The leaf of the top-level tree comes first: if it is shared with the metadata
+   * snapshot, copying it is what makes the device's root shared.
+   */
+  beginTreeChange(thin: ThinMetadata): void {
+    this.markChanged(thin);
+    thin.leaf = null;
+    const trees = this.#trees;
+    const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
+    if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
+  }
+
+  /** Comes after it: where the tree is now. */
+  endTreeChange(thin: ThinMetadata, root: number): void {
+    if (root === thin.root) return;
+    thin.root = root;
+    this.#trees.setDeviceRoot(thin.id, root);
+  }
+
+  #delete(id: number): void {
     const thin = this.#open.get(id);
     if (thin !== undefined) {
       this.#open.delete(id);

@@ -12,10 +12,31 @@ const MAX_THIN_ID = 2 ** 24 - 1;
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
 export function newVolumeRecord(
   volumes: readonly VolumeRecord[],
-  wanted: Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize'>,
+  wanted: Omit<VolumeRecord, 'id' | 'lun' | 'serial' | 'naa'>,
   random: RandomBytes,
 ): VolumeRecord {
-  const { name } = wanted;
+  checkNewName(volumes, wanted.name, 'create');
+  const naa = newNaa(random);
+  const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
+  const record: VolumeRecord = { ...wanted, id: freeDeviceId(volumes), lun, serial: naa, naa };
+  checkVolumeSize(record);
+  return record;
+}
+
+/** The record of a snapshot of `origin`: everything like it but the identity. Throws as `newVolumeRecord` does. */
+export function newSnapshotRecord(
+  volumes: readonly VolumeRecord[],
+  origin: VolumeRecord,
+  wanted: { name: string; readOnly: boolean },
+  random: RandomBytes,
+): VolumeRecord {
+  const { readOnly: _, ...like } = origin;
+  const made = newVolumeRecord(volumes, { ...like, name: wanted.name, origin: origin.id }, random);
+  return wanted.readOnly ? { ...made, readOnly: true } : made;
+}
+
+/** Throws EINVAL for a name that no volume can have, EEXIST for one that a volume has. */
+export function checkNewName(volumes: readonly VolumeRecord[], name: string, action: string): void {
   if (!isValidName(name)) {
     throw new StorageError(
       'EINVAL',
@@ -23,14 +44,39 @@ export function newVolumeRecord(
     );
   }
   if (volumes.some((volume) => volume.name === name)) {
-    throw new StorageError('EEXIST', `Cannot create the volume "${name}": it is there already`);
+    throw new StorageError('EEXIST', `Cannot ${action} the volume "${name}": it is there already`);
   }
-  const id = firstFree(volumes, 'id', 1, MAX_THIN_ID);
-  const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
-  const naa = newNaa(random);
-  const record: VolumeRecord = { ...wanted, id, lun, serial: naa, naa };
-  checkVolumeSize(record);
-  return record;
+}
+
+export function freeDeviceId(volumes: readonly VolumeRecord[]): number {
+  return firstFree(volumes, 'id', 1, MAX_THIN_ID);
+}
+
+/** A name for a device that was made without one. */
+export function deviceName(volumes: readonly VolumeRecord[], id: number): string {
+  const name = `thin-${id}`;
+  const taken = new Set(volumes.map((volume) => volume.name));
+  for (let candidate = name, count = 2; ; candidate = `${name}-${count++}`) {
+    if (!taken.has(candidate)) return candidate;
+  }
+}
+
+/** The volumes without one of them; its snapshots are its origin's then. */
+export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeRecord): VolumeRecord[] {
+  return withOrigin(
+    volumes.filter((volume) => volume !== gone),
+    gone.id,
+    gone.origin,
+  );
+}
+
+/** The volumes with another origin for the snapshots of device `from`. */
+export function withOrigin(volumes: readonly VolumeRecord[], from: number, to: number | undefined): VolumeRecord[] {
+  return volumes.map((volume) => {
+    if (volume.origin !== from) return volume;
+    const { origin: _, ...rest } = volume;
+    return to === undefined ? rest : { ...rest, origin: to };
+  });
 }
 
 /** Throws EINVAL for a size that no volume can have. */
@@ -53,17 +99,18 @@ export function reconcile(
   logger: Logger,
 ): VolumeRecord[] | null {
   const ids = new Set(metadata.thinIds());
-  const records = volumes.filter((volume) => ids.has(volume.id));
+  let records = [...volumes];
   for (const { id, name } of volumes) {
-    if (!ids.delete(id)) logger.warn({ id, volume: name }, 'a volume is gone from the metadata');
+    if (ids.delete(id)) continue;
+    records = withoutVolume(records, records.find((volume) => volume.id === id)!);
+    logger.warn({ id, volume: name }, 'a volume is gone from the metadata');
   }
   if (records.length === volumes.length && ids.size === 0) return null;
   for (const id of ids) {
     const thin = metadata.openThin(id);
     const sizeBytes = Math.max(1, metadata.highestMapped(thin) + 1) * metadata.dataBlockSizeBytes;
     metadata.closeThin(thin);
-    let name = `thin-${id}`;
-    while (records.some((volume) => volume.name === name)) name += '-kernel';
+    const name = deviceName(records, id);
     const naa = newNaa(random);
     records.push({
       id,

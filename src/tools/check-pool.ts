@@ -80,7 +80,7 @@ function compareCatalogue(
     found('error', messageOf(error));
     return;
   }
-  const volumes = catalogue.volumesAt(transactionId);
+  const volumes = catalogue.volumesAt(transactionId, (id) => ids.has(id));
   if (volumes === null) {
     found('error', `it belongs to another transaction than the metadata, which is at ${transactionId}`);
     return;

@@ -4,9 +4,13 @@ import type {
   GrowPoolMessage,
   PoolMessage,
   ResizeVolumeMessage,
+  SetOptionsMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl } from '../../src/daemon/pool-control.ts';
+import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
+
+const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
 
 /** A pool without a pool behind it: for what the socket between the two sides does, and for failures that no pool has on demand. */
 export class FakePoolControl implements PoolControl {
@@ -39,6 +43,11 @@ export class FakePoolControl implements PoolControl {
       dataSizeBytes: 2 ** 40,
       dataUsedBytes: 0,
       lowWaterBytes: 0,
+      dataIsLow: false,
+      metadataIsLow: false,
+      options: { ...DEFAULT_OPTIONS, lowWaterBytes: null },
+      failsWhenFull: false,
+      discardPassdown: true,
       metadataSizeBytes: 2 ** 22,
       metadataUsedBytes: 4096,
       volumeCount: this.volumes.size,
@@ -50,6 +59,11 @@ export class FakePoolControl implements PoolControl {
   async grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
     if (dataSizeBytes !== undefined) this.statusOverride.dataSizeBytes = dataSizeBytes;
     if (metadataSizeBytes !== undefined) this.statusOverride.metadataSizeBytes = metadataSizeBytes;
+    return this.status();
+  }
+
+  async setOptions({ readOnly }: SetOptionsMessage): Promise<PoolMessage> {
+    this.statusOverride.options = { ...DEFAULT_OPTIONS, lowWaterBytes: null, readOnly: readOnly ?? false };
     return this.status();
   }
 

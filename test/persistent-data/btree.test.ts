@@ -13,6 +13,7 @@ type Step =
   | { op: 'insert run'; key: number; length: number }
   | { op: 'remove'; key: number }
   | { op: 'remove range'; begin: number; length: number; limit: number }
+  | { op: 'drop in steps'; leaves: number }
   | { op: 'share' | 'drop' | 'commit' };
 
 const key = fc.nat(KEYS - 1);
@@ -33,6 +34,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 2, arbitrary: fc.record({ op: fc.constantFrom('share' as const, 'drop' as const, 'commit' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ op: fc.constant('drop in steps' as const), leaves: fc.integer({ min: 1, max: 90 }) }),
+  },
 );
 
 let store: TreeStore;
@@ -61,12 +66,16 @@ describe.each([
             it.removeRange(change.begin, change.begin + change.length, change.limit);
           else if (change.op === 'commit') store.commit();
           else if (change.op === 'share') trees = [it.share(), ...trees];
-          else if (trees.length > 1) trees.pop()!.delete();
-          expect(it.size).toBe(it.model.size);
+          else if (change.op === 'drop in steps')
+            trees.pop()!.deleteInSteps(change.leaves, (rest) => store.expectConsistent([...trees, rest]));
+          else trees.pop()!.delete();
+          if (trees.length === 0) trees = [store.create(tree)];
+          if (trees.includes(it)) expect(it.size).toBe(it.model.size);
         }
         for (const one of trees) one.expectSame();
         store.expectConsistent(trees);
-        for (const one of trees) one.delete();
+        for (const one of trees)
+          one.deleteInSteps(3, (rest) => store.expectConsistent([rest, ...trees.slice(trees.indexOf(rest) + 1)]));
         store.expectConsistent([]);
       }),
       { numRuns: 12 },

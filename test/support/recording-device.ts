@@ -4,7 +4,13 @@ import { SECTOR_SIZE } from '../../src/base/units.ts';
 import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
 import { WrappedDevice } from './wrapped-device.ts';
 
-/** A change that was asked for. Positions count events: see `RecordingDevice.eventCount`. */
+/** Counts events; devices that share one can be crashed at the same moment. */
+export interface Timeline {
+  /** Events so far. A crash position `p` in `[0, now]` is the moment after event `p - 1` and before event `p`. */
+  now: number;
+}
+
+/** A change that was asked for. Positions count events: see `Timeline`. */
 export interface RecordedChange {
   readonly kind: 'write' | 'zeroes';
   readonly offset: number;
@@ -42,21 +48,23 @@ export class RecordingDevice extends WrappedDevice {
   readonly changes: RecordedChange[] = [];
   /** Flushes that have succeeded: when each began and ended. */
   readonly flushes: { begunAt: number; doneAt: number }[] = [];
-  /**
-   * Begins and ends of changes and flushes so far. A crash position `p` in `[0, eventCount]` is the moment after event `p - 1`
-   * and before event `p`.
-   */
-  eventCount = 0;
+  readonly timeline: Timeline;
   /** Changes below this index are durable at `#settledAt` and part of `#settled`. */
   #settledCount = 0;
   #settledAt = 0;
   #settled: Uint8Array | null = null;
 
-  constructor(inner: BlockDevice) {
+  constructor(inner: BlockDevice, timeline: Timeline = { now: 0 }) {
     super(inner);
+    this.timeline = timeline;
     this.#baseline = new Uint8Array(inner.sizeBytes);
     if (inner.sizeBytes > 0) inner.readSync(0, this.#baseline, 0, inner.sizeBytes);
-    this.#sizes.push({ at: 0, sizeBytes: inner.sizeBytes });
+    this.#sizes.push({ at: timeline.now, sizeBytes: inner.sizeBytes });
+  }
+
+  /** Begins and ends of changes and flushes so far, here and on whatever shares the timeline. */
+  get eventCount(): number {
+    return this.timeline.now;
   }
 
   /** Changes that a crash at `position` may lose. */
@@ -104,7 +112,7 @@ export class RecordingDevice extends WrappedDevice {
   }
 
   override flush(completion: IoCompletion): void {
-    const begunAt = this.eventCount++;
+    const begunAt = this.timeline.now++;
     const ioDone = (error: Errno | null): void => {
       if (error === null) this.#flushed(begunAt);
       completion.ioDone(error);
@@ -123,11 +131,11 @@ export class RecordingDevice extends WrappedDevice {
   override writeSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
     const change = this.#begin('write', offset, length, memory.slice(memoryOffset, memoryOffset + length));
     this.inner.writeSync(offset, memory, memoryOffset, length);
-    change.doneAt = this.eventCount++;
+    change.doneAt = this.timeline.now++;
   }
 
   override flushSync(): void {
-    const begunAt = this.eventCount++;
+    const begunAt = this.timeline.now++;
     this.inner.flushSync();
     this.#flushed(begunAt);
   }
@@ -135,13 +143,13 @@ export class RecordingDevice extends WrappedDevice {
   override resize(sizeBytes: number): void {
     assert(sizeBytes >= this.sizeBytes, 'a recorded device only grows');
     this.inner.resize(sizeBytes);
-    this.#sizes.push({ at: this.eventCount, sizeBytes });
+    this.#sizes.push({ at: this.timeline.now, sizeBytes });
     this.#settled = null;
   }
 
   #begin(kind: RecordedChange['kind'], offset: number, length: number, bytes: Uint8Array | null): RecordedChange {
     const never = Number.POSITIVE_INFINITY;
-    const change = { kind, offset, length, bytes, begunAt: this.eventCount++, doneAt: never, durableAt: never };
+    const change = { kind, offset, length, bytes, begunAt: this.timeline.now++, doneAt: never, durableAt: never };
     this.changes.push(change);
     return change;
   }
@@ -156,14 +164,14 @@ export class RecordingDevice extends WrappedDevice {
   ): IoCompletion {
     const change = this.#begin(kind, offset, length, bytes);
     const ioDone = (error: Errno | null): void => {
-      if (error === null) change.doneAt = this.eventCount++;
+      if (error === null) change.doneAt = this.timeline.now++;
       completion.ioDone(error);
     };
     return { ioDone };
   }
 
   #flushed(begunAt: number): void {
-    const doneAt = this.eventCount++;
+    const doneAt = this.timeline.now++;
     this.flushes.push({ begunAt, doneAt });
     for (let i = this.changes.length - 1; i >= 0; i--) {
       const change = this.changes[i]!;

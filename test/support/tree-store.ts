@@ -206,6 +206,30 @@ export class ModelTree {
     this.#tree.delete(this.root);
   }
 
+  /** Deletes the tree a few leaves at a time; calls `between` when the rest of it is still a tree. Returns the number of steps. */
+  deleteInSteps(maxLeaves: number, between: (rest: ModelTree) => void): number {
+    let steps = 1;
+    for (; this.#tree.deletionCost(this.root, maxLeaves) > maxLeaves; steps++) {
+      this.root = this.#tree.deleteSome(this.root, maxLeaves);
+      if (this.#tree.removedCount === 0) throw new Error('a step has removed nothing');
+      this.size -= this.#tree.removedCount;
+      if (this.entryCount !== this.size) throw new Error(`${this.entryCount} entries are left, ${this.size} expected`);
+      between(this);
+    }
+    this.delete();
+    return steps;
+  }
+
+  /** Entries that the tree has. */
+  get entryCount(): number {
+    let count = 0;
+    for (let key = 0; key !== Infinity; key = this.#tree.leafEnd) {
+      count += entryCount(this.#tree.findLeaf(this.root, key, false)!.words);
+      this.#store.blocks.release(0);
+    }
+    return count;
+  }
+
   /** Lookups, the next keys and the ends agree with the model. */
   expectSame(): void {
     const keys = [...this.model.keys()].sort((a, b) => a - b);

@@ -3,8 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Catalogue, isValidName, type VolumeRecord } from '../../src/thin/catalogue.ts';
+import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
-const identity = { uuid: '6a3a1f0e-8d0a-4c1b-9b43-0c6de8a3b111', name: 'tank', blockSizeBytes: 65536 };
+const identity = {
+  uuid: '6a3a1f0e-8d0a-4c1b-9b43-0c6de8a3b111',
+  name: 'tank',
+  blockSizeBytes: 65536,
+  options: DEFAULT_POOL_OPTIONS,
+};
+
+const none = (): boolean => false;
 
 function volume(id: number): VolumeRecord {
   const naa = `3${id.toString(16).padStart(15, '0')}`;
@@ -19,39 +27,62 @@ describe('Catalogue', () => {
   afterEach(() => rmSync(dir, { recursive: true }));
 
   it('rolls a change forward when the metadata was committed before the crash', () => {
-    const next = Catalogue.create(dir, identity).begin([volume(1)]);
+    Catalogue.create(dir, identity).begin([volume(1)], 1);
     const reopened = Catalogue.load(dir);
     expect(reopened.volumes).toEqual([]);
-    reopened.settle(next);
+    reopened.settle(1, none);
     expect(reopened.volumes).toEqual([volume(1)]);
-    expect(Catalogue.load(dir).transactionId).toBe(next);
+    expect(Catalogue.load(dir).transactionId).toBe(1);
   });
 
   it('rolls a change back when the metadata was not committed before the crash', () => {
     const catalogue = Catalogue.create(dir, identity);
-    catalogue.begin([volume(1)]);
+    catalogue.begin([volume(1)], 1);
     catalogue.finish();
-    catalogue.begin([volume(1), volume(2)]);
+    catalogue.begin([volume(1), volume(2)], 2);
     const reopened = Catalogue.load(dir);
-    reopened.settle(1);
+    reopened.settle(1, none);
     expect(reopened.volumes).toEqual([volume(1)]);
     expect(readFileSync(join(dir, 'pool.json'), 'utf8')).not.toContain('pending');
   });
 
   it('refuses metadata of another time', () => {
     const catalogue = Catalogue.create(dir, identity);
-    catalogue.begin([volume(1)]);
-    expect(() => catalogue.settle(5)).toThrow('at transaction 5, its catalogue at 0 or 1');
-    expect(() => Catalogue.load(dir).settle(5)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+    catalogue.begin([volume(1)], 1);
+    expect(() => catalogue.settle(5, none)).toThrow('at transaction 5, its catalogue at 0 or 1');
+    expect(() => Catalogue.load(dir).settle(5, none)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
   });
 
-  it('forgets a change that was cancelled', () => {
+  it('forgets a change that the metadata did not take', () => {
     const catalogue = Catalogue.create(dir, identity);
-    catalogue.begin([volume(1)]);
-    catalogue.cancel();
+    catalogue.begin([volume(1)], 1);
+    catalogue.settle(0, none);
     expect(catalogue.volumes).toEqual([]);
     expect(Catalogue.load(dir).volumes).toEqual([]);
   });
+
+  it.each([
+    ['made', [volume(1)], [volume(1), volume(2)], [1, 2], [1]],
+    ['deleted', [volume(1), volume(2)], [volume(1)], [1], [1, 2]],
+  ])(
+    'tells by a device that was %s without a new transaction id on which side the metadata is',
+    (_title, before, after, done, undone) => {
+      for (const [ids, volumes] of [
+        [done, after],
+        [undone, before],
+      ] as const) {
+        const catalogue = Catalogue.create(dir, identity);
+        catalogue.replace(before);
+        catalogue.begin(after, 0);
+        const has = (id: number): boolean => ids.includes(id);
+        const reopened = Catalogue.load(dir);
+        expect(reopened.volumesAt(0, has)).toEqual(volumes);
+        expect(reopened.volumesAt(1, has)).toBeNull();
+        reopened.settle(0, has);
+        expect(Catalogue.load(dir).volumes).toEqual(volumes);
+      }
+    },
+  );
 
   it.each([
     ['not JSON', '{', 'pool.json'],

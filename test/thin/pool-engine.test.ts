@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/block/block-device.ts';
+import { whileHeld } from '../../src/thin/thin-device.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
 import { SpyDevice } from '../support/spy-device.ts';
 import { BLOCK, expectClean, makePool } from './pool-fixture.ts';
@@ -415,7 +416,7 @@ describe('a held device', () => {
     const lun = new LunClient(device);
     const before = lun.write(0, pattern(512, 1));
     let during: Promise<void> = Promise.resolve();
-    await device.whileHeld(async () => {
+    await whileHeld([device], async () => {
       await before;
       during = lun.write(0, pattern(512, 2));
       await turns();

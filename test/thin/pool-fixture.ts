@@ -4,7 +4,8 @@ import { silentLogger } from '../../src/base/log.ts';
 import { KIB, MIB } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/block/block-device.ts';
 import { MemoryDevice } from '../../src/block/memory-device.ts';
-import { type EngineOptions, PoolEngine } from '../../src/thin/pool-engine.ts';
+import type { EngineOptions } from '../../src/thin/engine-options.ts';
+import { PoolEngine } from '../../src/thin/pool-engine.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import type { PoolEvent } from '../../src/thin/pool-mode.ts';
 import { ThinDevice } from '../../src/thin/thin-device.ts';
@@ -85,6 +86,8 @@ export function makePool(
     lowWaterBlocks: 0,
     noSpaceTimeoutMs: 60_000,
     errorIfNoSpace: false,
+    readOnly: false,
+    ignoreDiscard: false,
     discardPassdown: true,
     journal: null,
     zeroNewBlocks: true,

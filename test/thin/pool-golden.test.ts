@@ -49,6 +49,14 @@ describe('images made by the same steps as the kernel’s', () => {
     pool.insert(pool.openThin(2), 0, pool.allocateDataBlock());
     pool.commitSync();
     expectSame('a04-snap2-wrote-block0-too');
+    pool.reserveSnapshot();
+    pool.commitSync();
+    expectSame('a05-metadata-snap-reserved');
+    expectSame('a06-reserved-then-more-writes');
+    pool.insert(origin, 7, pool.allocateDataBlock());
+    pool.releaseSnapshot();
+    pool.commitSync();
+    expectSame('a07-metadata-snap-released');
   });
 });
 

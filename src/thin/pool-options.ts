@@ -1,0 +1,125 @@
+import { z } from 'zod';
+import { StorageError } from '../base/errors.ts';
+import { formatSize, roundUp } from '../base/units.ts';
+import type { EngineSettings } from './engine-options.ts';
+
+/** Steps are a tenth of the limit, unless told otherwise. */
+const DEFAULT_STEPS = 10;
+
+/** How far a pool in files may grow by itself. */
+export interface AutoExtend {
+  /** The data file never becomes larger. */
+  limitBytes: number;
+  /** How much is added at a time. */
+  stepBytes: number;
+}
+
+/** A pool's features, by the kernel's names (dm thin-pool's table) where it has them; kept in the catalogue. */
+export interface PoolOptions {
+  /** What a first write does not cover of its block keeps what was on the data device. */
+  skipBlockZeroing: boolean;
+  /** Volumes do not offer UNMAP. */
+  ignoreDiscard: boolean;
+  /** Discards free blocks of the pool and do not reach the data device. */
+  noDiscardPassdown: boolean;
+  /** Writes that find no data space fail at once instead of waiting. */
+  errorIfNoSpace: boolean;
+  /** The metadata does not change: mapped blocks are written in place, nothing else. */
+  readOnly: boolean;
+  /** Free data blocks at which the administrator is told; null: a sixteenth of the pool. */
+  lowWaterBlocks: number | null;
+  /** How long writes wait for data space before they fail; 0 is for ever. */
+  noSpaceTimeoutMs: number;
+  autoExtend: AutoExtend | null;
+}
+
+export const DEFAULT_POOL_OPTIONS: Readonly<PoolOptions> = {
+  skipBlockZeroing: false,
+  ignoreDiscard: false,
+  noDiscardPassdown: false,
+  errorIfNoSpace: false,
+  readOnly: false,
+  lowWaterBlocks: null,
+  noSpaceTimeoutMs: 60_000,
+  autoExtend: null,
+};
+
+const LOW_WATER_FRACTION = 16;
+/** What timers can hold: 24 days. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+const count = z.int().nonnegative();
+
+/** As `pool.json` has them; what is left out has its default. */
+export const POOL_OPTIONS: z.ZodType<PoolOptions> = z.strictObject({
+  skipBlockZeroing: z.boolean().default(DEFAULT_POOL_OPTIONS.skipBlockZeroing),
+  ignoreDiscard: z.boolean().default(DEFAULT_POOL_OPTIONS.ignoreDiscard),
+  noDiscardPassdown: z.boolean().default(DEFAULT_POOL_OPTIONS.noDiscardPassdown),
+  errorIfNoSpace: z.boolean().default(DEFAULT_POOL_OPTIONS.errorIfNoSpace),
+  readOnly: z.boolean().default(DEFAULT_POOL_OPTIONS.readOnly),
+  lowWaterBlocks: count.nullable().default(DEFAULT_POOL_OPTIONS.lowWaterBlocks),
+  noSpaceTimeoutMs: count.max(MAX_TIMEOUT_MS).default(DEFAULT_POOL_OPTIONS.noSpaceTimeoutMs),
+  autoExtend: z
+    .strictObject({ limitBytes: count, stepBytes: count.min(1) })
+    .nullable()
+    .default(DEFAULT_POOL_OPTIONS.autoExtend),
+});
+
+/** Throws EINVAL for what a pool with `dataSizeBytes` in a file or on a device cannot be set to. */
+export function checkPoolOptions(
+  { lowWaterBlocks, noSpaceTimeoutMs, autoExtend }: Partial<PoolOptions>,
+  pool: { blockSizeBytes: number; dataSizeBytes: number; dataIsFile: boolean },
+): void {
+  if (lowWaterBlocks != null && !isCount(lowWaterBlocks)) {
+    throw new StorageError('EINVAL', `Cannot use a low-water mark of ${lowWaterBlocks} blocks: it is a whole number`);
+  }
+  if (noSpaceTimeoutMs !== undefined && !(isCount(noSpaceTimeoutMs) && noSpaceTimeoutMs <= MAX_TIMEOUT_MS)) {
+    const seconds = Math.floor(MAX_TIMEOUT_MS / 1000);
+    throw new StorageError(
+      'EINVAL',
+      `Cannot let writes wait ${noSpaceTimeoutMs / 1000} s for space: at most ${seconds} s, or 0 for ever`,
+    );
+  }
+  if (autoExtend == null) return;
+  const { limitBytes, stepBytes } = autoExtend;
+  const action = `Cannot let the pool grow by itself to ${formatSize(limitBytes)}`;
+  if (!pool.dataIsFile) {
+    throw new StorageError('EINVAL', `${action}: its data is on a device, which only its own tools make larger`);
+  }
+  if (!isCount(limitBytes) || limitBytes < pool.dataSizeBytes) {
+    throw new StorageError('EINVAL', `${action}: it has ${formatSize(pool.dataSizeBytes)} already`);
+  }
+  if (!isCount(stepBytes) || stepBytes < pool.blockSizeBytes) {
+    throw new StorageError(
+      'EINVAL',
+      `${action} in steps of ${formatSize(stepBytes)}: a block has ${formatSize(pool.blockSizeBytes)}`,
+    );
+  }
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
+/** What the pool's worker is set to, with so many data blocks. */
+export function engineSettingsOf(options: Readonly<PoolOptions>, dataBlocks: number): EngineSettings {
+  return {
+    zeroNewBlocks: !options.skipBlockZeroing,
+    ignoreDiscard: options.ignoreDiscard,
+    discardPassdown: !options.noDiscardPassdown,
+    errorIfNoSpace: options.errorIfNoSpace,
+    noSpaceTimeoutMs: options.noSpaceTimeoutMs,
+    lowWaterBlocks: lowWaterOf(options, dataBlocks),
+    readOnly: options.readOnly,
+  };
+}
+
+/** Growth by itself to `limitBytes`, in steps of which the size may be left out. */
+export function autoExtendTo(limitBytes: number, stepBytes: number | undefined, blockSizeBytes: number): AutoExtend {
+  return { limitBytes, stepBytes: stepBytes ?? roundUp(limitBytes / DEFAULT_STEPS, blockSizeBytes) };
+}
+
+/** The mark of a pool that has so many data blocks now. */
+export function lowWaterOf(options: Readonly<PoolOptions>, dataBlocks: number): number {
+  return options.lowWaterBlocks ?? Math.floor(dataBlocks / LOW_WATER_FRACTION);
+}

@@ -1,0 +1,352 @@
+import { messageOf, StorageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { RandomBytes } from './identity.ts';
+import type { PoolEngine } from './pool-engine.ts';
+import type { PoolMetadata } from './pool-metadata.ts';
+import { ThinDevice, whileHeld } from './thin-device.ts';
+import {
+  checkNewName,
+  checkVolumeSize,
+  freeDeviceId,
+  newSnapshotRecord,
+  newVolumeRecord,
+  withOrigin,
+  withoutVolume,
+} from './volume-records.ts';
+
+export interface VolumeInfo extends VolumeRecord {
+  mappedBytes: number;
+}
+
+export interface SnapshotWish {
+  /** A volume or a snapshot. */
+  origin: string;
+  name: string;
+}
+
+export interface NewSnapshot {
+  record: VolumeRecord;
+  origin: VolumeRecord;
+}
+
+/**
+ * The volumes of a pool, and what is done with them. The rest is `Pool`.
+ *
+ * Calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
+ */
+export abstract class PoolVolumes {
+  protected abstract readonly catalogue: Catalogue;
+  protected abstract readonly metadata: PoolMetadata;
+  protected abstract readonly engine: PoolEngine;
+  protected abstract readonly logger: Logger;
+  protected abstract readonly random: RandomBytes;
+  /** Those that are open, by name. */
+  protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
+  protected turn: Promise<unknown> = Promise.resolve();
+  protected closed = false;
+
+  volumes(): VolumeInfo[] {
+    return this.catalogue.volumes.map((record) => this.info(record));
+  }
+
+  /** Throws ENOENT. */
+  volume(name: string): VolumeInfo {
+    return this.info(this.record(name));
+  }
+
+  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
+  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
+    return this.exclusive(async () => {
+      const { volumes } = this.catalogue;
+      const record = newVolumeRecord(
+        volumes,
+        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
+        this.random,
+      );
+      await this.change([...volumes, record], (stamp) =>
+        this.engine.mutate(() => {
+          this.metadata.createThin(record.id);
+          stamp();
+        }),
+      );
+      return this.info(record);
+    });
+  }
+
+  /** See `createSnapshots`. */
+  async createSnapshot(origin: string, name: string, options: { readOnly?: boolean } = {}): Promise<VolumeInfo> {
+    const [made] = await this.createSnapshots([{ origin, name }], options);
+    return made!;
+  }
+
+  /**
+   * Takes snapshots of volumes or snapshots, all at one moment and in one commit: writes that were answered before the call are in, those
+   * submitted after its end are not, those between are in or not as a whole; one that was submitted after another was answered is never in
+   * without that one. Volumes that are open wait for it. Throws ENOENT, EEXIST, EINVAL for a bad name, ENOSPC; ERANGE when the pool has
+   * taken as many snapshots as the format can count.
+   */
+  createSnapshots(wanted: readonly SnapshotWish[], options: { readOnly?: boolean } = {}): Promise<VolumeInfo[]> {
+    return this.exclusive(async () => {
+      const readOnly = options.readOnly ?? false;
+      const volumes = [...this.catalogue.volumes];
+      const made: NewSnapshot[] = [];
+      for (const wish of wanted) {
+        const origin = this.record(wish.origin);
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        volumes.push(record);
+        made.push({ record, origin });
+      }
+      await this.snapshot(volumes, made);
+      return made.map(({ record }) => this.info(record));
+    });
+  }
+
+  /** Throws ENOENT, EINVAL for a bad name, EEXIST when it is taken. */
+  renameVolume(name: string, newName: string): Promise<VolumeInfo> {
+    return this.exclusive(async () => {
+      const record = this.record(name);
+      const { volumes } = this.catalogue;
+      checkNewName(volumes, newName, `rename "${name}" to`);
+      const next = { ...record, name: newName };
+      this.catalogue.replace(volumes.map((volume) => (volume === record ? next : volume)));
+      const open = this.devices.get(name);
+      if (open !== undefined) {
+        this.devices.delete(name);
+        this.devices.set(newName, open);
+      }
+      return this.info(next);
+    });
+  }
+
+  /**
+   * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
+   * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
+   * cannot have the same content, or the volume is read-only; ENOSPC.
+   */
+  rollbackVolume(name: string, snapshotName: string): Promise<VolumeInfo> {
+    return this.exclusive(async () => {
+      const record = this.record(name);
+      const snapshot = this.record(snapshotName);
+      this.checkWritable(record, `roll back the volume "${name}"`);
+      if (record === snapshot || record.logicalBlockSize !== snapshot.logicalBlockSize) {
+        const reason = record === snapshot ? 'they are the same' : 'their logical blocks have different sizes';
+        throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
+      }
+      const { volumes } = this.catalogue;
+      const { readOnly: _, ...like } = snapshot;
+      const { serial, naa, lun, origin } = record;
+      const id = freeDeviceId(volumes);
+      const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
+      const rolled = volumes.map((volume) => (volume === record ? next : volume));
+      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      return this.info(next);
+    });
+  }
+
+  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  deleteVolume(name: string): Promise<void> {
+    return this.exclusive(async () => {
+      const record = this.record(name);
+      if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
+      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
+        this.engine.mutate(() => {
+          this.metadata.deleteThin(record.id);
+          stamp();
+        }, true),
+      );
+    });
+  }
+
+  /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
+  resizeVolume(name: string, sizeBytes: number): Promise<VolumeInfo> {
+    return this.exclusive(() => this.resize(this.record(name), sizeBytes));
+  }
+
+  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
+  openVolume(name: string): ThinDevice {
+    const record = this.record(name);
+    let open = this.devices.get(name);
+    if (open === undefined) {
+      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
+      open.device.readOnly = record.readOnly ?? false;
+      this.devices.set(name, open);
+    }
+    open.opens++;
+    return open.device;
+  }
+
+  /** Gives an open volume back; the last one waits until its requests are answered. */
+  async closeVolume(device: ThinDevice): Promise<void> {
+    for (const [name, open] of this.devices) {
+      if (open.device !== device) continue;
+      if (--open.opens > 0) return;
+      await device.close();
+      this.metadata.closeThin(device.thin);
+      this.devices.delete(name);
+    }
+  }
+
+  protected record(name: string): VolumeRecord {
+    const record = this.catalogue.find(name);
+    if (record === undefined) {
+      throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.catalogue.name}"`);
+    }
+    return record;
+  }
+
+  protected info(record: VolumeRecord): VolumeInfo {
+    const thin = this.metadata.openThin(record.id);
+    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
+    this.metadata.closeThin(thin);
+    return { ...record, mappedBytes };
+  }
+
+  /** One administrative call at a time. */
+  protected exclusive<T>(call: () => Promise<T>): Promise<T> {
+    const result = this.turn
+      .catch(() => {})
+      .then(() => {
+        if (this.closed) throw new StorageError('ESHUTDOWN', 'The pool is being closed');
+        return call();
+      });
+    this.turn = result;
+    return result;
+  }
+
+  /**
+   * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
+   * transaction, and commits. `transactionId` may stay as it is only where devices are made or deleted.
+   */
+  protected async change(
+    volumes: readonly VolumeRecord[],
+    commit: (stamp: () => void) => Promise<void>,
+    transactionId: number = this.catalogue.transactionId + 1,
+  ): Promise<void> {
+    const { catalogue, metadata } = this;
+    const before = catalogue.transactionId;
+    catalogue.begin(volumes, transactionId);
+    try {
+      await commit(() => {
+        if (transactionId !== before) metadata.setTransactionId(before, transactionId);
+      });
+    } catch (error) {
+      this.settle(() => {
+        // What a pool that has failed did last is seen when it is opened again.
+        if (this.engine.space.mode !== 'fail') catalogue.settle(metadata.transactionId, (id) => metadata.hasThin(id));
+      });
+      throw error;
+    }
+    this.settle(() => catalogue.finish());
+  }
+
+  /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
+  private settle(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.logger.error({ error: messageOf(error) }, 'the catalogue could not be settled');
+    }
+  }
+
+  /** Makes the devices of new snapshots at one moment. */
+  protected async snapshot(
+    volumes: readonly VolumeRecord[],
+    made: readonly NewSnapshot[],
+    transactionId?: number,
+  ): Promise<void> {
+    const open = new Set<ThinDevice>();
+    for (const { origin } of made) {
+      const device = this.devices.get(origin.name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    const commit = (stamp: () => void): Promise<void> =>
+      whileHeld([...open], () =>
+        this.engine.mutate(() => {
+          this.snapDevices(made);
+          stamp();
+        }),
+      );
+    await this.change(volumes, commit, transactionId);
+  }
+
+  /** All of them or, when one is refused, none. */
+  private snapDevices(wanted: readonly NewSnapshot[]): void {
+    let made = 0;
+    try {
+      for (; made < wanted.length; made++) {
+        const { record, origin } = wanted[made]!;
+        this.metadata.createSnap(record.id, origin.id);
+      }
+    } catch (error) {
+      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
+      throw error;
+    }
+  }
+
+  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
+  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+    const { metadata } = this;
+    const device = this.devices.get(from.name)?.device;
+    return whileHeld(device === undefined ? [] : [device], async () => {
+      try {
+        await this.engine.mutate(() => {
+          metadata.createSnap(to.id, of);
+          if (device !== undefined) {
+            metadata.closeThin(device.thin);
+            device.thin = metadata.openThin(to.id);
+          }
+          metadata.deleteThin(from.id);
+          stamp();
+        });
+        if (device !== undefined) device.sizeBytes = to.sizeBytes;
+      } catch (error) {
+        if (device !== undefined && device.thin.id !== from.id && this.engine.space.mode !== 'fail') {
+          device.thin = metadata.openThin(from.id);
+          device.thin.abortedWithChanges = true;
+        }
+        throw error;
+      }
+    });
+  }
+
+  private checkWritable({ readOnly }: VolumeRecord, action: string): void {
+    if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
+  }
+
+  protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {
+    const next = { ...record, sizeBytes };
+    this.checkWritable(record, `resize the volume "${record.name}"`);
+    checkVolumeSize(next);
+    this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+    const device = this.openVolume(record.name);
+    try {
+      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
+      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+    } finally {
+      await this.closeVolume(device);
+    }
+    return this.info(next);
+  }
+
+  /**
+   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
+   * finds what is left to be dropped.
+   */
+  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
+    device.sizeBytes = sizeBytes;
+    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
+    if (mappedEnd <= sizeBytes) return;
+    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
+    await this.engine.commits.commit();
+  }
+
+  protected async finishShrink(name: string): Promise<void> {
+    const device = this.openVolume(name);
+    try {
+      await this.shrink(device, device.sizeBytes);
+    } finally {
+      await this.closeVolume(device);
+    }
+  }
+}
