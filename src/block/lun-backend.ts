@@ -16,14 +16,14 @@ export interface LunRequestOwner {
  *
  * | op | fields | effect |
  * |---|---|---|
- * | READ | offset, length, data | fills `data`; what is unmapped reads as zeroes |
+ * | READ | offset, length, data | fills `data` |
  * | WRITE | offset, length, data, fua | stores `data`; with `fua` it is durable when done |
  * | FLUSH | | every request that was done before is durable when done |
- * | UNMAP | offset, length | gives back whole blocks of the backend and zeroes the rest: the range reads as zeroes |
+ * | UNMAP | offset, length | gives back whole blocks of the backend and zeroes the rest: with `unmappedReadsZeroes` the range reads as zeroes |
  * | WRITE_ZEROES | offset, length, fua | the range reads as zeroes and stays (or becomes) mapped |
- * | EXTENT | offset, length | sets `extentLength` and `extentMapped`: how far from `offset`, at most `length`, the map says the same |
+ * | EXTENT | offset, length | sets `extentLength` and `extentMapped`: how far from `offset`, at most `length`, the map says the same; what is not mapped holds nothing but zeroes |
  *
- * Errors: ENOSPC (no data space), EROFS, EIO, ENXIO (past the end), ESHUTDOWN (closing).
+ * Errors: ENOSPC (no data space), EROFS (of UNMAP: nothing can be unmapped now), EIO, ENXIO (past the end), ESHUTDOWN (closing).
  */
 export class LunRequest {
   op: LunOp = LunOp.READ;
@@ -54,7 +54,9 @@ export class LunRequest {
 export interface LunBackend {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** UNMAP gives back multiples of this, at multiples of this. */
+  /** UNMAP gives back multiples of this, at multiples of this; 0 where it is not offered, for as long as the backend lives. */
   readonly unmapGranularityBytes: number;
+  /** What was unmapped reads as zeroes; otherwise what it reads as is not defined. */
+  readonly unmappedReadsZeroes: boolean;
   submit(request: LunRequest): void;
 }

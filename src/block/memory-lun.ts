@@ -19,6 +19,7 @@ export interface MemoryLunOptions {
 export class MemoryLun implements LunBackend {
   readonly readOnly: boolean;
   readonly unmapGranularityBytes: number;
+  readonly unmappedReadsZeroes = true;
   readonly #contents: SparseMemory;
   readonly #queued: IoQueue<LunRequest> = new IoQueue();
   readonly #run: () => void = () => this.#complete();

@@ -1,8 +1,9 @@
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { VolumeMessage } from '../daemon/control-messages.ts';
 import { logicalBlockSizeArgument, nameArgument, sizeArgument } from './arguments.ts';
-import type { RunContext } from './run-context.ts';
+import { type RunContext, UsageError } from './run-context.ts';
 import { withPool } from './with-pool.ts';
 
 export function addVolumeCommands(program: Command, { output }: RunContext): void {
@@ -13,7 +14,8 @@ export function addVolumeCommands(program: Command, { output }: RunContext): voi
     .description('make a thin volume; a server that has the pool open serves it at once')
     .argument('<dir>', "the pool's folder")
     .argument('<name>', "the volume's name", nameArgument)
-    .requiredOption('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
+    .option('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
+    .option('--external-origin <path>', 'a file or device that shows through until it is written over; never changed')
     .option('--logical-block-size <bytes>', '512 (the default) or 4096', logicalBlockSizeArgument)
     .option('--json', 'print the new volume as JSON')
     .addHelpText(
@@ -21,11 +23,17 @@ export function addVolumeCommands(program: Command, { output }: RunContext): voi
       `
 Examples:
   thinlun volume create /srv/pool web --size 20G
-  thinlun volume create /srv/pool db --size 1T --logical-block-size 4096`,
+  thinlun volume create /srv/pool db --size 1T --logical-block-size 4096
+  thinlun volume create /srv/pool vm1 --external-origin /srv/images/debian.raw`,
     )
     .action(async (dir: string, name: string, flags: CreateFlags) => {
-      const { size, logicalBlockSize } = flags;
-      const made = await withPool(dir, (pool) => pool.createVolume({ name, sizeBytes: size, logicalBlockSize }));
+      const { size: sizeBytes, logicalBlockSize } = flags;
+      const externalOrigin = flags.externalOrigin === undefined ? undefined : resolve(flags.externalOrigin);
+      if (sizeBytes === undefined && externalOrigin === undefined) {
+        throw new UsageError('volume create: say how large it is, with --size 1G');
+      }
+      const request = { name, sizeBytes, logicalBlockSize, externalOrigin };
+      const made = await withPool(dir, (pool) => pool.createVolume(request));
       if (flags.json) output.json(made);
       else output.line(`Created the volume "${made.name}": ${formatSize(made.sizeBytes)}, LUN ${made.lun}.`);
     });
@@ -46,7 +54,13 @@ Examples:
       const volumes = await withPool(dir, (pool) => pool.listVolumes(), { readOnlyFallback: true });
       if (flags.json) output.json(volumes);
       else if (volumes.length === 0) output.line('No volumes.');
-      else output.table(VOLUME_COLUMNS, volumes.map(volumeRow));
+      else {
+        output.table(VOLUME_COLUMNS, volumes.map(volumeRow));
+        for (const { name, externalOrigin } of volumes) {
+          if (externalOrigin === null || externalOrigin.problem === null) continue;
+          output.line(`\nThe external origin of "${name}" is not what it was: ${externalOrigin.problem}`);
+        }
+      }
     });
 
   volume
@@ -93,7 +107,8 @@ Examples:
 }
 
 interface CreateFlags {
-  size: number;
+  size?: number;
+  externalOrigin?: string;
   logicalBlockSize?: 512 | 4096;
   json?: boolean;
 }

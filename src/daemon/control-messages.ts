@@ -77,12 +77,17 @@ export interface VolumeMessage {
   serial: string;
   /** NAA designator (VPD 83h), hexadecimal. */
   naa: string;
+  /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
+  externalOrigin: { path: string; problem: string | null } | null;
 }
 
 export interface CreateVolumeMessage {
   name: string;
-  sizeBytes: number;
+  /** Left out: the size of the external origin. */
+  sizeBytes?: number | undefined;
   logicalBlockSize?: 512 | 4096 | undefined;
+  /** Absolute path of an image. */
+  externalOrigin?: string | undefined;
 }
 
 export interface ResizeVolumeMessage {
@@ -214,6 +219,7 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   logicalBlockSize: positiveSize,
   serial: z.string(),
   naa: z.string().regex(/^[0-9a-f]+$/),
+  externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
 });
 
 export const readySchema: z.ZodType<ReadyMessage> = z.object({
@@ -263,8 +269,9 @@ export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.st
 
 export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject({
   name: z.string().min(1).max(255),
-  sizeBytes: positiveSize,
+  sizeBytes: positiveSize.optional(),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
+  externalOrigin: z.string().startsWith('/').optional(),
 });
 
 export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({

@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
-import type { Pool, VolumeInfo } from '../thin/pool.ts';
+import { originProblem } from '../thin/external-origin.ts';
+import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,
@@ -60,6 +62,7 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 }
 
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa };
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: origin } = volume;
+  const externalOrigin = origin === undefined ? null : { path: origin.path, problem: originProblem(origin) };
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin };
 }

@@ -4,7 +4,6 @@ import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
-import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
   CreateVolumeMessage,
@@ -79,9 +78,12 @@ export class PoolService implements PoolControl {
       .sort((a, b) => a.lun - b.lun);
   }
 
-  createVolume({ name, sizeBytes, logicalBlockSize }: CreateVolumeMessage): Promise<VolumeMessage> {
+  createVolume({ name, sizeBytes, logicalBlockSize, externalOrigin }: CreateVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
-      const options = logicalBlockSize === undefined ? {} : { logicalBlockSize };
+      const options = {
+        ...(logicalBlockSize === undefined ? {} : { logicalBlockSize }),
+        ...(externalOrigin === undefined ? {} : { externalOrigin }),
+      };
       const volume = await this.pool.createVolume(name, sizeBytes, options);
       this.exports?.add(volume);
       return volumeMessage(volume);

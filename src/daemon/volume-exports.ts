@@ -1,5 +1,5 @@
 import { assert } from '../base/assert.ts';
-import { StorageError } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
@@ -48,7 +48,16 @@ export class VolumeExports {
       );
       return;
     }
-    const device = this.#pool.openVolume(name);
+    let device: ThinDevice;
+    try {
+      device = this.#pool.openVolume(name);
+    } catch (error) {
+      this.#logger.error(
+        { volume: name, lun, error: messageOf(error) },
+        'the volume cannot be opened and is not served',
+      );
+      return;
+    }
     const unit = new LogicalUnit({
       backend: device,
       serial: volume.serial,
@@ -87,6 +96,9 @@ export class VolumeExports {
   acquire(name: string): LogicalUnit {
     const entry = this.#exports.get(name);
     if (entry === undefined) {
+      if (this.#pool.volumes().some((volume) => volume.name === name)) {
+        throw new StorageError('ENODEV', `Cannot use the volume "${name}": it is not served, see the log`);
+      }
       throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.#pool.name}"`);
     }
     entry.tcmuUsers++;

@@ -94,6 +94,8 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   end = 0;
   count = 0;
   flag = false;
+  /** The request was an UNMAP and nothing can be unmapped now. */
+  unmapRefused = false;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
@@ -255,7 +257,9 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
 
   requestDone(request: LunRequest, error: Errno | null): void {
     request.data.clear();
-    if (error !== null) {
+    // UNMAP asks and does not demand: as in the kernel, a pool whose map cannot change lets it do nothing.
+    this.unmapRefused = error === 'EROFS' && request.op === LunOp.UNMAP;
+    if (error !== null && !this.unmapRefused) {
       const failure = FAILURE_SENSE[error];
       this.fail(request.op === LunOp.READ || request.op === LunOp.EXTENT ? failure.read : failure.write);
     } else {

@@ -15,7 +15,7 @@ import { ServiceAction } from './spec.ts';
 import { reportTargetPortGroups } from './target-port-groups.ts';
 import { unmap } from './unmap.ts';
 import { verify, writeAndVerify } from './verify.ts';
-import { writeSame } from './write-same.ts';
+import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
 
 /**
  * Every command of the logical unit, once. Dispatch, the checks of a CDB, REPORT SUPPORTED OPERATION CODES and docs/scsi-support.md come out of
@@ -128,15 +128,32 @@ export interface CommandSet {
   readonly alone: CommandTable;
 }
 
-export const FIXED_COMMANDS: CommandSet = {
-  inTarget: new RowIndex([...COMMON, ...TARGET]),
-  alone: new RowIndex(COMMON),
-};
+export const FIXED_COMMANDS: CommandSet = commandSet(COMMON);
+export const REMOVABLE_COMMANDS: CommandSet = commandSet([...COMMON, ...REMOVABLE]);
+const FIXED_WITHOUT_UNMAP = commandSet(withoutUnmap(COMMON));
+const REMOVABLE_WITHOUT_UNMAP = commandSet(withoutUnmap([...COMMON, ...REMOVABLE]));
 
-export const REMOVABLE_COMMANDS: CommandSet = {
-  inTarget: new RowIndex([...COMMON, ...TARGET, ...REMOVABLE]),
-  alone: new RowIndex([...COMMON, ...REMOVABLE]),
-};
+/** The commands of a unit. `unmaps`: its backend offers UNMAP. */
+export function commandsOf(removable: boolean, unmaps: boolean): CommandSet {
+  if (unmaps) return removable ? REMOVABLE_COMMANDS : FIXED_COMMANDS;
+  return removable ? REMOVABLE_WITHOUT_UNMAP : FIXED_WITHOUT_UNMAP;
+}
+
+function commandSet(rows: readonly CommandRow[]): CommandSet {
+  return { inTarget: new RowIndex([...rows, ...TARGET]), alone: new RowIndex(rows) };
+}
+
+/** Neither UNMAP nor WRITE SAME with its UNMAP bit. */
+function withoutUnmap(rows: readonly CommandRow[]): CommandRow[] {
+  return rows
+    .filter(({ handler }) => handler !== unmap)
+    .map((one) => {
+      if (one.handler !== writeSame) return one;
+      const usage = Uint8Array.from(one.usage);
+      usage[1]! &= ~WRITE_SAME_UNMAP;
+      return { ...one, usage };
+    });
+}
 
 /** What a LUN without a unit answers (SAM-5 5.11); everything else there is LOGICAL UNIT NOT SUPPORTED. */
 const ABSENT: CommandTable = new RowIndex([

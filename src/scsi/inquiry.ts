@@ -1,4 +1,5 @@
 import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
+import { MIB, roundDown } from '../base/units.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
 import { TARGET_PORT_GROUP } from './target-port-groups.ts';
@@ -112,7 +113,7 @@ function writePage(command: Command, page: number): number {
       length = 0x3c;
       break;
     default:
-      length = writeLogicalBlockProvisioning(out);
+      length = writeLogicalBlockProvisioning(unit);
       break;
   }
   out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
@@ -202,23 +203,34 @@ function writeBlockLimits(unit: UnitState): number {
   const granularity = Math.max(1, Math.floor(unit.backend.unmapGranularityBytes / unit.blockSize));
   // WSNZ stays 0: NUMBER OF LOGICAL BLOCKS 0 of WRITE SAME means to the end.
   out[5] = unit.maxCompareAndWriteBlocks;
-  writeU16BE(out, 6, Math.min(granularity, 0xffff));
+  // OPTIMAL TRANSFER LENGTH GRANULARITY, of which initiators want OPTIMAL TRANSFER LENGTH to be a multiple; 0 where it does not fit
+  writeU16BE(out, 6, granularity > 0xffff ? 0 : granularity);
   writeU32BE(out, 8, unit.maxTransferBlocks);
-  writeU32BE(out, 12, Math.min(unit.maxTransferBlocks, Math.max(1, Math.floor((1024 * 1024) / unit.blockSize))));
+  writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
+  writeU64BE(out, 36, unit.maxWriteSameBlocks);
+  if (!unit.unmaps) return 0x3c;
   // MAXIMUM UNMAP LBA COUNT: no limit
   writeU32BE(out, 20, 0xffffffff);
   writeU32BE(out, 24, MAX_UNMAP_DESCRIPTORS);
   writeU32BE(out, 28, granularity);
   // UGAVALID, alignment 0
   writeU32BE(out, 32, 0x80000000);
-  writeU64BE(out, 36, unit.maxWriteSameBlocks);
   return 0x3c;
 }
 
+/** Whole blocks of the pool in about a mebibyte; at least one where a transfer may be that long. */
+function optimalTransferBlocks(unit: UnitState, granularity: number): number {
+  const usual = Math.max(1, Math.floor(MIB / unit.blockSize));
+  const whole = granularity > usual ? granularity : roundDown(usual, granularity);
+  return Math.min(unit.maxTransferBlocks, whole > unit.maxTransferBlocks ? usual : whole);
+}
+
 /** VPD page B2h (SBC-4 6.6.6). */
-function writeLogicalBlockProvisioning(out: Uint8Array): number {
+function writeLogicalBlockProvisioning(unit: UnitState): number {
+  const out = unit.reply;
+  if (!unit.unmaps) return 4;
   // THRESHOLD EXPONENT 0: no thresholds. LBPU, LBPWS, LBPWS10, LBPRZ 001b; no ANC_SUP: a thin pool cannot reserve without mapping.
-  out[5] = 0xe4;
+  out[5] = unit.backend.unmappedReadsZeroes ? 0xe4 : 0xe0;
   // PROVISIONING TYPE: thin
   out[6] = 0x02;
   return 4;

@@ -1,5 +1,5 @@
 import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { type CommandSet, FIXED_COMMANDS, REMOVABLE_COMMANDS } from './commands.ts';
+import { type CommandSet, commandsOf } from './commands.ts';
 import type { Nexus } from './nexus.ts';
 import {
   INVALID_COMMAND_OPERATION_CODE,
@@ -34,7 +34,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    commands: CommandSet = options.removable === true ? REMOVABLE_COMMANDS : FIXED_COMMANDS,
+    commands: CommandSet = commandsOf(options.removable ?? false, options.backend.unmapGranularityBytes > 0),
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);

@@ -83,7 +83,7 @@ export const readCapacity16: CommandHandler = {
     writeU32BE(out, 8, unit.blockSize);
     out[13] = unit.physicalBlockExponent;
     // LBPME, LBPRZ
-    out[14] = 0xc0;
+    if (unit.unmaps) out[14] = unit.backend.unmappedReadsZeroes ? 0xc0 : 0x80;
     command.finishReply(CAPACITY_16_LENGTH, readU32BE(task.cdb, 10));
   },
 

@@ -15,6 +15,7 @@ const NO_BACKEND: LunBackend = {
   sizeBytes: 512,
   readOnly: true,
   unmapGranularityBytes: 512,
+  unmappedReadsZeroes: true,
   submit(): void {
     assert(false, 'a LUN without a unit has no medium');
   },

@@ -136,6 +136,11 @@ export class UnitState {
     return false;
   }
 
+  /** It is thin provisioned for initiators, too: UNMAP and WRITE SAME with UNMAP are offered. */
+  get unmaps(): boolean {
+    return this.backend.unmapGranularityBytes > 0;
+  }
+
   get writeProtected(): boolean {
     return this.backend.readOnly || this.softwareWriteProtect;
   }

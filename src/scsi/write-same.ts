@@ -7,11 +7,12 @@ import { Opcode } from './spec.ts';
 
 /**
  * WRITE SAME (SBC-4 5.48, 5.49). One block of Data-Out, or with NDOB a block of zeroes, on every block of a range. Zeroes are one request: an
- * unmap where UNMAP allows it, else zeroes that stay mapped. With UNMAP and other data than zeroes the data is written, as unmapped blocks would
+ * unmap where UNMAP allows it and unmapped blocks read as zeroes, else zeroes that stay mapped. With UNMAP and other data than zeroes the data is written, as unmapped blocks would
  * not read back as what was sent.
  */
 const NDOB = 0x01;
-const UNMAP = 0x08;
+/** The UNMAP bit, in byte 1. */
+export const WRITE_SAME_UNMAP = 0x08;
 
 const Phase = { LOCKED: 0, ZEROED: 1, FLUSHED: 2, SCRATCH: 3, WRITTEN: 4 } as const;
 
@@ -54,7 +55,7 @@ export const writeSame: CommandHandler = {
   /** `flag`: zeroes. `position` and `end` are bytes of the medium. */
   step(command: Command): void {
     const { task, unit, request } = command;
-    const unmap = (task.cdb[1]! & UNMAP) !== 0;
+    const unmap = (task.cdb[1]! & WRITE_SAME_UNMAP) !== 0 && unit.backend.unmappedReadsZeroes;
     switch (command.phase) {
       case Phase.LOCKED:
         if (command.flag) {
@@ -71,7 +72,9 @@ export const writeSame: CommandHandler = {
         }
         break;
       case Phase.ZEROED:
-        if (unmap && !unit.writeCache) {
+        if (command.unmapRefused) {
+          command.submitRange(LunOp.WRITE_ZEROES, command.position, command.end - command.position, !unit.writeCache);
+        } else if (unmap && !unit.writeCache) {
           command.phase = Phase.FLUSHED;
           command.submitRange(LunOp.FLUSH, 0, 0, false);
         } else {

@@ -8,6 +8,7 @@ const CHUNK_SIZE = MIB;
 
 /** One copy under way: reads a chunk, writes it, goes on until the range is done. */
 class CopyJob implements IoCompletion {
+  from: BlockDevice | null = null;
   source = 0;
   target = 0;
   left = 0;
@@ -28,7 +29,7 @@ class CopyJob implements IoCompletion {
 }
 
 /**
- * Copies ranges inside the data device, for breaking of sharing. A fixed number of buffers bounds the memory; copies beyond that
+ * Copies ranges into the data device: from itself to break sharing, from an external origin. A fixed number of buffers bounds the memory; copies beyond that
  * wait their turn.
  */
 export class Copier {
@@ -49,11 +50,12 @@ export class Copier {
     assert(this.freeBuffers.length > 0, 'the copier has room for one chunk');
   }
 
-  /** Copies `length` bytes; the caller submits the device. `completion` is called once. */
-  copy(source: number, target: number, length: number, completion: IoCompletion): void {
+  /** Copies `length` bytes of `from`; the caller submits that device. `completion` is called once. */
+  copy(from: BlockDevice, source: number, target: number, length: number, completion: IoCompletion): void {
     const job = this.spare ?? new CopyJob(this);
     this.spare = job.next;
     job.next = null;
+    job.from = from;
     job.source = source;
     job.target = target;
     job.left = length;
@@ -72,7 +74,7 @@ export class Copier {
   private readChunk(job: CopyJob): void {
     job.chunk = Math.min(job.left, this.bufferSize);
     job.writing = false;
-    this.device.read(job.source, this.memory, job.buffer, job.chunk, job);
+    job.from!.read(job.source, this.memory, job.buffer, job.chunk, job);
   }
 
   /** For `CopyJob` only. */
@@ -89,7 +91,7 @@ export class Copier {
       job.left -= job.chunk;
       if (job.left > 0) {
         this.readChunk(job);
-        this.device.submit();
+        job.from!.submit();
         return;
       }
     }
@@ -101,11 +103,12 @@ export class Copier {
       waiting.next = null;
       waiting.buffer = job.buffer;
       this.readChunk(waiting);
-      this.device.submit();
+      waiting.from!.submit();
     } else {
       this.freeBuffers.push(job.buffer);
     }
     job.completion = null;
+    job.from = null;
     job.buffer = -1;
     job.next = this.spare;
     this.spare = job;

@@ -8,6 +8,7 @@ import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import type { EngineOptions, EngineSettings } from './engine-options.ts';
+import { OriginReads } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
 import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
@@ -40,6 +41,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly commits: PoolCommits;
   readonly reclaimer: Reclaimer;
   readonly copier: Copier;
+  readonly originReads: OriginReads = new OriginReads();
   readonly space: PoolSpace;
   readonly provisioner: Provisioner = new Provisioner(this);
   /** Counts aborted transactions: a request that allocated before an abort must not insert after it. */
@@ -134,6 +136,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     try {
       for (let io = this.queue.shift(); io !== null; io = this.queue.shift()) this.step(io);
       this.data.submit();
+      if (this.originReads.queued) this.originReads.submit();
       this.commits.kick();
       if (this.afterPrefetch.count > 0 && !this.prefetching) this.prefetch();
     } catch (error) {

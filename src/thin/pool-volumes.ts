@@ -1,6 +1,7 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
@@ -11,6 +12,9 @@ import {
   freeDeviceId,
   newSnapshotRecord,
   newVolumeRecord,
+  rollbackProblem,
+  type VolumeOptions,
+  wantedVolume,
   withOrigin,
   withoutVolume,
 } from './volume-records.ts';
@@ -36,11 +40,13 @@ export interface NewSnapshot {
  * Calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
 export abstract class PoolVolumes {
+  abstract readonly dir: string;
   protected abstract readonly catalogue: Catalogue;
   protected abstract readonly metadata: PoolMetadata;
   protected abstract readonly engine: PoolEngine;
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
+  protected abstract readonly origins: ExternalOrigins;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -55,15 +61,12 @@ export abstract class PoolVolumes {
     return this.info(this.record(name));
   }
 
-  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken. */
-  createVolume(name: string, sizeBytes: number, options: { logicalBlockSize?: 512 | 4096 } = {}): Promise<VolumeInfo> {
+  /** Throws EINVAL for a bad name or size, EEXIST when the name is taken, ENODEV where the external origin is not there. */
+  createVolume(name: string, sizeBytes: number | undefined, options: VolumeOptions = {}): Promise<VolumeInfo> {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
-      const record = newVolumeRecord(
-        volumes,
-        { name, sizeBytes, logicalBlockSize: options.logicalBlockSize ?? 512 },
-        this.random,
-      );
+      const wanted = wantedVolume(this.dir, name, sizeBytes, options);
+      const record = newVolumeRecord(volumes, wanted, this.random);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -129,8 +132,8 @@ export abstract class PoolVolumes {
       const record = this.record(name);
       const snapshot = this.record(snapshotName);
       this.checkWritable(record, `roll back the volume "${name}"`);
-      if (record === snapshot || record.logicalBlockSize !== snapshot.logicalBlockSize) {
-        const reason = record === snapshot ? 'they are the same' : 'their logical blocks have different sizes';
+      const reason = rollbackProblem(record, snapshot);
+      if (reason !== null) {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
@@ -163,13 +166,14 @@ export abstract class PoolVolumes {
     return this.exclusive(() => this.resize(this.record(name), sizeBytes));
   }
 
-  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT. */
+  /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const record = this.record(name);
+    const { id, sizeBytes, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      open = { device: new ThinDevice(this.engine, this.metadata.openThin(record.id), record.sizeBytes), opens: 0 };
-      open.device.readOnly = record.readOnly ?? false;
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
+      open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
     }
     open.opens++;
@@ -184,6 +188,7 @@ export abstract class PoolVolumes {
       await device.close();
       this.metadata.closeThin(device.thin);
       this.devices.delete(name);
+      if (device.origin !== null) await this.origins.release(device.origin);
     }
   }
 
@@ -318,9 +323,9 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
-    this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
     const device = this.openVolume(record.name);
     try {
+      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
       if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
       else await whileHeld([device], () => this.shrink(device, sizeBytes));
     } finally {
@@ -341,12 +346,9 @@ export abstract class PoolVolumes {
     await this.engine.commits.commit();
   }
 
-  protected async finishShrink(name: string): Promise<void> {
-    const device = this.openVolume(name);
-    try {
-      await this.shrink(device, device.sizeBytes);
-    } finally {
-      await this.closeVolume(device);
-    }
+  protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(id);
+    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+    this.metadata.closeThin(thin);
   }
 }

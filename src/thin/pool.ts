@@ -7,6 +7,7 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
+import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
 import { PoolDevices } from './pool-devices.ts';
@@ -17,6 +18,7 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
+import { type PoolStatus, statusOf } from './pool-status.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -36,32 +38,6 @@ export interface PoolOpenOptions {
   bootId?: () => string;
 }
 
-export interface PoolStatus {
-  name: string;
-  uuid: string;
-  mode: PoolMode;
-  needsCheck: boolean;
-  transactionId: number;
-  blockSizeBytes: number;
-  dataBlocks: number;
-  usedDataBlocks: number;
-  metadataBlocks: number;
-  usedMetadataBlocks: number;
-  lowWaterBlocks: number;
-  /** As they are set; what holds at the moment may differ: the fields below. */
-  options: Readonly<PoolOptions>;
-  /** Writes that find no space fail at once, because they are to or because none came in time. */
-  failsWhenFull: boolean;
-  /** Discards reach the data device, which can discard whole blocks. */
-  discardPassdown: boolean;
-  /** Free data blocks are at the low-water mark or below. */
-  dataIsLow: boolean;
-  /** Free metadata blocks are at `metadataLowThresholdBlocks` or below. */
-  metadataIsLow: boolean;
-  metadataLowThresholdBlocks: number;
-  volumes: number;
-}
-
 /**
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
@@ -77,6 +53,7 @@ export class Pool extends PoolDevices {
   protected readonly engine: PoolEngine;
   protected readonly logger: Logger;
   private readonly growth: PoolGrowth;
+  protected readonly origins: ExternalOrigins;
   protected readonly random: RandomBytes;
 
   private constructor(
@@ -99,6 +76,7 @@ export class Pool extends PoolDevices {
     this.journal = journal;
     this.logger = options.logger ?? silentLogger;
     this.random = options.random ?? randomBytes;
+    this.origins = new ExternalOrigins(dir, this.logger);
     const { onEvent = () => {} } = options;
     this.engine = new PoolEngine(metadata, data, {
       ...engineSettingsOf(catalogue.options, metadata.dataBlockCount),
@@ -150,7 +128,7 @@ export class Pool extends PoolDevices {
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
-      if (pool.mode === 'write') for (const { name } of catalogue.volumes) await pool.finishShrink(name);
+      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
       pool.growth.kick();
       return pool;
     } catch (error) {
@@ -173,28 +151,7 @@ export class Pool extends PoolDevices {
   }
 
   status(): PoolStatus {
-    const { metadata } = this;
-    const { space } = this.engine;
-    return {
-      name: this.name,
-      uuid: this.uuid,
-      mode: space.mode,
-      needsCheck: metadata.needsCheck,
-      transactionId: metadata.transactionId,
-      blockSizeBytes: metadata.dataBlockSizeBytes,
-      dataBlocks: metadata.dataBlockCount,
-      usedDataBlocks: metadata.dataBlockCount - metadata.freeDataBlocks,
-      metadataBlocks: metadata.metadataBlockCount,
-      usedMetadataBlocks: metadata.metadataBlockCount - metadata.freeMetadataBlocks,
-      lowWaterBlocks: space.lowWaterBlocks,
-      options: this.catalogue.options,
-      failsWhenFull: space.failsWhenFull,
-      discardPassdown: this.engine.reclaimer.passdown,
-      dataIsLow: space.dataIsLow,
-      metadataIsLow: space.metadataIsLow,
-      metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
-      volumes: this.catalogue.volumes.length,
-    };
+    return statusOf(this.catalogue, this.metadata, this.engine);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -246,6 +203,7 @@ export class Pool extends PoolDevices {
     } finally {
       if (this.mode !== 'fail') this.journal?.remove();
       this.metadata.close();
+      await this.origins.close();
       await this.data.close();
       await this.metadataDevice.close();
       this.lock.release();

@@ -3,6 +3,7 @@ import { StorageError } from '../base/errors.ts';
 import { Waiters } from '../base/waiters.ts';
 import { type LunBackend, LunOp, LunRequest } from '../block/lun-backend.ts';
 import { BioPrison } from './bio-prison.ts';
+import type { ExternalOrigin } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
@@ -16,6 +17,8 @@ export class ThinDevice implements LunBackend {
   /** Another one after a rollback. */
   thin: ThinMetadata;
   readonly prison: BioPrison = new BioPrison();
+  /** What is not mapped reads from here; null: as zeroes. */
+  readonly origin: ExternalOrigin | null;
   readonly unmapGranularityBytes: number;
   sizeBytes: number;
   readOnly = false;
@@ -28,11 +31,17 @@ export class ThinDevice implements LunBackend {
   /** Requests that came while the device was held, or null when it is not. */
   private heldRequests: LunRequest[] | null = null;
 
-  constructor(engine: PoolEngine, thin: ThinMetadata, sizeBytes: number) {
+  constructor(engine: PoolEngine, thin: ThinMetadata, sizeBytes: number, origin: ExternalOrigin | null = null) {
     this.engine = engine;
     this.thin = thin;
     this.sizeBytes = sizeBytes;
-    this.unmapGranularityBytes = engine.blockSizeBytes;
+    this.origin = origin;
+    this.unmapGranularityBytes = engine.ignoreDiscard ? 0 : engine.blockSizeBytes;
+  }
+
+  /** Not where an origin shows again, nor where a write to a part of a block brings back what was on the data device. */
+  get unmappedReadsZeroes(): boolean {
+    return this.origin === null && this.engine.zeroNewBlocks;
   }
 
   submit(request: LunRequest): void {

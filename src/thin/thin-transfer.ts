@@ -2,6 +2,7 @@ import { roundDown } from '../base/units.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { LunOp } from '../block/lun-backend.ts';
 import type { Copier } from './copier.ts';
+import type { OriginReads } from './external-origin.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import type { RunResult } from './run-lookup.ts';
 import type { ThinIo } from './thin-io.ts';
@@ -13,6 +14,7 @@ export interface TransferPool {
   readonly copier: Copier;
   readonly blockSizeBytes: number;
   readonly zeroNewBlocks: boolean;
+  readonly originReads: OriginReads;
 }
 
 /** Runs looked at for one EXTENT request; a longer extent is reported in parts. */
@@ -38,7 +40,7 @@ export function transferStep(pool: TransferPool, io: ThinIo): void {
     const block = io.runData[i]!;
     const inBlock = at % size;
     if (reading) {
-      if (block < 0) zeroMemory(io, end - at);
+      if (block < 0) readHole(pool, io, at, end);
       else moveMemory(pool.data, io, false, block * size + inBlock, end - at);
     } else if (block >= 0 && !io.runShared[i]!) {
       store(pool.data, io, block * size + inBlock, end - at);
@@ -47,6 +49,17 @@ export function transferStep(pool: TransferPool, io: ThinIo): void {
     }
     at = end;
   }
+}
+
+/** Reads `[at, end)` of the volume where nothing is mapped: the external origin up to its end, zeroes from there. */
+function readHole(pool: TransferPool, io: ThinIo, at: number, end: number): void {
+  const { origin } = io.device;
+  const inside = origin === null ? at : Math.min(end, Math.max(at, origin.sizeBytes));
+  if (inside > at) {
+    moveMemory(origin!.device, io, false, at, inside - at);
+    pool.originReads.add(origin!);
+  }
+  if (end > inside) zeroMemory(io, end - inside);
 }
 
 /**
@@ -73,27 +86,39 @@ function storeNew(pool: TransferPool, io: ThinIo, next: number, at: number, end:
     }
     const groupEnd = (io.newVirtual[index - 1]! + 1) * size;
     const to = Math.min(end, groupEnd);
-    if (io.zero && oldBlock < 0) {
+    if (io.zero && oldBlock < 0 && io.device.origin === null) {
       store(pool.data, io, target, groupEnd - base);
     } else {
-      fillGap(pool, io, oldBlock < 0 ? -1 : old + (base - runBegin), target, from - base);
+      fillGap(pool, io, base, oldBlock < 0 ? -1 : old + (base - runBegin), target, from - base);
       store(pool.data, io, target + (from - base), to - from);
-      fillGap(pool, io, oldBlock < 0 ? -1 : old + (to - runBegin), target + (to - base), groupEnd - to);
+      fillGap(pool, io, to, oldBlock < 0 ? -1 : old + (to - runBegin), target + (to - base), groupEnd - to);
     }
     from = to;
   }
   return index;
 }
 
-/** `length` bytes at `target` of a new block that the request does not cover: a copy from `source`, or zeroes where that is -1. */
-function fillGap(pool: TransferPool, io: ThinIo, source: number, target: number, length: number): void {
+/**
+ * `length` bytes at `target` of a new block that the request does not cover, at byte `at` of the volume: a copy from `source`; where that is
+ * -1, of the external origin up to its end, and zeroes.
+ */
+function fillGap(pool: TransferPool, io: ThinIo, at: number, source: number, target: number, length: number): void {
   if (length === 0) return;
   if (source >= 0) {
     io.pending++;
-    pool.copier.copy(source, target, length, io);
-  } else if (pool.zeroNewBlocks) {
+    pool.copier.copy(pool.data, source, target, length, io);
+    return;
+  }
+  const { origin } = io.device;
+  const inside = origin === null ? 0 : Math.min(length, Math.max(0, origin.sizeBytes - at));
+  if (inside > 0) {
     io.pending++;
-    pool.data.writeZeroes(target, length, io);
+    pool.copier.copy(origin!.device, at, target, inside, io);
+    pool.originReads.add(origin!);
+  }
+  if (inside < length && pool.zeroNewBlocks) {
+    io.pending++;
+    pool.data.writeZeroes(target + inside, length - inside, io);
   }
 }
 
@@ -149,12 +174,15 @@ export function extentOf(pool: TransferPool, io: ThinIo, maxMisses: number, run:
   const size = pool.blockSizeBytes;
   const limit = request.offset + request.length;
   const endBlock = Math.ceil(limit / size);
+  const originEnd = device.origin === null ? 0 : Math.ceil(device.origin.sizeBytes / size);
   let at = Math.floor(request.offset / size);
   for (let i = 0; i < MAX_EXTENT_RUNS && at < endBlock; i++) {
     if (!pool.metadata.lookupRun(device.thin, at, endBlock, run, io.misses < maxMisses)) return false;
-    if (i === 0) request.extentMapped = run.mapped;
-    else if (run.mapped !== request.extentMapped) break;
-    at = run.end;
+    // What the origin shows is data: who copies only what is mapped must not leave it out.
+    const mapped = run.mapped || at < originEnd;
+    if (i === 0) request.extentMapped = mapped;
+    else if (mapped !== request.extentMapped) break;
+    at = !run.mapped && mapped ? Math.min(run.end, originEnd) : run.end;
   }
   request.extentLength = Math.min(at * size, limit) - request.offset;
   return true;

@@ -1,13 +1,33 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { formatSize } from '../base/units.ts';
+import { formatSize, roundUp } from '../base/units.ts';
 import { isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
 /** The largest volume: what a SCSI LBA and a double-precision byte offset both hold with room. */
 export const MAX_VOLUME_SIZE: number = 2 ** 50;
 const MAX_THIN_ID = 2 ** 24 - 1;
+
+export interface VolumeOptions {
+  logicalBlockSize?: 512 | 4096;
+  /** A read-only image that the volume shows where it has no blocks of its own. */
+  externalOrigin?: string;
+}
+
+/** What is asked for as a record has it. Without a size a volume is as large as its external origin. Throws what `describeOrigin` throws. */
+export function wantedVolume(
+  dir: string,
+  name: string,
+  sizeBytes: number | undefined,
+  { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
+): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
+  if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
+  const origin = describeOrigin(dir, externalOrigin);
+  const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
+  return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
+}
 
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */
 export function newVolumeRecord(
@@ -68,6 +88,14 @@ export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeReco
     gone.id,
     gone.origin,
   );
+}
+
+/** Why a volume cannot have the content of another one; null when it can. */
+export function rollbackProblem(volume: VolumeRecord, snapshot: VolumeRecord): string | null {
+  if (volume === snapshot) return 'they are the same';
+  if (volume.logicalBlockSize !== snapshot.logicalBlockSize) return 'their logical blocks have different sizes';
+  if (volume.externalOrigin?.path !== snapshot.externalOrigin?.path) return 'they have different external origins';
+  return null;
 }
 
 /** The volumes with another origin for the snapshots of device `from`. */

@@ -75,8 +75,16 @@ export class FakePoolControl implements PoolControl {
   async createVolume({ name, sizeBytes, logicalBlockSize }: CreateVolumeMessage): Promise<VolumeMessage> {
     await this.#enter();
     const id = this.volumes.size;
-    const volume = { name, id, lun: id, sizeBytes, mappedBytes: 0, serial: `s${id}`, naa: '3000000000000000' };
-    this.volumes.set(name, { ...volume, logicalBlockSize: logicalBlockSize ?? 512 });
+    const volume = {
+      name,
+      id,
+      lun: id,
+      sizeBytes: sizeBytes ?? 0,
+      mappedBytes: 0,
+      serial: `s${id}`,
+      naa: '3000000000000000',
+    };
+    this.volumes.set(name, { ...volume, logicalBlockSize: logicalBlockSize ?? 512, externalOrigin: null });
     return this.#volume(name);
   }
 

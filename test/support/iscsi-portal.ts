@@ -33,6 +33,10 @@ export class GatedLun implements LunBackend {
     return this.inner.unmapGranularityBytes;
   }
 
+  get unmappedReadsZeroes(): boolean {
+    return this.inner.unmappedReadsZeroes;
+  }
+
   submit(request: LunRequest): void {
     this.submitted++;
     if (this.holding) this.held.push(request);

@@ -10,6 +10,7 @@ export class RamLun implements LunBackend {
   sizeBytes: number;
   readOnly = false;
   readonly unmapGranularityBytes: number;
+  unmappedReadsZeroes = true;
   data: Uint8Array;
   readonly mapped: Set<number> = new Set();
   /** Set: the next requests of that operation fail with it. */
