@@ -5,6 +5,9 @@ import { childAt, entryCount, isLeaf, keyAt, lowerBound, valueAt } from '../pers
 /** More levels than any tree has. */
 const MAX_HEIGHT = 16;
 
+/** In place of a root: a device that maps nothing. */
+export const NO_TREE = -1;
+
 /** Where the nodes of mapping trees come from. */
 export interface DiffNodes {
   /**
@@ -145,6 +148,7 @@ class Cursor {
     this.#root = root;
     this.#begin = begin;
     this.#measuring = root;
+    if (root === NO_TREE) this.depth = -1;
   }
 
   get ended(): boolean {

@@ -10,6 +10,7 @@ import {
   checkNewName,
   checkVolumeSize,
   freeDeviceId,
+  likeVolume,
   newSnapshotRecord,
   newVolumeRecord,
   rollbackProblem,
@@ -27,6 +28,12 @@ export interface SnapshotWish {
   /** A volume or a snapshot. */
   origin: string;
   name: string;
+}
+
+export interface SnapshotOptions {
+  readOnly?: boolean;
+  /** The next open of the pool deletes it. */
+  temporary?: boolean;
 }
 
 export interface NewSnapshot {
@@ -78,7 +85,7 @@ export abstract class PoolVolumes {
   }
 
   /** See `createSnapshots`. */
-  async createSnapshot(origin: string, name: string, options: { readOnly?: boolean } = {}): Promise<VolumeInfo> {
+  async createSnapshot(origin: string, name: string, options: SnapshotOptions = {}): Promise<VolumeInfo> {
     const [made] = await this.createSnapshots([{ origin, name }], options);
     return made!;
   }
@@ -89,14 +96,14 @@ export abstract class PoolVolumes {
    * without that one. Volumes that are open wait for it. Throws ENOENT, EEXIST, EINVAL for a bad name, ENOSPC; ERANGE when the pool has
    * taken as many snapshots as the format can count.
    */
-  createSnapshots(wanted: readonly SnapshotWish[], options: { readOnly?: boolean } = {}): Promise<VolumeInfo[]> {
+  createSnapshots(wanted: readonly SnapshotWish[], options: SnapshotOptions = {}): Promise<VolumeInfo[]> {
     return this.exclusive(async () => {
-      const readOnly = options.readOnly ?? false;
+      const { readOnly = false, temporary = false } = options;
       const volumes = [...this.catalogue.volumes];
       const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random);
+        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly, temporary }, this.random);
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -137,12 +144,14 @@ export abstract class PoolVolumes {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
-      const { readOnly: _, ...like } = snapshot;
+      const like = likeVolume(snapshot);
       const { serial, naa, lun, origin } = record;
       const id = freeDeviceId(volumes);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) => this.exchange(record, next, snapshot.id, stamp));
+      await this.change(withOrigin(rolled, record.id, id), (stamp) =>
+        this.exchange(record, next, () => this.metadata.createSnap(id, snapshot.id), stamp),
+      );
       return this.info(next);
     });
   }
@@ -289,14 +298,14 @@ export abstract class PoolVolumes {
     }
   }
 
-  /** Puts a snapshot of device `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: number, stamp: () => void): Promise<void> {
+  /** Puts another device, which `make` makes, in the place of a volume's, which is deleted; under the feet of who has the volume open. */
+  protected exchange(from: VolumeRecord, to: VolumeRecord, make: () => void, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
     return whileHeld(device === undefined ? [] : [device], async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of);
+          make();
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
@@ -315,8 +324,9 @@ export abstract class PoolVolumes {
     });
   }
 
-  private checkWritable({ readOnly }: VolumeRecord, action: string): void {
-    if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
+  private checkWritable(record: VolumeRecord, action: string): void {
+    likeVolume(record);
+    if (record.readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
   }
 
   protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {

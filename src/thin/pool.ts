@@ -10,7 +10,6 @@ import { Catalogue } from './catalogue.ts';
 import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
-import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { isFile, openPoolFile } from './pool-files.ts';
 import { PoolGrowth } from './pool-growth.ts';
@@ -19,6 +18,7 @@ import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { type PoolStatus, statusOf } from './pool-status.ts';
+import { PoolTransfers } from './pool-transfers.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -42,12 +42,12 @@ export interface PoolOpenOptions {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool extends PoolDevices {
+export class Pool extends PoolTransfers {
   readonly dir: string;
   private readonly lock: PoolLock;
   protected readonly catalogue: Catalogue;
   protected readonly metadata: PoolMetadata;
-  private readonly metadataDevice: BlockDevice;
+  protected readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
   private readonly journal: MappingJournal | null;
   protected readonly engine: PoolEngine;

@@ -2,10 +2,10 @@ import { type Command, Option } from 'commander';
 import { StorageError } from '../../base/errors.ts';
 import { type DeltaSide, deltaXml } from '../../tools/delta.ts';
 import { PoolReader } from '../../tools/pool-reader.ts';
+import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
 import type { RunContext } from '../run-context.ts';
 import { numberArgument, toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
-import { writeChunks } from './write-chunks.ts';
 
 interface DeltaFlags {
   thin1?: number;
@@ -45,12 +45,18 @@ Examples:
     )
     .action(
       toolAction(context, (path: string, flags: DeltaFlags) => {
-        return useMetadata(path, { metadataSnapshot: flags.metadataSnap ?? false }, async ({ device }) => {
+        return useMetadata(path, { metadataSnapshot: flags.metadataSnap ?? false }, ({ device }) => {
           const pool = new PoolReader(device, { metadataSnapshot: flags.metadataSnap });
           const left = sideOf(pool, 1, flags.thin1 ?? flags.snap1, flags.root1);
           const right = sideOf(pool, 2, flags.thin2 ?? flags.snap2, flags.root2);
           const { verbose = false, same } = flags;
-          await writeChunks(process.stdout, deltaXml(pool, left, right, { verbose, same }));
+          const output = new TextOutput(null);
+          try {
+            for (const text of deltaXml(pool, left, right, { verbose, same })) output.write(text);
+            output.end();
+          } catch (error) {
+            if (!(error instanceof OutputClosedError)) throw error;
+          }
         });
       }),
     );

@@ -74,7 +74,9 @@ function list({ output }: RunContext, path: string, source: MetadataSource, flag
 }
 
 function namesOf(dir: string, pool: PoolReader): Map<number, string> {
-  const volumes = Catalogue.load(dir).volumesAt(pool.live.transactionId) ?? [];
+  const volumes =
+    Catalogue.load(dir).volumesAt(pool.live.transactionId, (id) => pool.devices.some((device) => device.id === id)) ??
+    [];
   return new Map(volumes.map(({ id, name }) => [id, name]));
 }
 
