@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { errnoOf, messageOf, StorageError } from './base/errors.ts';
+import { addMessageCommand } from './cli/message-command.ts';
 import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
@@ -55,6 +56,7 @@ Examples:
   strict(program);
   addPoolCommands(program, context);
   addVolumeCommands(program, context);
+  addMessageCommand(program, context);
   addServeCommands(program, context);
   addLsCommand(program, context);
   addRmapCommand(program, context);

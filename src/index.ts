@@ -28,7 +28,7 @@ export { Pool, type PoolOpenOptions } from './thin/pool.ts';
 export { createPool, type PoolCreateOptions } from './thin/pool-create.ts';
 export type { PoolEvent, PoolMode } from './thin/pool-mode.ts';
 export type { AutoExtend, PoolOptions } from './thin/pool-options.ts';
-export type { PoolStatus } from './thin/pool-status.ts';
+export type { PoolStatus, PoolStatusLines } from './thin/pool-status.ts';
 export type { SnapshotWish, VolumeInfo } from './thin/pool-volumes.ts';
 export { ThinDevice } from './thin/thin-device.ts';
 export { type CheckSummary, checkMetadata } from './tools/check.ts';

@@ -58,15 +58,21 @@ Examples:
     .command('status')
     .description('show how full a pool is and how it does')
     .argument('<dir>', "the pool's folder")
+    .option('--dm', "print the kernel's status lines of the pool and of each volume, as dmsetup status does")
     .option('--json', 'print as JSON; sizes are bytes')
     .addHelpText(
       'after',
       `
 Examples:
   thinlun pool status /srv/pool
-  thinlun pool status /srv/pool --json | jq .dataUsedBytes`,
+  thinlun pool status /srv/pool --json | jq .dataUsedBytes
+  thinlun pool status /srv/pool --dm`,
     )
-    .action(async (dir: string, flags: { json?: boolean }) => {
+    .action(async (dir: string, flags: { dm?: boolean; json?: boolean }) => {
+      if (flags.dm) {
+        await printStatusLines(context.output, dir, flags.json ?? false);
+        return;
+      }
       const status = await withPool(dir, (open) => open.status(), { readOnlyFallback: true });
       if (flags.json) context.output.json(status);
       else printStatus(context.output, status);
@@ -147,6 +153,12 @@ async function create(context: RunContext, dir: string, flags: CreateFlags): Pro
       `${formatSize(status.blockSizeBytes)}, ${formatSize(status.metadataSizeBytes)} of metadata.`,
   );
   output.line(`Next: thinlun volume create ${dir} NAME --size 1G`);
+}
+
+async function printStatusLines(output: Output, dir: string, json: boolean): Promise<void> {
+  const lines = await withPool(dir, (open) => open.statusLines(), { readOnlyFallback: true });
+  if (json) output.json(lines);
+  else for (const { name, line } of [lines.pool, ...lines.volumes]) output.line(`${name}: ${line}`);
 }
 
 function printStatus(output: Output, status: PoolMessage): void {

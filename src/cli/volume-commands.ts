@@ -4,10 +4,12 @@ import { formatSize } from '../base/units.ts';
 import type { VolumeMessage } from '../daemon/control-messages.ts';
 import { logicalBlockSizeArgument, nameArgument, sizeArgument } from './arguments.ts';
 import { type RunContext, UsageError } from './run-context.ts';
+import { addSnapshotCommands } from './snapshot-commands.ts';
 import { withPool } from './with-pool.ts';
 
-export function addVolumeCommands(program: Command, { output }: RunContext): void {
-  const volume = program.command('volume').description('make, list, resize and delete the volumes of a pool');
+export function addVolumeCommands(program: Command, context: RunContext): void {
+  const { output } = context;
+  const volume = program.command('volume').description('make, list, snapshot, resize and delete the volumes of a pool');
 
   volume
     .command('create')
@@ -62,6 +64,8 @@ Examples:
         }
       }
     });
+
+  addSnapshotCommands(volume, context);
 
   volume
     .command('resize')
@@ -125,6 +129,8 @@ const VOLUME_COLUMNS = [
   { title: 'SIZE', right: true },
   { title: 'MAPPED', right: true },
   { title: 'BLOCK', right: true },
+  { title: 'ACCESS' },
+  { title: 'ORIGIN' },
   { title: 'SERIAL' },
 ];
 
@@ -135,6 +141,8 @@ function volumeRow(volume: VolumeMessage): string[] {
     formatSize(volume.sizeBytes),
     formatSize(volume.mappedBytes),
     String(volume.logicalBlockSize),
+    volume.readOnly ? 'ro' : 'rw',
+    volume.origin ?? '-',
     volume.serial,
   ];
 }

@@ -4,16 +4,22 @@ import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import { AdvisedError } from './advised-error.ts';
 import {
   CONTROL_VERSION,
+  type CreateSnapshotsMessage,
   type CreateVolumeMessage,
   commitSchema,
+  type DmMessage,
   deletedSchema,
   describeIssues,
   errorSchema,
   type GrowPoolMessage,
   type PoolMessage,
   poolSchema,
+  type RenameVolumeMessage,
   type ResizeVolumeMessage,
+  type RollbackVolumeMessage,
   type SetOptionsMessage,
+  type StatusLinesMessage,
+  statusLinesSchema,
   type VolumeMessage,
   volumeListSchema,
   volumeSchema,
@@ -106,6 +112,26 @@ export class ControlClient implements PoolControl {
 
   resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage> {
     return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, request, volumeSchema);
+  }
+
+  async createSnapshots(request: CreateSnapshotsMessage): Promise<VolumeMessage[]> {
+    return (await this.#ask('POST', '/snapshots', request, volumeListSchema)).volumes;
+  }
+
+  renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('POST', `/volumes/${encodeURIComponent(name)}/rename`, request, volumeSchema);
+  }
+
+  rollbackVolume(name: string, request: RollbackVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('POST', `/volumes/${encodeURIComponent(name)}/rollback`, request, volumeSchema);
+  }
+
+  async message(request: DmMessage): Promise<number> {
+    return (await this.#ask('POST', '/pool/message', request, commitSchema)).transactionId;
+  }
+
+  statusLines(): Promise<StatusLinesMessage> {
+    return this.#ask('GET', '/pool/status-lines', undefined, statusLinesSchema);
   }
 
   async deleteVolume(name: string): Promise<void> {

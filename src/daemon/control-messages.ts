@@ -77,6 +77,10 @@ export interface VolumeMessage {
   serial: string;
   /** NAA designator (VPD 83h), hexadecimal. */
   naa: string;
+  /** The volume that it is a snapshot of; where that one was deleted, the one before it. Null for what is no snapshot. */
+  origin: string | null;
+  /** A snapshot that stays as it is. */
+  readOnly: boolean;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
 }
@@ -94,6 +98,33 @@ export interface ResizeVolumeMessage {
   sizeBytes: number;
   /** Without it a smaller size is refused: what lies past the new end is lost. */
   allowShrink?: boolean | undefined;
+}
+
+/** All of them at one moment. */
+export interface CreateSnapshotsMessage {
+  snapshots: { origin: string; name: string }[];
+  readOnly?: boolean | undefined;
+}
+
+export interface RenameVolumeMessage {
+  name: string;
+}
+
+export interface RollbackVolumeMessage {
+  snapshot: string;
+  /** Though initiators use the volume, and though `snapshot` is none of it. */
+  force?: boolean | undefined;
+}
+
+/** One of dm-thin's, as `dmsetup message` takes it. */
+export interface DmMessage {
+  message: string;
+}
+
+/** What `dmsetup status` says of each, behind its name. */
+export interface StatusLinesMessage {
+  pool: { name: string; line: string };
+  volumes: { name: string; line: string }[];
 }
 
 /** Of block devices the new size is what they have now; files are made that large. */
@@ -219,6 +250,8 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   logicalBlockSize: positiveSize,
   serial: z.string(),
   naa: z.string().regex(/^[0-9a-f]+$/),
+  origin: z.string().nullable(),
+  readOnly: z.boolean(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
 });
 
@@ -272,6 +305,28 @@ export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject
   sizeBytes: positiveSize.optional(),
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
   externalOrigin: z.string().startsWith('/').optional(),
+});
+
+const volumeName = z.string().min(1).max(255);
+const statusLine = z.object({ name: z.string(), line: z.string() });
+
+export const createSnapshotsSchema: z.ZodType<CreateSnapshotsMessage> = z.strictObject({
+  snapshots: z.array(z.strictObject({ origin: volumeName, name: volumeName })).min(1),
+  readOnly: z.boolean().optional(),
+});
+
+export const renameVolumeSchema: z.ZodType<RenameVolumeMessage> = z.strictObject({ name: volumeName });
+
+export const rollbackVolumeSchema: z.ZodType<RollbackVolumeMessage> = z.strictObject({
+  snapshot: volumeName,
+  force: z.boolean().optional(),
+});
+
+export const dmMessageSchema: z.ZodType<DmMessage> = z.strictObject({ message: z.string().max(4096) });
+
+export const statusLinesSchema: z.ZodType<StatusLinesMessage> = z.object({
+  pool: statusLine,
+  volumes: z.array(statusLine),
 });
 
 export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({

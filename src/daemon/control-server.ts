@@ -12,14 +12,19 @@ import { hintOf } from './advised-error.ts';
 import {
   CONTROL_VERSION,
   commitSchema,
+  createSnapshotsSchema,
   createVolumeSchema,
   deletedSchema,
   describeIssues,
+  dmMessageSchema,
   type ErrorMessage,
   growPoolSchema,
   poolSchema,
+  renameVolumeSchema,
   resizeVolumeSchema,
+  rollbackVolumeSchema,
   setOptionsSchema,
+  statusLinesSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
@@ -89,6 +94,23 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     const request = await readMessage(c, resizeVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
   });
+  app.post('/snapshots', async (c) => {
+    const request = await readMessage(c, createSnapshotsSchema);
+    return c.json(volumeListSchema.parse({ volumes: await work(control.createSnapshots(request)) }), 201);
+  });
+  app.post('/volumes/:name/rename', async (c) => {
+    const request = await readMessage(c, renameVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.renameVolume(c.req.param('name'), request))));
+  });
+  app.post('/volumes/:name/rollback', async (c) => {
+    const request = await readMessage(c, rollbackVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.rollbackVolume(c.req.param('name'), request))));
+  });
+  app.post('/pool/message', async (c) => {
+    const request = await readMessage(c, dmMessageSchema);
+    return c.json(commitSchema.parse({ transactionId: await work(control.message(request)) }));
+  });
+  app.get('/pool/status-lines', async (c) => c.json(statusLinesSchema.parse(await work(control.statusLines()))));
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
     await work(control.deleteVolume(name));

@@ -1,9 +1,14 @@
 import type {
+  CreateSnapshotsMessage,
   CreateVolumeMessage,
+  DmMessage,
   GrowPoolMessage,
   PoolMessage,
+  RenameVolumeMessage,
   ResizeVolumeMessage,
+  RollbackVolumeMessage,
   SetOptionsMessage,
+  StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
 
@@ -23,6 +28,22 @@ export interface PoolControl {
   createVolume(request: CreateVolumeMessage): Promise<VolumeMessage>;
   /** ENOENT; EINVAL, also for a smaller size that is not allowed explicitly. */
   resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage>;
+  /**
+   * Takes snapshots of volumes, all at one moment; a server serves them at once. ENOENT; EEXIST; EINVAL for a name that cannot be; ENOSPC; EROFS;
+   * ERANGE.
+   */
+  createSnapshots(request: CreateSnapshotsMessage): Promise<VolumeMessage[]>;
+  /** ENOENT; EEXIST; EINVAL for a name that cannot be; EBUSY while a TCMU device stands on the volume. */
+  renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage>;
+  /**
+   * Gives a volume content and size of a snapshot. ENOENT; EINVAL where the two cannot have the same content; ENOSPC; EROFS. Unless forced: EBUSY while
+   * initiators use the volume, EINVAL when `snapshot` is none of it.
+   */
+  rollbackVolume(name: string, request: RollbackVolumeMessage): Promise<VolumeMessage>;
+  /** Does what one of dm-thin's messages says, with the kernel's errors; returns the transaction id. */
+  message(request: DmMessage): Promise<number>;
+  /** What `dmsetup status` says of the pool and its volumes, in the order of their LUNs. */
+  statusLines(): Promise<StatusLinesMessage>;
   /** ENOENT; EBUSY. */
   deleteVolume(name: string): Promise<void>;
   /** Makes everything written so far durable. Returns the superblock's transaction id. */

@@ -62,7 +62,8 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 }
 
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
-  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: origin } = volume;
-  const externalOrigin = origin === undefined ? null : { path: origin.path, problem: originProblem(origin) };
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin };
+  const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
+  const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
+  const { originName: origin, readOnly = false } = volume;
+  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, origin, readOnly, externalOrigin };
 }

@@ -4,14 +4,20 @@ import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
+import { parseThinMessage, type ThinMessage } from '../thin/thin-message.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
+  CreateSnapshotsMessage,
   CreateVolumeMessage,
+  DmMessage,
   GrowPoolMessage,
   PoolMessage,
+  RenameVolumeMessage,
   ResizeVolumeMessage,
+  RollbackVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
+  StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
 import type { PoolControl } from './pool-control.ts';
@@ -106,17 +112,63 @@ export class PoolService implements PoolControl {
     });
   }
 
-  deleteVolume(name: string): Promise<void> {
+  createSnapshots({ snapshots, readOnly }: CreateSnapshotsMessage): Promise<VolumeMessage[]> {
     return this.#exclusive(async () => {
-      const volume = this.pool.volume(name);
-      await this.exports?.remove(name);
-      try {
-        await this.pool.deleteVolume(name);
-      } catch (error) {
-        this.exports?.add(volume);
-        throw error;
-      }
+      const made = await this.pool.createSnapshots(snapshots, { readOnly: readOnly ?? false });
+      for (const volume of made) this.exports?.add(volume);
+      return made.map(volumeMessage);
     });
+  }
+
+  renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      this.exports?.requireNoTcmu(name, 'rename');
+      const volume = await this.pool.renameVolume(name, request.name);
+      this.exports?.rename(name, request.name);
+      return volumeMessage(volume);
+    });
+  }
+
+  rollbackVolume(name: string, { snapshot, force }: RollbackVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      const related = this.pool.isSnapshotOf(snapshot, name);
+      const users = this.exports?.usersOf(name) ?? 0;
+      if (users > 0 && !force) {
+        throw new AdvisedError(
+          'EBUSY',
+          `Cannot roll back the volume "${name}": ${users} ${users === 1 ? 'initiator uses' : 'initiators use'} it`,
+          'Unmount it and log out there first. With --force it is done under their feet: they are told that the medium has changed, and ' +
+            'what they have cached or mounted of the old content damages the new one when they write it.',
+        );
+      }
+      if (!related && !force && snapshot !== name) {
+        throw new AdvisedError(
+          'EINVAL',
+          `Cannot roll back the volume "${name}" to "${snapshot}": that is no snapshot of it`,
+          'Add --force if the volume is to have its content all the same.',
+        );
+      }
+      const volume = await this.pool.rollbackVolume(name, snapshot);
+      this.exports?.contentChanged(name);
+      return volumeMessage(volume);
+    });
+  }
+
+  message({ message }: DmMessage): Promise<number> {
+    return this.#exclusive(async () => {
+      this.pool.requireMessages();
+      await this.#obey(parseThinMessage(message));
+      return this.pool.status().transactionId;
+    });
+  }
+
+  async statusLines(): Promise<StatusLinesMessage> {
+    const { pool, volumes } = await this.pool.statusLines();
+    return { pool: { name: this.pool.name, line: pool }, volumes };
+  }
+
+  deleteVolume(name: string): Promise<void> {
+    return this.#exclusive(() => this.#withdrawn(name, () => this.pool.deleteVolume(name)));
   }
 
   async commit(): Promise<number> {
@@ -131,6 +183,52 @@ export class PoolService implements PoolControl {
       .then(() => this.exports?.close())
       .finally(() => this.pool.close());
     return this.#closing;
+  }
+
+  async #obey(message: ThinMessage): Promise<void> {
+    const { pool, exports } = this;
+    switch (message.kind) {
+      case 'create_thin':
+        exports?.add(await pool.createThin(message.id, message.sizeBytes));
+        break;
+      case 'create_snap':
+        exports?.add(await pool.createSnap(message.id, message.origin));
+        break;
+      case 'delete': {
+        const { id } = message;
+        const name = pool.nameOfThin(id);
+        if ((exports?.usersOf(name) ?? 0) > 0) {
+          throw new StorageError('EBUSY', `Cannot delete thin device ${id}: initiators use its volume "${name}"`);
+        }
+        await this.#withdrawn(name, () => pool.deleteThin(id));
+        break;
+      }
+      case 'trim': {
+        const { name } = await pool.trimThin(message.id, message.sizeBytes);
+        exports?.resized(name);
+        break;
+      }
+      case 'set_transaction_id':
+        await pool.setTransactionId(message.expected, message.next);
+        break;
+      case 'reserve_metadata_snap':
+        await pool.reserveMetadataSnapshot();
+        break;
+      default:
+        await pool.releaseMetadataSnapshot();
+    }
+  }
+
+  /** Deletes a volume that nobody can reach meanwhile; it is served again when that fails. */
+  async #withdrawn(name: string, deleteIt: () => Promise<void>): Promise<void> {
+    const volume = this.pool.volume(name);
+    await this.exports?.remove(name);
+    try {
+      await deleteIt();
+    } catch (error) {
+      this.exports?.add(volume);
+      throw error;
+    }
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {

@@ -71,17 +71,35 @@ export class VolumeExports {
     this.target.setLun(lun, unit);
   }
 
+  /** Initiators that are logged in and TCMU devices: who may have something of the volume in a cache. */
+  usersOf(name: string): number {
+    const entry = this.#exports.get(name);
+    return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.tcmuUsers);
+  }
+
+  /** Goes on under another name. No TCMU device stands on the volume: its configuration would have the old one. */
+  rename(name: string, newName: string): void {
+    const entry = this.#exports.get(name);
+    if (entry === undefined) return;
+    this.#exports.delete(name);
+    this.#exports.set(newName, entry);
+  }
+
+  /** Throws EBUSY while a TCMU device stands on the volume. */
+  requireNoTcmu(name: string, action: string): void {
+    if ((this.#exports.get(name)?.tcmuUsers ?? 0) === 0) return;
+    throw new AdvisedError(
+      'EBUSY',
+      `Cannot ${action} the volume "${name}": a TCMU device stands on it`,
+      'Delete its backstore first, with targetcli /backstores/user:thin delete.',
+    );
+  }
+
   /** Withdraws a volume: new commands find no unit, those in flight are answered first. EBUSY while a TCMU device stands on it. */
   async remove(name: string): Promise<void> {
     const entry = this.#exports.get(name);
     if (entry === undefined) return;
-    if (entry.tcmuUsers > 0) {
-      throw new AdvisedError(
-        'EBUSY',
-        `Cannot withdraw the volume "${name}": a TCMU device stands on it`,
-        'Delete its backstore first, with targetcli /backstores/user:thin delete.',
-      );
-    }
+    this.requireNoTcmu(name, 'withdraw');
     this.#exports.delete(name);
     this.target.removeLun(entry.lun);
     await this.#pool.closeVolume(entry.device);
@@ -90,6 +108,11 @@ export class VolumeExports {
   /** Tells the initiators that a volume has another size. */
   resized(name: string): void {
     this.#exports.get(name)?.unit.capacityChanged();
+  }
+
+  /** Tells the initiators that a volume holds something else. */
+  contentChanged(name: string): void {
+    this.#exports.get(name)?.unit.contentChanged();
   }
 
   /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */

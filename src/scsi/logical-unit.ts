@@ -47,6 +47,12 @@ export class LogicalUnit {
     if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
+  /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
+  contentChanged(): void {
+    this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
+    this.capacityChanged();
+  }
+
   /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */
   attach(nexus: Nexus, powerOn: boolean = true): void {
     const state = new NexusState();

@@ -10,6 +10,11 @@ import { checkVolumeSize, deviceName, newSnapshotRecord, newVolumeRecord, withou
  * works within the reserve of metadata space; otherwise the kernel's errors.
  */
 export abstract class PoolDevices extends PoolVolumes {
+  /** Throws EOPNOTSUPP where no message at all is taken. */
+  requireMessages(): void {
+    this.checkMessage(true);
+  }
+
   /** The name of a device's volume. Throws ENODATA. */
   nameOfThin(id: number): string {
     return this.deviceRecord(id).name;

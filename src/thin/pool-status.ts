@@ -3,6 +3,7 @@ import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import type { PoolMode } from './pool-mode.ts';
 import type { PoolOptions } from './pool-options.ts';
+import { poolStatusLine, thinStatusLine } from './status-line.ts';
 
 export interface PoolStatus {
   name: string;
@@ -28,6 +29,29 @@ export interface PoolStatus {
   metadataIsLow: boolean;
   metadataLowThresholdBlocks: number;
   volumes: number;
+}
+
+/** What `dmsetup status` says of a pool and its volumes, without the names before it. */
+export interface PoolStatusLines {
+  pool: string;
+  volumes: { name: string; line: string }[];
+}
+
+export function statusLinesOf(catalogue: Catalogue, metadata: PoolMetadata, engine: PoolEngine): PoolStatusLines {
+  const status = statusOf(catalogue, metadata, engine);
+  const { mode, blockSizeBytes } = status;
+  const { ignoreDiscard } = engine;
+  const volumes = catalogue.volumes.map(({ id, name, sizeBytes }) => {
+    const fields = { mode, blockSizeBytes, sizeBytes, mappedBlocks: 0, highestMappedBlock: -1 };
+    if (mode !== 'fail') {
+      const thin = metadata.openThin(id);
+      fields.mappedBlocks = thin.mappedBlocks;
+      fields.highestMappedBlock = metadata.highestMapped(thin);
+      metadata.closeThin(thin);
+    }
+    return { name, line: thinStatusLine(fields) };
+  });
+  return { pool: poolStatusLine({ ...status, heldRoot: metadata.heldRoot, ignoreDiscard }), volumes };
 }
 
 export function statusOf(catalogue: Catalogue, metadata: PoolMetadata, engine: PoolEngine): PoolStatus {

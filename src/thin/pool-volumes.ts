@@ -9,6 +9,7 @@ import { ThinDevice, whileHeld } from './thin-device.ts';
 import {
   checkNewName,
   checkVolumeSize,
+  descendsFrom,
   freeDeviceId,
   likeVolume,
   newSnapshotRecord,
@@ -22,6 +23,8 @@ import {
 
 export interface VolumeInfo extends VolumeRecord {
   mappedBytes: number;
+  /** The volume that this one is a snapshot of; null when it is none. */
+  originName: string | null;
 }
 
 export interface SnapshotWish {
@@ -129,6 +132,11 @@ export abstract class PoolVolumes {
     });
   }
 
+  /** Whether a volume is a snapshot of another one, or of a snapshot of it. Throws ENOENT. */
+  isSnapshotOf(name: string, originName: string): boolean {
+    return descendsFrom(this.catalogue.volumes, this.record(name), this.record(originName).id);
+  }
+
   /**
    * Makes content and size of a volume those of another one, in one commit; name, LUN and identity stay. The volume may be open:
    * what was submitted before is answered first, and initiators have to be told. Throws ENOENT; EINVAL when the two
@@ -213,7 +221,8 @@ export abstract class PoolVolumes {
     const thin = this.metadata.openThin(record.id);
     const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
     this.metadata.closeThin(thin);
-    return { ...record, mappedBytes };
+    const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
+    return { ...record, mappedBytes, originName: origin?.name ?? null };
   }
 
   /** One administrative call at a time. */

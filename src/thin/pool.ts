@@ -17,7 +17,7 @@ import { PoolLock } from './pool-lock.ts';
 import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
-import { type PoolStatus, statusOf } from './pool-status.ts';
+import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { PoolTransfers } from './pool-transfers.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
@@ -152,6 +152,12 @@ export class Pool extends PoolTransfers {
 
   status(): PoolStatus {
     return statusOf(this.catalogue, this.metadata, this.engine);
+  }
+
+  /** The kernel's status lines; commits before where that can be, as the kernel does. */
+  async statusLines(): Promise<PoolStatusLines> {
+    if (this.mode === 'write' || this.mode === 'out-of-data-space') await this.commit();
+    return statusLinesOf(this.catalogue, this.metadata, this.engine);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */

@@ -99,6 +99,17 @@ export function withoutVolume(volumes: readonly VolumeRecord[], gone: VolumeReco
   );
 }
 
+/** Whether `volume` is a snapshot of device `origin`, or of a snapshot of it. */
+export function descendsFrom(volumes: readonly VolumeRecord[], volume: VolumeRecord, origin: number): boolean {
+  const byId = new Map(volumes.map((other) => [other.id, other]));
+  let ancestor: VolumeRecord | undefined = volume;
+  for (let left = volumes.length; ancestor?.origin !== undefined && left > 0; left--) {
+    if (ancestor.origin === origin) return true;
+    ancestor = byId.get(ancestor.origin);
+  }
+  return false;
+}
+
 /** Why a volume cannot have the content of another one; null when it can. */
 export function rollbackProblem(volume: VolumeRecord, snapshot: VolumeRecord): string | null {
   if (volume === snapshot) return 'they are the same';

@@ -71,6 +71,15 @@ describe('a control socket', () => {
       4096,
     );
     expect((await client.resizeVolume('a b/ü', { sizeBytes: 1024 })).sizeBytes).toBe(1024);
+    const snapshots = [{ origin: 'c', name: 's?' }];
+    expect((await client.createSnapshots({ snapshots, readOnly: true }))[0]).toMatchObject({
+      origin: 'c',
+      readOnly: true,
+    });
+    expect((await client.renameVolume('s?', { name: 's/' })).name).toBe('s/');
+    expect((await client.rollbackVolume('a b/ü', { snapshot: 's/', force: true })).sizeBytes).toBe(4096);
+    expect(await client.message({ message: 'create_thin 0' })).toBe(7);
+    expect(await client.statusLines()).toEqual(await fake.statusLines());
     await client.deleteVolume('c');
     expect(await client.listVolumes()).toEqual([...fake.volumes.values()]);
     expect(await client.commit()).toBe(7);

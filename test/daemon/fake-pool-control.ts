@@ -1,10 +1,15 @@
 import { StorageError } from '../../src/base/errors.ts';
 import type {
+  CreateSnapshotsMessage,
   CreateVolumeMessage,
+  DmMessage,
   GrowPoolMessage,
   PoolMessage,
+  RenameVolumeMessage,
   ResizeVolumeMessage,
+  RollbackVolumeMessage,
   SetOptionsMessage,
+  StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl } from '../../src/daemon/pool-control.ts';
@@ -84,7 +89,13 @@ export class FakePoolControl implements PoolControl {
       serial: `s${id}`,
       naa: '3000000000000000',
     };
-    this.volumes.set(name, { ...volume, logicalBlockSize: logicalBlockSize ?? 512, externalOrigin: null });
+    this.volumes.set(name, {
+      ...volume,
+      logicalBlockSize: logicalBlockSize ?? 512,
+      origin: null,
+      readOnly: false,
+      externalOrigin: null,
+    });
     return this.#volume(name);
   }
 
@@ -92,6 +103,41 @@ export class FakePoolControl implements PoolControl {
     await this.#enter();
     this.volumes.set(name, { ...this.#volume(name), sizeBytes });
     return this.#volume(name);
+  }
+
+  async createSnapshots({ snapshots, readOnly = false }: CreateSnapshotsMessage): Promise<VolumeMessage[]> {
+    await this.#enter();
+    for (const { origin, name } of snapshots) {
+      const id = this.volumes.size;
+      this.volumes.set(name, { ...this.#volume(origin), name, id, lun: id, origin, readOnly });
+    }
+    return snapshots.map(({ name }) => this.#volume(name));
+  }
+
+  async renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    const volume = this.#volume(name);
+    this.volumes.delete(name);
+    this.volumes.set(request.name, { ...volume, name: request.name });
+    return this.#volume(request.name);
+  }
+
+  async rollbackVolume(name: string, { snapshot }: RollbackVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    const { sizeBytes } = this.#volume(snapshot);
+    this.volumes.set(name, { ...this.#volume(name), sizeBytes });
+    return this.#volume(name);
+  }
+
+  async message({ message }: DmMessage): Promise<number> {
+    await this.#enter();
+    if (message !== 'create_thin 0') throw new StorageError('EINVAL', `Cannot read the message: ${message}`);
+    return 7;
+  }
+
+  async statusLines(): Promise<StatusLinesMessage> {
+    await this.#enter();
+    return { pool: { name: 'pool', line: '0 2048 thin-pool Fail' }, volumes: [] };
   }
 
   async deleteVolume(name: string): Promise<void> {
