@@ -54,7 +54,7 @@ export abstract class PoolTransfers extends PoolDevices {
       return closing;
     };
     try {
-      if (base !== null && !isDeepStrictEqual(base.externalOrigin, this.record(source.name).externalOrigin)) {
+      if (base !== null && !isDeepStrictEqual(base.externalOrigin, source.externalOrigin)) {
         throw new StorageError('EINVAL', `Cannot ${action}: it and "${base.name}" stand on different external origins`);
       }
       const header = await this.sendHeader(name, source, base, resume);
@@ -67,7 +67,8 @@ export abstract class PoolTransfers extends PoolDevices {
         baseRoot = baseDevice.thin.root;
       }
       const externalBytes = Math.min(source.externalOrigin?.sizeBytes ?? 0, source.sizeBytes);
-      const what: SendSource = { device, baseRoot, metadataDevice: this.metadataDevice, externalBytes };
+      const baseBytes = base?.sizeBytes ?? source.sizeBytes;
+      const what: SendSource = { device, baseRoot, metadataDevice: this.metadataDevice, externalBytes, baseBytes };
       header.expectedBytes = await countDifference(what, header.beginBytes);
       chunks = sendStream(what, header);
       return { header, chunks, close };
@@ -134,7 +135,7 @@ export abstract class PoolTransfers extends PoolDevices {
     if (from === undefined) return null;
     if (resume !== undefined) throw new StorageError('EINVAL', `Cannot ${action}: the token is for the whole volume`);
     const base = this.record(from);
-    if (base.readOnly && base.receiving === undefined) return base;
+    if (base.readOnly) return base;
     const reason = `"${from}" can be written, so that it may not be any more what the receiver has`;
     throw new StorageError('EINVAL', `Cannot ${action}: ${reason}`);
   }
@@ -163,7 +164,7 @@ export abstract class PoolTransfers extends PoolDevices {
         `Cannot ${action}: it is read-only and is sent itself, so there is no snapshot to keep`,
       );
     }
-    const snapshot = keep ?? this.freeName(`${name}.sending`);
+    const snapshot = keep ?? this.freeName(name, '.sending');
     return this.createSnapshot(name, snapshot, { readOnly: true, temporary: keep === undefined });
   }
 
@@ -231,6 +232,10 @@ export abstract class PoolTransfers extends PoolDevices {
     header: StreamHeader,
   ): Promise<{ record: VolumeRecord; device: ThinDevice }> {
     const action = `receive the volume "${name}"`;
+    if (this.catalogue.options.skipBlockZeroing) {
+      // Nobody would zero what the stream leaves out of a block.
+      throw new StorageError('EOPNOTSUPP', `Cannot ${action}: the pool does not zero its blocks`);
+    }
     const target = this.catalogue.find(name);
     const partial = this.partOf(target, name);
     if (target?.contentId === header.contentId) {
@@ -302,12 +307,11 @@ export abstract class PoolTransfers extends PoolDevices {
       return record;
     }
     const origin = target!;
-    const wanted = { name: this.freeName(`${name}.receiving`), readOnly: false };
+    const wanted = { name: this.freeName(name, '.receiving'), readOnly: false };
     const made = newSnapshotRecord(volumes, origin, wanted, this.random);
-    await this.snapshot([...volumes, made], [{ record: made, origin }]);
-    if (sizeBytes !== made.sizeBytes) await this.resize(made, sizeBytes);
     const record = { ...made, sizeBytes, receiving: { ...receiving, targetId: origin.id } };
-    this.replaceRecord(record);
+    await this.snapshot([...volumes, record], [{ record, origin }]);
+    await this.finishShrink(record);
     return record;
   }
 
@@ -346,12 +350,12 @@ export abstract class PoolTransfers extends PoolDevices {
     return this.info(to);
   }
 
-  /** `name`, or something like it that no volume has. */
-  private freeName(name: string): string {
+  /** `name` with `ending`, or something like it, that no volume has. */
+  private freeName(name: string, ending: string): string {
     const taken = new Set(this.catalogue.volumes.map((volume) => volume.name));
     for (let count = 1; ; count++) {
-      const suffix = count === 1 ? '' : `-${count}`;
-      const candidate = `${name.slice(-MAX_NAME_LENGTH + suffix.length)}${suffix}`;
+      const suffix = count === 1 ? ending : `${ending}-${count}`;
+      const candidate = `${name.slice(0, MAX_NAME_LENGTH - suffix.length)}${suffix}`;
       if (!taken.has(candidate)) return candidate;
     }
   }

@@ -128,7 +128,7 @@ export class Pool extends PoolTransfers {
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
       const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
-      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
+      if (pool.mode === 'write') await pool.finishChanges();
       pool.growth.kick();
       return pool;
     } catch (error) {
@@ -190,6 +190,12 @@ export class Pool extends PoolTransfers {
       await this.engine.commits.commit();
       this.growth.kick();
     });
+  }
+
+  /** Ends what the end of the last process has left undone. */
+  private async finishChanges(): Promise<void> {
+    for (const { name, temporary } of this.catalogue.volumes) if (temporary) await this.deleteVolume(name);
+    for (const record of this.catalogue.volumes) if (!record.readOnly) await this.finishShrink(record);
   }
 
   /** Commits what has changed. */

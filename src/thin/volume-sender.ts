@@ -1,4 +1,5 @@
 import { messageOf } from '../base/errors.ts';
+import { roundUp } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { LunOp } from '../block/lun-backend.ts';
@@ -30,6 +31,8 @@ export interface SendSource {
   metadataDevice: BlockDevice;
   /** Bytes of the image that shows where nothing is mapped; 0: none. */
   externalBytes: number;
+  /** Size of the base; that of the volume when there is none. */
+  baseBytes: number;
 }
 
 /** Consecutive bytes that are to be sent, or to be said to be unmapped. */
@@ -141,11 +144,8 @@ function isZero(memory: Uint8Array, begin: number, end: number): boolean {
 /** What differs from the base, from `beginBytes` on, in extents of at most `MAX_DATA_LENGTH` (of data). */
 async function* differences(source: SendSource, beginBytes: number): AsyncIterable<Extent> {
   const { sizeBytes } = source.device;
-  for await (const { offset, length, data } of withExternal(
-    source,
-    mappedDifferences(source, beginBytes),
-    beginBytes,
-  )) {
+  const extents = withTail(source, withExternal(source, mappedDifferences(source, beginBytes), beginBytes));
+  for await (const { offset, length, data } of extents) {
     const end = Math.min(offset + length, sizeBytes);
     let at = Math.max(offset, beginBytes);
     while (at < end) {
@@ -154,6 +154,24 @@ async function* differences(source: SendSource, beginBytes: number): AsyncIterab
       at += step;
     }
   }
+}
+
+/**
+ * What comes into sight when the volume has grown in the middle of a block: the receiver has nothing but zeroes there, and the sender what was
+ * there before.
+ */
+async function* withTail({ device, baseBytes }: SendSource, extents: AsyncIterable<Extent>): AsyncIterable<Extent> {
+  const size = device.engine.blockSizeBytes;
+  const tail: Extent = { offset: baseBytes, length: roundUp(baseBytes, size) - baseBytes, data: true };
+  let due = tail.length > 0 && baseBytes < device.sizeBytes;
+  for await (const extent of extents) {
+    if (due && extent.offset + extent.length > tail.offset) {
+      due = false;
+      if (extent.offset > tail.offset) yield tail;
+    }
+    yield extent;
+  }
+  if (due) yield tail;
 }
 
 /** An external origin shows where nothing is mapped: there "unmapped" is data, too. */
