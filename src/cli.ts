@@ -10,6 +10,7 @@ import { addDumpCommand } from './cli/tools/dump.ts';
 import { addInspectCommand } from './cli/tools/inspect.ts';
 import { addLsCommand } from './cli/tools/ls.ts';
 import { addRmapCommand } from './cli/tools/rmap.ts';
+import { addTransferCommands } from './cli/transfer-commands.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -58,6 +59,7 @@ Examples:
   addVolumeCommands(program, context);
   addMessageCommand(program, context);
   addServeCommands(program, context);
+  addTransferCommands(program, context);
   addLsCommand(program, context);
   addRmapCommand(program, context);
   addDeltaCommand(program, context);

@@ -81,7 +81,7 @@ export abstract class PoolTransfers extends PoolDevices {
   /**
    * Makes the volume `name` of a stream, or brings it from the stream's base to what the stream has. Until the whole stream has been read and
    * proved right, what has come is kept apart: a volume that is marked as received in part, and that a later stream can go on with. The result is
-   * read-only. Throws EEXIST; ENOENT; EINVAL when the stream is not for this volume; EILSEQ for a damaged stream; what `input` throws; ENOSPC.
+   * read-only. Throws EEXIST; ENOENT; EINVAL when the stream is not for this volume, or damaged; what `input` throws; ENOSPC.
    */
   async receiveVolume(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
     const memory = new ReceiveMemory();
@@ -101,6 +101,12 @@ export abstract class PoolTransfers extends PoolDevices {
     } finally {
       await reader.close().catch(() => {});
     }
+  }
+
+  /** The volume that holds what has been received of `name`; null when nothing is kept apart. */
+  receivedPart(name: string): VolumeInfo | null {
+    const partial = this.partOf(this.catalogue.find(name), name);
+    return partial === null ? null : this.info(partial);
   }
 
   /** Where the stream of a volume that was received in part has to go on, as a word for `parseToken`. Throws ENOENT, EINVAL. */

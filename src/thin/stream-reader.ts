@@ -25,7 +25,7 @@ export interface StreamRecord {
 
 /**
  * Reads a stream and believes nothing: every record's checksum, order and place is checked before it is handed over, the totals at the
- * end, and that nothing comes after it. Throws EILSEQ that says what is wrong and where; whatever `input` throws goes through.
+ * end, and that nothing comes after it. Throws EINVAL that says what is wrong and where; whatever `input` throws goes through.
  */
 export class StreamReader {
   readonly #input: AsyncIterator<Uint8Array>;
@@ -172,6 +172,6 @@ export class StreamReader {
   }
 
   #wrong(reason: string, at: number = this.#at): StorageError {
-    return new StorageError('EILSEQ', `Cannot read the stream: ${reason} (at byte ${at})`);
+    return new StorageError('EINVAL', `Cannot read the stream: ${reason} (at byte ${at})`);
   }
 }
