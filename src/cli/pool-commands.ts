@@ -175,7 +175,7 @@ function printStatus(output: Output, status: PoolMessage): void {
     ['metadata', `${usage(status.metadataUsedBytes, status.metadataSizeBytes)}${status.metadataIsLow ? '; low' : ''}`],
     ['block size', formatSize(status.blockSizeBytes)],
     ...(features === '' ? [] : ([['features', features]] as const)),
-    ['volumes', String(status.volumeCount)],
+    ['volumes', volumeCount(status)],
     ['transaction', String(status.transactionId)],
     ['server', server === null ? 'none' : `process ${server.pid}, thinlun ${server.version}`],
     ...(server === null
@@ -205,4 +205,9 @@ function adviceFor(status: PoolMessage): string {
     return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
   return `\nThe pool takes no writes: look at the log of its server, and run "thinlun pool check ${directory}".`;
+}
+
+function volumeCount({ volumeCount, deletedVolumeCount, deletedBytes }: PoolMessage): string {
+  if (deletedVolumeCount === 0) return String(volumeCount);
+  return `${volumeCount}; ${deletedVolumeCount} more being deleted, ${formatSize(deletedBytes)} to go`;
 }

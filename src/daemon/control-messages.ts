@@ -64,6 +64,10 @@ export interface PoolMessage {
   /** Discards reach the data device. */
   discardPassdown: boolean;
   volumeCount: number;
+  /** Volumes that were deleted and whose blocks are still being freed. */
+  deletedVolumeCount: number;
+  /** What they still map. */
+  deletedBytes: number;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
 }
@@ -262,6 +266,8 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   failsWhenFull: z.boolean(),
   discardPassdown: z.boolean(),
   volumeCount: size,
+  deletedVolumeCount: size,
+  deletedBytes: size,
   server: serverSchema.nullable(),
 });
 
@@ -325,12 +331,17 @@ export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes
 export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
 export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
 
-export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z.strictObject({
-  name: z.string().min(1).max(255),
-  sizeBytes: positiveSize.optional(),
-  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
-  externalOrigin: z.string().startsWith('/').optional(),
-});
+export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
+  .strictObject({
+    name: z.string().min(1).max(255),
+    sizeBytes: positiveSize.optional(),
+    logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
+    externalOrigin: z.string().startsWith('/').optional(),
+  })
+  .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
+    path: ['sizeBytes'],
+    message: 'only what has an external origin can do without',
+  });
 
 const volumeName = z.string().min(1).max(255);
 const statusLine = z.object({ name: z.string(), line: z.string() });

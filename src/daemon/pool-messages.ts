@@ -37,6 +37,8 @@ export function poolMessage(pool: Pool, server: ServerMessage | null): PoolMessa
     failsWhenFull: status.failsWhenFull,
     discardPassdown: status.discardPassdown,
     volumeCount: status.volumes,
+    deletedVolumeCount: status.deletedVolumes,
+    deletedBytes: status.deletedBlocks * blockSizeBytes,
     server,
   };
 }

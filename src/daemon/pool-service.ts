@@ -200,7 +200,11 @@ export class PoolService implements PoolControl {
   }
 
   deleteVolume(name: string): Promise<void> {
-    return this.#exclusive(() => this.#withdrawn(name, () => this.pool.deleteVolume(name)));
+    return this.#exclusive(async () => {
+      await this.#withdrawn(name, () => this.pool.deleteVolume(name));
+      // Without a server nobody would go on with it.
+      if (this.exports === null) await this.pool.deletionsEnded();
+    });
   }
 
   async commit(): Promise<number> {

@@ -71,6 +71,7 @@ export function collapseOnce(nodes: TreeNodes, root: WritableBlock): void {
   const number = childAt(root.words, 0);
   const child = nodes.read(number);
   if (nodes.transaction.isShared(number)) nodes.incrementPointers(child);
+  nodes.copiedShared ||= nodes.mayBeShared(number, false);
   root.words.set(child.words as Uint32Array);
   nodes.transaction.decrement(number);
 }

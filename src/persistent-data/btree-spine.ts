@@ -25,6 +25,8 @@ export const MAX_DEPTH = 16;
 export class TreeNodes {
   readonly transaction: TransactionManager;
   readonly valueType: ValueType;
+  /** A node was copied that is shared or was so at the last commit. For the owner of the trees, who resets it. */
+  copiedShared = false;
 
   constructor(transaction: TransactionManager, valueType: ValueType) {
     this.transaction = transaction;
@@ -50,7 +52,19 @@ export class TreeNodes {
     const block = this.transaction.shadow(number, nodeValidator);
     this.#checkLeaf(block);
     if (this.transaction.copiedShared) this.incrementPointers(block);
+    if (block.number !== number)
+      this.copiedShared ||= this.transaction.copiedShared || this.transaction.wasShared(number);
     return block;
+  }
+
+  /**
+   * Whether something else may refer to a node, now or in the last commit. `copiedShared`: of nodes that are new in this transaction it is
+   * not known what they are copies of.
+   */
+  mayBeShared(number: number, copiedShared: boolean): boolean {
+    const { transaction } = this;
+    if (transaction.isShared(number)) return true;
+    return transaction.isNew(number) ? copiedShared : transaction.wasShared(number);
   }
 
   /** Shadows child `index` of a shadowed node and points the node to it. */

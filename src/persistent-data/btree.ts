@@ -11,6 +11,8 @@ import type { ValueType } from './value-type.ts';
 /** No key: returned where a key is looked for and there is none. */
 export const NO_KEY = -1;
 
+export type PathSharing = 'shared' | 'exclusive' | 'unknown';
+
 /**
  * Copy-on-write b-trees with one value type. A tree is the number of its root; operations that change it return the new
  * root, and the old one is no longer the caller's. Two trees may share nodes: that is what a snapshot is.
@@ -67,6 +69,38 @@ export class BTree {
       if (index + 1 < entryCount(words)) this.leafEnd = keyAt(words, index + 1);
       number = childAt(words, index);
     }
+  }
+
+  /**
+   * Whether one of the nodes on the way to the leaf that covers `key` may be shared, now or in the last commit; see
+   * `TreeNodes.mayBeShared`. Sets `leafEnd`. With `nonBlocking` it is not known when a node is not in the cache.
+   */
+  pathSharing(root: number, key: number, copiedShared: boolean, nonBlocking: boolean): PathSharing {
+    const { nodes } = this;
+    const { blocks } = nodes.transaction;
+    const mark = blocks.mark();
+    this.leafEnd = Number.POSITIVE_INFINITY;
+    let number = root;
+    let answer: PathSharing = 'unknown';
+    for (let depth = 1; ; depth++) {
+      nodes.checkDepth(depth);
+      if (nodes.mayBeShared(number, copiedShared)) {
+        answer = 'shared';
+        break;
+      }
+      const node = nonBlocking ? nodes.tryRead(number) : nodes.read(number);
+      if (node === null) break;
+      const { words } = node;
+      if (isLeaf(words)) {
+        answer = 'exclusive';
+        break;
+      }
+      const index = Math.max(lowerBound(words, key), 0);
+      if (index + 1 < entryCount(words)) this.leafEnd = keyAt(words, index + 1);
+      number = childAt(words, index);
+    }
+    blocks.release(mark);
+    return answer;
   }
 
   /** Copies the value of `key` to `value`; false when there is none. */

@@ -116,4 +116,11 @@ export class CheckedMetadataBlocks extends CheckedSpaceMap implements MetadataBl
     assert(before === undefined || isNew === (before === 0), 'A space map is wrong about what is new');
     return isNew;
   }
+
+  wasShared(block: number): boolean {
+    const shared = this.#metadata.wasShared(block);
+    const before = this.before(block);
+    assert(before === undefined || shared === before > 1, 'A space map is wrong about what was shared');
+    return shared;
+  }
 }

@@ -101,6 +101,22 @@ export class DiskSpaceMap implements SpaceMap {
     return this.#bitmapCount(block) > 1;
   }
 
+  /**
+   * Whether no count of a block, now and at the last commit, is above one. With `nonBlocking` it is null when that is not known without
+   * reading the device.
+   */
+  isExclusive(block: number, nonBlocking: boolean): boolean | null {
+    this.#check(block, block + 1);
+    const ordinal = Math.floor(block / BITMAP_ENTRIES);
+    const place = this.#index.places[ordinal]!;
+    const count = this.#countIn(place, block, nonBlocking);
+    if (count === null || count > 1) return count === null ? null : false;
+    const committedPlace = this.#index.committedPlaces[ordinal]!;
+    if (committedPlace === place || committedPlace === NOWHERE) return true;
+    const committed = this.#countIn(committedPlace, block, nonBlocking);
+    return committed === null ? null : committed <= 1;
+  }
+
   increment(begin: number, end: number): void {
     this.#check(begin, end);
     for (let from = begin; from < end; ) {
@@ -190,10 +206,17 @@ export class DiskSpaceMap implements SpaceMap {
 
   #bitmapCount(block: number): number {
     this.#check(block, block + 1);
+    return this.#countIn(this.#index.places[Math.floor(block / BITMAP_ENTRIES)]!, block, false)!;
+  }
+
+  /** In the bitmap at `place`; null when that is not in the cache and reading it would block. */
+  #countIn(place: number, block: number, nonBlocking: boolean): number | null {
     const { blocks } = this.#transaction;
     const mark = blocks.mark();
-    const { words } = this.#transaction.read(this.#index.places[Math.floor(block / BITMAP_ENTRIES)]!, bitmapValidator);
-    const count = bitmapCount(words, block % BITMAP_ENTRIES);
+    const bitmap = nonBlocking
+      ? this.#transaction.tryRead(place, bitmapValidator)
+      : this.#transaction.read(place, bitmapValidator);
+    const count = bitmap === null ? null : bitmapCount(bitmap.words, block % BITMAP_ENTRIES);
     blocks.release(mark);
     return count;
   }

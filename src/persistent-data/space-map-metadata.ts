@@ -11,6 +11,8 @@ import type { MetadataBlocks, TransactionManager } from './transaction-manager.t
 const COUNT = 3;
 /** In use at the last commit. */
 const COMMITTED = 4;
+/** And with a count above one. */
+const WAS_SHARED = 8;
 /** A block whose whole state is this may be handed out. */
 const ALLOCATABLE = 0;
 
@@ -119,6 +121,10 @@ export class MetadataSpaceMap implements MetadataBlocks {
     return (this.#state(block) & COMMITTED) === 0;
   }
 
+  wasShared(block: number): boolean {
+    return (this.#state(block) & WAS_SHARED) !== 0;
+  }
+
   increment(begin: number, end: number): void {
     for (let block = begin; block < end; block++) this.#increment(block);
   }
@@ -188,7 +194,7 @@ export class MetadataSpaceMap implements MetadataBlocks {
         const count = states[block]! & COUNT;
         // What this transaction has freed may be handed out now.
         if (count === 0 && states[block] !== ALLOCATABLE) this.#allocatableCount++;
-        states[block] = count === 0 ? ALLOCATABLE : count | COMMITTED;
+        states[block] = committedState(count);
       }
     }
   }
@@ -285,7 +291,7 @@ export class MetadataSpaceMap implements MetadataBlocks {
         this.#allocatableCount++;
         continue;
       }
-      this.#states[first + i] = count | COMMITTED;
+      this.#states[first + i] = committedState(count);
       this.#allocatedCount++;
     }
     blocks.release(mark);
@@ -312,4 +318,9 @@ export class MetadataSpaceMap implements MetadataBlocks {
     writeIndexEntry(index.words, indexEntryAt(ordinal), this.#places[ordinal]!, BITMAP_ENTRIES - used, noneFreeBefore);
     blocks.release(mark);
   }
+}
+
+function committedState(count: number): number {
+  if (count === 0) return ALLOCATABLE;
+  return count > 1 ? count | COMMITTED | WAS_SHARED : count | COMMITTED;
 }

@@ -11,6 +11,8 @@ export interface MetadataBlocks extends SpaceMap {
    * transaction, the only ones that may change in place.
    */
   isNew(block: number): boolean;
+  /** Whether the count was above one at the last commit. */
+  wasShared(block: number): boolean;
 }
 
 /**
@@ -94,6 +96,15 @@ export class TransactionManager {
 
   isShared(number: number): boolean {
     return this.#spaceMap.isShared(number);
+  }
+
+  isNew(number: number): boolean {
+    return this.#spaceMap.isNew(number);
+  }
+
+  /** See `MetadataBlocks.wasShared`. */
+  wasShared(number: number): boolean {
+    return this.#spaceMap.wasShared(number);
   }
 
   count(number: number): number {

@@ -69,6 +69,13 @@ export interface ReceivingRecord {
   positionBytes: number;
 }
 
+/** A device whose volume was deleted, and which is being taken away. */
+export interface DeletionRecord {
+  id: number;
+  /** The pool's transaction id when the device was made: another device of the same id has another one. */
+  transactionId: number;
+}
+
 interface CatalogueFile {
   format: 1;
   uuid: string;
@@ -77,12 +84,14 @@ interface CatalogueFile {
   options: PoolOptions;
   transactionId: number;
   volumes: VolumeRecord[];
+  deleting: DeletionRecord[];
   pending?: Pending | undefined;
 }
 
 interface Pending {
   transactionId: number;
   volumes: VolumeRecord[];
+  deleting: DeletionRecord[];
 }
 
 /** Whether the metadata has a device. */
@@ -116,6 +125,8 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   temporary: z.boolean().optional(),
 });
 
+const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
+
 const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   format: z.literal(FORMAT),
   uuid: z.uuid(),
@@ -124,7 +135,10 @@ const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
   options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
   volumes: z.array(VOLUME).max(MAX_VOLUMES),
-  pending: z.strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES) }).optional(),
+  deleting: DELETING,
+  pending: z
+    .strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
+    .optional(),
 });
 
 /** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
@@ -145,7 +159,7 @@ export class Catalogue {
     dir: string,
     identity: { uuid: string; name: string; blockSizeBytes: number; options: PoolOptions },
   ): Catalogue {
-    const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [] });
+    const catalogue = new Catalogue(dir, { format: FORMAT, ...identity, transactionId: 0, volumes: [], deleting: [] });
     catalogue.save(catalogue.file);
     return catalogue;
   }
@@ -200,6 +214,11 @@ export class Catalogue {
     return this.file.volumes;
   }
 
+  /** Devices without a volume that are to be deleted. Their ids are taken. */
+  get deleting(): readonly DeletionRecord[] {
+    return this.file.deleting;
+  }
+
   /** The volumes that belong to metadata with that transaction id and those devices; null when it and this catalogue do not belong together. */
   volumesAt(metadataTransactionId: number, hasDevice: HasDevice): readonly VolumeRecord[] | null {
     const { pending, transactionId, volumes } = this.file;
@@ -238,9 +257,14 @@ export class Catalogue {
     return made.every(hasDevice) && !gone.some(hasDevice);
   }
 
-  /** Writes down the volumes as they will be when the metadata has been committed with that transaction id. */
-  begin(volumes: readonly VolumeRecord[], transactionId: number): void {
-    this.change(volumes, { ...this.file, pending: { transactionId, volumes: [...volumes] } });
+  /** Writes down the volumes, and the devices to be deleted, as they will be when the metadata has been committed with that transaction id. */
+  begin(
+    volumes: readonly VolumeRecord[],
+    transactionId: number,
+    deleting: readonly DeletionRecord[] = this.file.deleting,
+  ): void {
+    const pending = { transactionId, volumes: [...volumes], deleting: [...deleting] };
+    this.change(volumes, { ...this.file, pending });
   }
 
   /** The metadata has been committed: what was begun is so. */
@@ -252,6 +276,10 @@ export class Catalogue {
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });
+  }
+
+  setDeleting(deleting: readonly DeletionRecord[]): void {
+    this.change(this.file.volumes, { ...this.file, deleting: [...deleting] });
   }
 
   setOptions(options: PoolOptions): void {

@@ -41,6 +41,11 @@ export class Committer implements IoCompletion {
   private pending = 0;
   private error: Errno | null = null;
   private wanted = false;
+  /** Flushes that were started, and those of them that have ended, well or not: both with a commit or without one. */
+  begun = 0;
+  ended = 0;
+  /** The last of them that failed. */
+  failed = 0;
   /** Commits and flushes done, for status and tests. */
   readonly stats: { commits: number; flushes: number } = { commits: 0, flushes: 0 };
 
@@ -68,6 +73,7 @@ export class Committer implements IoCompletion {
   kick(): void {
     if (this.step !== Step.IDLE || (this.waiting.count === 0 && !this.wanted)) return;
     this.wanted = false;
+    this.begun++;
     this.current.append(this.waiting);
     this.error = null;
     if (!this.metadata.changed) {
@@ -81,6 +87,7 @@ export class Committer implements IoCompletion {
     try {
       this.metadata.prepareCommit();
     } catch (error) {
+      this.hasEnded(errnoOf(error));
       this.owner.commitFailed(this.current, errnoOf(error), 'Cannot prepare the commit');
       return;
     }
@@ -96,7 +103,7 @@ export class Committer implements IoCompletion {
     if (--this.pending > 0) return;
     switch (this.step) {
       case Step.DATA_ONLY:
-        this.step = Step.IDLE;
+        this.hasEnded(this.error);
         this.stats.flushes++;
         this.owner.dataFlushed(this.current, this.error);
         break;
@@ -114,14 +121,20 @@ export class Committer implements IoCompletion {
           this.fail('Cannot write the superblock');
           break;
         }
-        this.step = Step.IDLE;
+        this.hasEnded(null);
         this.stats.commits++;
         this.owner.commitDone(this.current);
     }
   }
 
-  private fail(action: string): void {
+  private hasEnded(error: Errno | null): void {
     this.step = Step.IDLE;
+    this.ended++;
+    if (error !== null) this.failed = this.ended;
+  }
+
+  private fail(action: string): void {
+    this.hasEnded(this.error);
     this.owner.commitFailed(this.current, this.error!, action);
   }
 }

@@ -45,9 +45,12 @@ export class OriginReads {
   }
 }
 
-/** What the catalogue keeps of the image at `path`. Throws ENODEV (it is not there), EACCES, ENOTBLK, EINVAL (empty, or part of the pool in `dir`). */
-export function describeOrigin(dir: string, path: string): ExternalOriginRecord {
-  const device = openOrigin(dir, resolve(path));
+/**
+ * What the catalogue keeps of the image at `path`. Throws ENODEV (it is not there), EACCES, ENOTBLK, EINVAL (empty, part of the pool in `dir`, a
+ * device whose sectors are larger than the volume's logical blocks).
+ */
+export function describeOrigin(dir: string, path: string, logicalBlockSize: number): ExternalOriginRecord {
+  const device = openOrigin(dir, resolve(path), logicalBlockSize);
   const { sizeBytes } = device;
   void device.close();
   if (sizeBytes === 0) throw new StorageError('EINVAL', `Cannot use "${path}" as an external origin: it is empty`);
@@ -65,9 +68,8 @@ export function originProblem({ path, sizeBytes, modifiedMs }: ExternalOriginRec
   }
   if (!stats.isFile()) return null;
   if (stats.size !== sizeBytes) return `it had ${formatSize(sizeBytes)} and has ${formatSize(stats.size)} now`;
-  const now = Math.floor(stats.mtimeMs);
-  if (modifiedMs === null || now === modifiedMs) return null;
-  return `it was modified at ${new Date(now).toISOString()}, after the volume was made from it`;
+  if (modifiedMs === null || Math.floor(stats.mtimeMs) === modifiedMs) return null;
+  return 'it was modified after the volume was made from it';
 }
 
 /** The images that the open volumes of a pool stand on. */
@@ -82,11 +84,11 @@ export class ExternalOrigins {
   }
 
   /** Opens the image of a volume. Throws when it is not there or cannot be read; that it has changed is only logged. */
-  acquire(volume: string, record: ExternalOriginRecord): ExternalOrigin {
+  acquire(volume: string, record: ExternalOriginRecord, logicalBlockSize: number): ExternalOrigin {
     const { path } = record;
     let entry = this.#open.get(path);
     if (entry === undefined) {
-      const device = openOrigin(this.#dir, path);
+      const device = openOrigin(this.#dir, path, logicalBlockSize);
       entry = { origin: { device, sizeBytes: device.sizeBytes, queued: false }, users: 0 };
       this.#open.set(path, entry);
     }
@@ -119,10 +121,14 @@ export class ExternalOrigins {
   }
 }
 
-function openOrigin(dir: string, path: string): BlockDevice {
+function openOrigin(dir: string, path: string, logicalBlockSize: number): BlockDevice {
   try {
     if (isOfPool(dir, path)) throw new StorageError('EINVAL', 'it belongs to the pool itself');
-    return openBlockDevice(path, { readOnly: true });
+    const device = openBlockDevice(path, { readOnly: true });
+    const { alignmentBytes } = device;
+    if (logicalBlockSize % alignmentBytes === 0) return device;
+    void device.close();
+    throw new StorageError('EINVAL', `its sectors have ${alignmentBytes} bytes, logical blocks ${logicalBlockSize}`);
   } catch (error) {
     // ENOENT is what a volume that is not there gives.
     const code = errnoOf(error) === 'ENOENT' ? 'ENODEV' : errnoOf(error);

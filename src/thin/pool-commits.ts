@@ -21,6 +21,7 @@ export class PoolCommits implements CommitOwner {
   private readonly committer: Committer;
   private readonly afterCommit: IoQueue = new IoQueue();
   private readonly waiters: Waiters = new Waiters();
+  private readonly flushWaiters: Waiters = new Waiters();
   private readonly changes: (() => void)[] = [];
   private timer: Timer | null = null;
   private stopped = false;
@@ -91,6 +92,19 @@ export class PoolCommits implements CommitOwner {
     }
   }
 
+  /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
+  async flushAll(): Promise<void> {
+    const { engine, committer } = this;
+    const { generation } = engine;
+    // One that has begun may not cover what was done since.
+    const covering = committer.begun + 1;
+    this.request();
+    while (committer.ended < covering && engine.generation === generation) await this.flushWaiters.wait();
+    if (engine.generation !== generation || committer.failed >= covering) {
+      throw new StorageError('EIO', 'Cannot flush the pool: see the log');
+    }
+  }
+
   /** See `PoolEngine.mutate`. */
   async mutate<T>(change: () => T, inReserve: boolean, afterCommit: boolean): Promise<T> {
     const { engine } = this;
@@ -129,7 +143,7 @@ export class PoolCommits implements CommitOwner {
    * Runs `change`, which must not throw, when no commit is being written: now, or before the next one begins. A promise would come too late
    * where flushes queue up for the next commit.
    */
-  private whenQuiet(change: () => void): void {
+  whenQuiet(change: () => void): void {
     if (this.committer.busy) this.changes.push(change);
     else change();
   }
@@ -139,6 +153,7 @@ export class PoolCommits implements CommitOwner {
     for (const change of this.changes.splice(0)) change();
     this.engine.requeue(this.afterCommit);
     this.waiters.wake();
+    this.flushWaiters.wake();
   }
 
   /** No commit comes any more of its own accord; who waits for one begins again. */
@@ -178,6 +193,7 @@ export class PoolCommits implements CommitOwner {
   dataFlushed(flushed: IoQueue, error: Errno | null): void {
     if (error !== null) this.logger.error({ error }, 'the data device failed to flush');
     this.answer(flushed, error === null ? null : 'EIO');
+    this.flushWaiters.wake();
     this.engine.schedule();
   }
 

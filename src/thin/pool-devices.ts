@@ -28,9 +28,9 @@ export abstract class PoolDevices extends PoolVolumes {
       const size = sizeBytes ?? metadata.dataBlockCount * metadata.dataBlockSizeBytes;
       const wanted = { name: this.newDeviceName(id), sizeBytes: size, logicalBlockSize: 512 } as const;
       const { volumes, transactionId } = this.catalogue;
-      const record = { ...newVolumeRecord(volumes, wanted, this.random), id };
+      const record = { ...newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting), id };
       const commit = (): Promise<void> => this.engine.mutate(() => metadata.createThin(id));
-      await this.change([...volumes, record], commit, transactionId);
+      await this.change([...volumes, record], commit, { transactionId });
       return this.info(record);
     });
   }
@@ -41,25 +41,26 @@ export abstract class PoolDevices extends PoolVolumes {
       this.checkMessage(false);
       const name = this.newDeviceName(id);
       const origin = this.deviceRecord(originId);
-      const { volumes, transactionId } = this.catalogue;
-      const record = { ...newSnapshotRecord(volumes, origin, { name, readOnly: false }, this.random), id };
-      await this.snapshot([...volumes, record], [{ record, origin }], transactionId);
+      const { volumes, deleting, transactionId } = this.catalogue;
+      const record = { ...newSnapshotRecord(volumes, origin, { name, readOnly: false }, this.random, deleting), id };
+      await this.snapshot([...volumes, record], [{ record, origin }], { transactionId });
       return this.info(record);
     });
   }
 
-  /** ENODATA; EBUSY while its volume is open. */
-  deleteThin(id: number): Promise<void> {
-    return this.exclusive(async () => {
+  /** ENODATA; EBUSY while its volume is open. What it mapped is free afterwards, or cannot be freed for now. */
+  async deleteThin(id: number): Promise<void> {
+    await this.exclusive(async () => {
       this.checkMessage(true);
       const record = this.deviceRecord(id);
       if (this.devices.has(record.name)) {
         throw new StorageError('EBUSY', `Cannot delete thin device ${id}: its volume "${record.name}" is in use`);
       }
       const { volumes, transactionId } = this.catalogue;
-      const commit = (): Promise<void> => this.engine.mutate(() => this.metadata.deleteThin(id), true);
-      await this.change(withoutVolume(volumes, record), commit, transactionId);
+      const rest = withoutVolume(volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: id, transactionId });
     });
+    await this.deletionsEnded();
   }
 
   /** Makes a device smaller. ENODATA, EINVAL for a larger size. */
@@ -87,7 +88,7 @@ export abstract class PoolDevices extends PoolVolumes {
         const reason = `it is ${metadata.transactionId}, expected ${expected}`;
         throw new StorageError('EINVAL', `Cannot set the transaction id: ${reason}`);
       }
-      await this.change(catalogue.volumes, (stamp) => this.engine.mutate(stamp), next);
+      await this.change(catalogue.volumes, (stamp) => this.engine.mutate(stamp), { transactionId: next });
     });
   }
 

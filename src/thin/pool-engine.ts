@@ -189,7 +189,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     } else if (length === 0) {
       this.answer(io, null);
     } else if (op === LunOp.READ) {
-      if (this.lookUp(io)) this.startTransfer(io, Phase.TRANSFER);
+      if (this.lookUp(io, false)) this.startTransfer(io, Phase.TRANSFER);
     } else if (op === LunOp.EXTENT) {
       if (extentOf(this, io, MAX_MISSES, this.runResult)) this.answer(io, null);
       else this.waitForMetadata(io);
@@ -204,14 +204,18 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   }
 
   /** Fills in the runs of the step; false: they are not cached, `io` waits. */
-  lookUp(io: ThinIo): boolean {
-    const size = this.blockSizeBytes;
-    const run = this.runResult;
+  lookUp(io: ThinIo, forWrite: boolean): boolean {
+    const { metadata, blockSizeBytes: size, runResult: run } = this;
     const end = Math.ceil(io.stepEnd / size);
     let at = Math.floor(io.stepBegin / size);
     let count = 0;
     while (at < end) {
-      if (!this.metadata.lookupRun(io.device.thin, at, end, run, io.misses < MAX_MISSES)) {
+      const nonBlocking = io.misses < MAX_MISSES;
+      const { thin } = io.device;
+      const known = forWrite
+        ? metadata.lookupRunForWrite(thin, at, end, run, nonBlocking)
+        : metadata.lookupRun(thin, at, end, run, nonBlocking);
+      if (!known) {
         this.waitForMetadata(io);
         return false;
       }
@@ -379,11 +383,11 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     return this.commits.mutate(change, inReserve, afterCommit);
   }
 
-  /** Answers everything, commits, and waits until freed blocks have been passed down. No request may come any more. */
+  /** Answers everything, makes it durable, and waits until freed blocks have been passed down. No request may come any more. */
   async stop(): Promise<void> {
     this.space.stop();
     while (this.inFlight > 0) await this.idleWaiters.wait();
-    if (this.space.mode !== 'fail' && !this.metadata.readOnly) await this.commits.commit();
+    if (this.space.mode !== 'fail' && !this.data.readOnly) await this.commits.flushAll();
     this.commits.stop();
     while (this.space.mode !== 'fail' && this.reclaimer.busy) await this.reclaimWaiters.wait();
   }

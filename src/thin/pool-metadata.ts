@@ -19,6 +19,7 @@ import {
 import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
+import { refineSharing } from './sharing.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
 import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
@@ -37,6 +38,8 @@ export interface OpenOptions {
   expectedDataBlockSizeBytes?: number;
   /** Slots of the block cache, 4 KiB each. */
   cacheBlocks?: number;
+  /** Writes stay in place where reference counts say that a block is not shared any more. True; the kernel goes by time alone. */
+  exactSharing?: boolean;
 }
 
 /**
@@ -52,6 +55,7 @@ export interface OpenOptions {
  */
 export class PoolMetadata extends PoolState {
   readonly #value: Uint32Array = new Uint32Array(2);
+  protected exactSharing = true;
 
   /**
    * Makes the device a pool's metadata, whatever it held, and opens it. EINVAL for a wrong block size or count, ENOSPC when
@@ -105,7 +109,10 @@ export class PoolMetadata extends PoolState {
     }
     const blocks = newBlockManager(device, superblock.metadataSpaceMap.blockCount, options.cacheBlocks);
     const withheld = noWithheldRuns();
-    return new PoolMetadata(blocks, PoolTrees.open(blocks, superblock, withheld), superblock, readOnly, withheld);
+    const trees = PoolTrees.open(blocks, superblock, withheld);
+    const pool = new PoolMetadata(blocks, trees, superblock, readOnly, withheld);
+    pool.exactSharing = options.exactSharing ?? true;
+    return pool;
   }
 
   /** EINVAL when the id is not `expectedOld` any more. */
@@ -171,6 +178,14 @@ export class PoolMetadata extends PoolState {
     while (!this.deleteThinStep(id, Number.POSITIVE_INFINITY)) {}
   }
 
+  /** Whether `deleteThin` drops no more than about `maxLeaves` leaves. ENODATA. */
+  isQuickToDelete(id: number, maxLeaves: number): boolean {
+    const thin = this.openThin(id);
+    const cost = this.transaction.trees.mappings.deletionCost(thin.root, maxLeaves);
+    this.closeThin(thin);
+    return cost <= maxLeaves;
+  }
+
   /**
    * Deletes part of the device, about `maxLeaves` leaves of 252 mappings at most; returns whether it is gone. What others share costs next to
    * nothing. Between the steps the metadata is consistent and the device has fewer mappings. ENODATA, EBUSY when open. Works within
@@ -220,6 +235,16 @@ export class PoolMetadata extends PoolState {
     this.#checkThin(thin);
     assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
     return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
+  }
+
+  /**
+   * The same for a write, which may stay in place where a block was shared once and is so no more: `shared` is exact where time alone
+   * would say that it is (see sharing.ts), and a run may end early for that.
+   */
+  lookupRunForWrite(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
+    if (!this.lookupRun(thin, begin, end, result, nonBlocking)) return false;
+    if (!result.mapped || !result.shared || !this.exactSharing || this.devices.isNew(thin.id)) return true;
+    return refineSharing(this.transaction.trees, thin, begin, result, nonBlocking);
   }
 
   /** The highest virtual block with a mapping; -1 when there is none. */

@@ -129,7 +129,8 @@ export class PoolSpace {
     if (this.mode === mode || this.mode === 'fail') return;
     this.mode = mode;
     this.stopTimer();
-    if (mode === 'write') this.logger.info({ mode, reason }, 'pool mode');
+    const wanted = mode === 'write' || (mode === 'read-only' && this.settings.readOnly);
+    if (wanted) this.logger.info({ mode, reason }, 'pool mode');
     else this.logger.warn({ mode, reason }, 'pool mode');
     this.onEvent({ kind: 'mode', mode, reason });
   }
@@ -212,7 +213,12 @@ export class PoolSpace {
       this.logger.warn({ freeBlocks, lowWaterBlocks }, 'the pool reached its low-water mark');
       this.onEvent({ kind: 'low-water', freeBlocks, lowWaterBlocks });
     }
-    if (this.metadataIsLow && !this.metadataLowTold) {
+    this.checkMetadataLow();
+  }
+
+  private checkMetadataLow(): void {
+    if (!this.metadataIsLow) this.metadataLowTold = false;
+    else if (!this.metadataLowTold) {
       this.metadataLowTold = true;
       const { freeMetadataBlocksWithReserve: freeBlocks, metadataLowThresholdBlocks: thresholdBlocks } =
         this.owner.metadata;
@@ -227,7 +233,7 @@ export class PoolSpace {
     if (!reclaimer.busy) this.owner.requeue(this.afterReclaim);
     if (this.mode === 'read-only' || this.mode === 'fail') return;
     if (!this.dataIsLow) this.lowWaterTold = false;
-    if (!this.metadataIsLow) this.metadataLowTold = false;
+    this.checkMetadataLow();
     if (metadata.freeMetadataBlocks === 0) {
       this.setMode('out-of-metadata-space', 'no free metadata block');
       this.failWaiting();

@@ -1,4 +1,5 @@
 import type { Catalogue } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import type { PoolMode } from './pool-mode.ts';
@@ -29,6 +30,10 @@ export interface PoolStatus {
   metadataIsLow: boolean;
   metadataLowThresholdBlocks: number;
   volumes: number;
+  /** Volumes that were deleted and whose blocks are still being freed. */
+  deletedVolumes: number;
+  /** Blocks that they still map, shared ones included. */
+  deletedBlocks: number;
 }
 
 /** What `dmsetup status` says of a pool and its volumes, without the names before it. */
@@ -37,8 +42,13 @@ export interface PoolStatusLines {
   volumes: { name: string; line: string }[];
 }
 
-export function statusLinesOf(catalogue: Catalogue, metadata: PoolMetadata, engine: PoolEngine): PoolStatusLines {
-  const status = statusOf(catalogue, metadata, engine);
+export function statusLinesOf(
+  catalogue: Catalogue,
+  metadata: PoolMetadata,
+  engine: PoolEngine,
+  deletions: Deletions,
+): PoolStatusLines {
+  const status = statusOf(catalogue, metadata, engine, deletions);
   const { mode, blockSizeBytes } = status;
   const { ignoreDiscard } = engine;
   const volumes = catalogue.volumes.map(({ id, name, sizeBytes }) => {
@@ -54,7 +64,12 @@ export function statusLinesOf(catalogue: Catalogue, metadata: PoolMetadata, engi
   return { pool: poolStatusLine({ ...status, heldRoot: metadata.heldRoot, ignoreDiscard }), volumes };
 }
 
-export function statusOf(catalogue: Catalogue, metadata: PoolMetadata, engine: PoolEngine): PoolStatus {
+export function statusOf(
+  catalogue: Catalogue,
+  metadata: PoolMetadata,
+  engine: PoolEngine,
+  deletions: Deletions,
+): PoolStatus {
   const { space } = engine;
   return {
     name: catalogue.name,
@@ -75,5 +90,7 @@ export function statusOf(catalogue: Catalogue, metadata: PoolMetadata, engine: P
     metadataIsLow: space.metadataIsLow,
     metadataLowThresholdBlocks: metadata.metadataLowThresholdBlocks,
     volumes: catalogue.volumes.length,
+    deletedVolumes: catalogue.deleting.length,
+    deletedBlocks: space.mode === 'fail' ? 0 : deletions.mappedBlocks,
   };
 }

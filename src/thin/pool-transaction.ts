@@ -245,8 +245,7 @@ export class PoolTransaction {
   }
 
   #committedNow(): void {
-    this.trees.metadataBlocks.committed();
-    this.trees.dataBlocks.committed();
+    this.trees.committed();
     this.#committed = { ...this.superblock };
     this.changed = false;
     this.#phase = 'open';

@@ -91,7 +91,7 @@ export abstract class PoolTransfers extends PoolDevices {
       const { record, device } = await this.exclusive(() => this.beginReceive(name, header));
       try {
         await receiveRecords(reader, device, memory, header.beginBytes, async (positionBytes) => {
-          await this.engine.commits.commit();
+          await this.engine.commits.flushAll();
           await this.exclusive(async () => this.updateReceiving(record.id, positionBytes));
         });
       } finally {
@@ -248,8 +248,9 @@ export abstract class PoolTransfers extends PoolDevices {
       throw new StorageError('EEXIST', `Cannot ${action}: it holds what the stream has already`);
     }
     if (header.baseContentId !== null) this.checkBase(action, target, header);
-    const record = partial === null ? await this.makePart(action, name, target, header) : partial;
     if (partial !== null) this.checkPart(action, partial, header);
+    const part = partial ?? (await this.makePart(action, name, target, header));
+    const record = await this.resizePart(part, header.sizeBytes);
     return { record, device: this.openVolume(record.name) };
   }
 
@@ -275,9 +276,9 @@ export abstract class PoolTransfers extends PoolDevices {
   }
 
   /** The stream goes on with what is there. */
-  private checkPart(action: string, { name, sizeBytes, receiving }: VolumeRecord, header: StreamHeader): void {
+  private checkPart(action: string, { name, receiving }: VolumeRecord, header: StreamHeader): void {
     const { contentId, baseContentId, positionBytes } = receiving!;
-    if (contentId !== header.contentId || baseContentId !== header.baseContentId || sizeBytes !== header.sizeBytes) {
+    if (contentId !== header.contentId || baseContentId !== header.baseContentId) {
       throw new StorageError(
         'EEXIST',
         `Cannot ${action}: it has been received in part, as "${name}", from another stream`,
@@ -303,7 +304,12 @@ export abstract class PoolTransfers extends PoolDevices {
     const receiving: ReceivingRecord = { contentId, baseContentId, targetId: null, positionBytes: 0 };
     const { volumes } = this.catalogue;
     if (baseContentId === null) {
-      const record = newVolumeRecord(volumes, { name, sizeBytes, logicalBlockSize, receiving }, this.random);
+      const record = newVolumeRecord(
+        volumes,
+        { name, sizeBytes, logicalBlockSize, receiving },
+        this.random,
+        this.catalogue.deleting,
+      );
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -314,11 +320,25 @@ export abstract class PoolTransfers extends PoolDevices {
     }
     const origin = target!;
     const wanted = { name: this.freeName(name, '.receiving'), readOnly: false };
-    const made = newSnapshotRecord(volumes, origin, wanted, this.random);
-    const record = { ...made, sizeBytes, receiving: { ...receiving, targetId: origin.id } };
+    const made = newSnapshotRecord(volumes, origin, wanted, this.random, this.catalogue.deleting);
+    const record = { ...made, receiving: { ...receiving, targetId: origin.id } };
     await this.snapshot([...volumes, record], [{ record, origin }]);
-    await this.finishShrink(record);
     return record;
+  }
+
+  /** Gives what is received its size. What comes into sight reads as zeroes, what is not seen any more is given back. */
+  private async resizePart(record: VolumeRecord, sizeBytes: number): Promise<VolumeRecord> {
+    if (record.sizeBytes === sizeBytes) return record;
+    const thin = this.metadata.openThin(record.id);
+    try {
+      if (sizeBytes > record.sizeBytes) await this.clearBeyond(thin, record);
+    } finally {
+      this.metadata.closeThin(thin);
+    }
+    const resized = { ...record, sizeBytes };
+    this.replaceRecord(resized);
+    await this.finishShrink(resized);
+    return resized;
   }
 
   private updateReceiving(id: number, positionBytes: number): void {
@@ -352,7 +372,9 @@ export abstract class PoolTransfers extends PoolDevices {
     const from = target!;
     const to: VolumeRecord = { ...from, id, sizeBytes: partial.sizeBytes, readOnly: true, contentId };
     const others = volumes.filter((volume) => volume !== partial).map((volume) => (volume === from ? to : volume));
-    await this.change(withOrigin(others, from.id, id), (stamp) => this.exchange(from, to, () => {}, stamp));
+    await this.change(withOrigin(others, from.id, id), (stamp) => this.exchange(from, to, null, stamp), {
+      gone: from.id,
+    });
     return this.info(to);
   }
 

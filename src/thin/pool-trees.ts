@@ -1,7 +1,7 @@
 import { RunSet } from '../base/run-set.ts';
 import { readU64 } from '../persistent-data/block.ts';
 import type { BlockManager } from '../persistent-data/block-manager.ts';
-import { BTree, NO_KEY } from '../persistent-data/btree.ts';
+import { BTree, NO_KEY, type PathSharing } from '../persistent-data/btree.ts';
 import type { SpaceMap } from '../persistent-data/space-map.ts';
 import { CheckedMetadataBlocks, CheckedSpaceMap } from '../persistent-data/space-map-checked.ts';
 import { DiskSpaceMap } from '../persistent-data/space-map-disk.ts';
@@ -100,6 +100,18 @@ export class PoolTrees {
   /** The root of a device's tree; `NO_KEY` when there is no such device. */
   deviceRoot(id: number): number {
     return this.#devices.lookup(this.mappingRoot, id, this.#rootValue) ? readU64(this.#rootValue, 0) : NO_KEY;
+  }
+
+  /** Whether one of the nodes of the top-level tree on the way to a device may be shared, now or in the last commit. */
+  deviceSharing(id: number, nonBlocking: boolean): PathSharing {
+    return this.#devices.pathSharing(this.mappingRoot, id, this.#devices.nodes.copiedShared, nonBlocking);
+  }
+
+  /** The transaction is durable. */
+  committed(): void {
+    this.metadataBlocks.committed();
+    this.dataBlocks.committed();
+    this.#devices.nodes.copiedShared = false;
   }
 
   /** Adds a device, or puts down where its tree has moved to. */

@@ -1,11 +1,14 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { roundUp } from '../base/units.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
+import type { Deletions } from './deletions.ts';
 import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
 import {
   checkNewName,
   checkVolumeSize,
@@ -57,6 +60,7 @@ export abstract class PoolVolumes {
   protected abstract readonly logger: Logger;
   protected abstract readonly random: RandomBytes;
   protected abstract readonly origins: ExternalOrigins;
+  protected abstract readonly deletions: Deletions;
   /** Those that are open, by name. */
   protected readonly devices: Map<string, { device: ThinDevice; opens: number }> = new Map();
   protected turn: Promise<unknown> = Promise.resolve();
@@ -76,7 +80,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const { volumes } = this.catalogue;
       const wanted = wantedVolume(this.dir, name, sizeBytes, options);
-      const record = newVolumeRecord(volumes, wanted, this.random);
+      const record = newVolumeRecord(volumes, wanted, this.random, this.catalogue.deleting);
       await this.change([...volumes, record], (stamp) =>
         this.engine.mutate(() => {
           this.metadata.createThin(record.id);
@@ -106,7 +110,14 @@ export abstract class PoolVolumes {
       const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly, temporary }, this.random);
+        const { deleting } = this.catalogue;
+        const record = newSnapshotRecord(
+          volumes,
+          origin,
+          { name: wish.name, readOnly, temporary },
+          this.random,
+          deleting,
+        );
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -154,28 +165,31 @@ export abstract class PoolVolumes {
       const { volumes } = this.catalogue;
       const like = likeVolume(snapshot);
       const { serial, naa, lun, origin } = record;
-      const id = freeDeviceId(volumes);
+      const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
-      await this.change(withOrigin(rolled, record.id, id), (stamp) =>
-        this.exchange(record, next, () => this.metadata.createSnap(id, snapshot.id), stamp),
-      );
+      const wanted = withOrigin(rolled, record.id, id);
+      await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });
       return this.info(next);
     });
   }
 
-  /** Throws ENOENT when there is no such volume, EBUSY while it is open. */
+  /**
+   * The volume is gone at once; what it mapped is freed in the background if that takes long, also by the next open: see
+   * `deletionsEnded`. Throws ENOENT when there is no such volume, EBUSY while it is open.
+   */
   deleteVolume(name: string): Promise<void> {
     return this.exclusive(async () => {
       const record = this.record(name);
       if (this.devices.has(name)) throw new StorageError('EBUSY', `Cannot delete the volume "${name}": it is in use`);
-      await this.change(withoutVolume(this.catalogue.volumes, record), (stamp) =>
-        this.engine.mutate(() => {
-          this.metadata.deleteThin(record.id);
-          stamp();
-        }, true),
-      );
+      const rest = withoutVolume(this.catalogue.volumes, record);
+      await this.change(rest, (stamp) => this.engine.mutate(stamp, true), { gone: record.id });
     });
+  }
+
+  /** Resolves when what deleted volumes had mapped is free, or cannot be freed for now. */
+  deletionsEnded(): Promise<void> {
+    return this.deletions.ended();
   }
 
   /** A smaller size drops what lies past the new end. Throws ENOENT; EINVAL, also for a read-only volume. */
@@ -185,10 +199,10 @@ export abstract class PoolVolumes {
 
   /** The volume as something to serve; every call is matched by `closeVolume`. Throws ENOENT; ENODEV without its external origin. */
   openVolume(name: string): ThinDevice {
-    const { id, sizeBytes, externalOrigin, readOnly } = this.record(name);
+    const { id, sizeBytes, logicalBlockSize, externalOrigin, readOnly } = this.record(name);
     let open = this.devices.get(name);
     if (open === undefined) {
-      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin);
+      const origin = externalOrigin === undefined ? null : this.origins.acquire(name, externalOrigin, logicalBlockSize);
       open = { device: new ThinDevice(this.engine, this.metadata.openThin(id), sizeBytes, origin), opens: 0 };
       open.device.readOnly = readOnly ?? false;
       this.devices.set(name, open);
@@ -225,6 +239,16 @@ export abstract class PoolVolumes {
     return { ...record, mappedBytes, originName: origin?.name ?? null };
   }
 
+  /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
+  private openOf(volumes: readonly VolumeRecord[]): ThinDevice[] {
+    const open = new Set<ThinDevice>();
+    for (const { name } of volumes) {
+      const device = this.devices.get(name)?.device;
+      if (device !== undefined) open.add(device);
+    }
+    return [...open];
+  }
+
   /** One administrative call at a time. */
   protected exclusive<T>(call: () => Promise<T>): Promise<T> {
     const result = this.turn
@@ -239,18 +263,22 @@ export abstract class PoolVolumes {
 
   /**
    * A change of catalogue and metadata that happens whole or not at all. `commit` changes the metadata, calls `stamp` in the same
-   * transaction, and commits. `transactionId` may stay as it is only where devices are made or deleted.
+   * transaction, and commits. Device `gone`, which nobody has open when `stamp` is called, goes with it, or in the background. The transaction
+   * id may stay as it is only where devices are made or deleted.
    */
   protected async change(
     volumes: readonly VolumeRecord[],
     commit: (stamp: () => void) => Promise<void>,
-    transactionId: number = this.catalogue.transactionId + 1,
+    options: { gone?: number; transactionId?: number } = {},
   ): Promise<void> {
-    const { catalogue, metadata } = this;
+    const { catalogue, metadata, deletions } = this;
+    const { gone, transactionId = catalogue.transactionId + 1 } = options;
     const before = catalogue.transactionId;
-    catalogue.begin(volumes, transactionId);
+    const deletion = gone === undefined ? null : deletions.recordFor(gone);
+    catalogue.begin(volumes, transactionId, deletion === null ? catalogue.deleting : [...catalogue.deleting, deletion]);
     try {
       await commit(() => {
+        if (gone !== undefined && deletion === null) metadata.deleteThin(gone);
         if (transactionId !== before) metadata.setTransactionId(before, transactionId);
       });
     } catch (error) {
@@ -261,6 +289,7 @@ export abstract class PoolVolumes {
       throw error;
     }
     this.settle(() => catalogue.finish());
+    deletions.kick();
   }
 
   /** If it fails, the next open does it: it finds the change pending, and the metadata on one side of it. */
@@ -276,21 +305,16 @@ export abstract class PoolVolumes {
   protected async snapshot(
     volumes: readonly VolumeRecord[],
     made: readonly NewSnapshot[],
-    transactionId?: number,
+    options: { transactionId?: number } = {},
   ): Promise<void> {
-    const open = new Set<ThinDevice>();
-    for (const { origin } of made) {
-      const device = this.devices.get(origin.name)?.device;
-      if (device !== undefined) open.add(device);
-    }
     const commit = (stamp: () => void): Promise<void> =>
-      whileHeld([...open], () =>
+      whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
           this.snapDevices(made);
           stamp();
         }),
       );
-    await this.change(volumes, commit, transactionId);
+    await this.change(volumes, commit, options);
   }
 
   /** All of them or, when one is refused, none. */
@@ -307,19 +331,21 @@ export abstract class PoolVolumes {
     }
   }
 
-  /** Puts another device, which `make` makes, in the place of a volume's, which is deleted; under the feet of who has the volume open. */
-  protected exchange(from: VolumeRecord, to: VolumeRecord, make: () => void, stamp: () => void): Promise<void> {
+  /**
+   * Puts another device in the place of a volume's, which is deleted; under the feet of who has the volume open. It is a snapshot of the
+   * volume `of`; null: it is there already.
+   */
+  protected exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord | null, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(device === undefined ? [] : [device], async () => {
+    return whileHeld(this.openOf(of === null ? [from] : [from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          make();
+          if (of !== null) metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
           }
-          metadata.deleteThin(from.id);
           stamp();
         });
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
@@ -342,32 +368,58 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
+    if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const device = this.openVolume(record.name);
     try {
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+      const isCut = sizeBytes < record.sizeBytes || this.mappedEnd(device.thin) > record.sizeBytes;
+      await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes > record.sizeBytes) await this.clearBeyond(device.thin, record);
+        this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+        device.sizeBytes = sizeBytes;
+        await this.dropBeyond(device.thin, next);
+      });
     } finally {
       await this.closeVolume(device);
     }
     return this.info(next);
   }
 
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.commit();
+  private mappedEnd(thin: ThinMetadata): number {
+    return (this.metadata.highestMapped(thin) + 1) * this.metadata.dataBlockSizeBytes;
   }
 
-  protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
-    const thin = this.metadata.openThin(id);
-    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+  /**
+   * What lies past the end of a volume that is going to grow is to read as zeroes, durably: a smaller size leaves the rest of its last block
+   * as it is, as to zero it may take a new block where none is free. Over an external origin that rest may be the origin's.
+   */
+  protected async clearBeyond(thin: ThinMetadata, { sizeBytes, externalOrigin }: VolumeRecord): Promise<void> {
+    const begin = externalOrigin === undefined ? sizeBytes : roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
+    const end = this.mappedEnd(thin);
+    if (begin >= end) return;
+    await new ThinDevice(this.engine, thin, end).unmap(begin, end);
+    await this.engine.commits.flushAll();
+  }
+
+  /**
+   * Gives back the blocks past the end of a device that is held, or not open. The catalogue has the size already and nobody sees them: what
+   * fails here is done by the next open, or before the volume grows.
+   */
+  private async dropBeyond(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
+    const begin = roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
+    try {
+      const end = this.mappedEnd(thin);
+      if (begin >= end) return;
+      await new ThinDevice(this.engine, thin, end).unmap(begin, end);
+      await this.engine.commits.commit();
+    } catch (error) {
+      const reason = messageOf(error);
+      this.logger.error({ volume: name, error: reason }, 'the blocks past the end of a volume could not be given back');
+    }
+  }
+
+  protected async finishShrink(record: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(record.id);
+    await this.dropBeyond(thin, record);
     this.metadata.closeThin(thin);
   }
 }

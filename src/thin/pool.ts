@@ -7,6 +7,7 @@ import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { Catalogue } from './catalogue.ts';
+import { Deletions } from './deletions.ts';
 import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
@@ -55,6 +56,7 @@ export class Pool extends PoolTransfers {
   private readonly growth: PoolGrowth;
   protected readonly origins: ExternalOrigins;
   protected readonly random: RandomBytes;
+  protected readonly deletions: Deletions;
 
   private constructor(
     dir: string,
@@ -86,6 +88,7 @@ export class Pool extends PoolTransfers {
       copyMemory: alignedMemory(COPY_BUFFERS * Math.min(MIB, metadata.dataBlockSizeBytes)),
       onEvent: (event) => {
         this.growth?.kick();
+        this.deletions?.kick();
         onEvent(event);
       },
     });
@@ -93,6 +96,13 @@ export class Pool extends PoolTransfers {
       options: () => catalogue.options,
       logger: this.logger,
       onEvent,
+    });
+    this.deletions = new Deletions({
+      catalogue,
+      metadata,
+      engine: this.engine,
+      logger: this.logger,
+      exclusive: (change) => this.exclusive(change),
     });
   }
 
@@ -126,10 +136,13 @@ export class Pool extends PoolTransfers {
         : MappingJournal.open(join(dir, 'journal'), (options.bootId ?? bootId)(), options.logger ?? silentLogger);
       const pool = new Pool(dir, lock, catalogue, metadata, metadataDevice, data, journal, options);
       if (journal !== null) await recover(pool.engine, journal, pool.logger);
-      const volumes = reconcile(catalogue.volumes, metadata, pool.random, pool.logger);
+      const deleting = pool.deletions.presentRecords();
+      const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
+      if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
       if (pool.mode === 'write') await pool.finishChanges();
       pool.growth.kick();
+      pool.deletions.kick();
       return pool;
     } catch (error) {
       for (const device of devices) await device.close();
@@ -151,13 +164,13 @@ export class Pool extends PoolTransfers {
   }
 
   status(): PoolStatus {
-    return statusOf(this.catalogue, this.metadata, this.engine);
+    return statusOf(this.catalogue, this.metadata, this.engine, this.deletions);
   }
 
   /** The kernel's status lines; commits before where that can be, as the kernel does. */
   async statusLines(): Promise<PoolStatusLines> {
     if (this.mode === 'write' || this.mode === 'out-of-data-space') await this.commit();
-    return statusLinesOf(this.catalogue, this.metadata, this.engine);
+    return statusLinesOf(this.catalogue, this.metadata, this.engine, this.deletions);
   }
 
   /** Makes the data device larger (files) or takes the size that it has now (block devices). Throws EINVAL when that is not larger. */
@@ -198,17 +211,18 @@ export class Pool extends PoolTransfers {
     for (const record of this.catalogue.volumes) if (!record.readOnly) await this.finishShrink(record);
   }
 
-  /** Commits what has changed. */
+  /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
   commit(): Promise<void> {
-    return this.engine.commits.commit();
+    return this.engine.commits.flushAll();
   }
 
-  /** Answers what is in flight, commits, closes, and lets other processes have the pool. */
+  /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
     await this.turn.catch(() => {});
     await this.growth.stop();
+    await this.deletions.stop();
     for (const { device } of this.devices.values()) device.closed = true;
     try {
       await this.engine.stop();

@@ -30,7 +30,7 @@ export class Provisioner {
         return;
       }
     }
-    if (!engine.lookUp(io)) return;
+    if (!engine.lookUp(io, true)) return;
     let first = -1;
     let last = 0;
     let at = Math.floor(io.stepBegin / size);

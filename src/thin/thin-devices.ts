@@ -39,6 +39,11 @@ export class ThinDevices {
     return ids;
   }
 
+  /** Made in this transaction, or snapshotted: then the last commit does not tell what it shares. */
+  isNew(id: number): boolean {
+    return this.#changedIds.has(id);
+  }
+
   isOpen(id: number): boolean {
     return (this.#open.get(id)?.openCount ?? 0) > 0;
   }
@@ -119,12 +124,14 @@ export class ThinDevices {
     this.markChanged(thin);
     thin.leaf = null;
     const trees = this.#trees;
+    trees.mappings.nodes.copiedShared = false;
     const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
     if (!mayChange) trees.setDeviceRoot(thin.id, thin.root);
   }
 
   /** Comes after it: where the tree is now. */
   endTreeChange(thin: ThinMetadata, root: number): void {
+    thin.copiedShared ||= this.#trees.mappings.nodes.copiedShared;
     if (root === thin.root) return;
     thin.root = root;
     this.#trees.setDeviceRoot(thin.id, root);
@@ -150,6 +157,7 @@ export class ThinDevices {
   committed(): void {
     for (const thin of this.#changed) {
       thin.changed = false;
+      thin.copiedShared = false;
       if (thin.openCount === 0) this.#forget(thin);
     }
     this.#changed.length = 0;
@@ -163,6 +171,7 @@ export class ThinDevices {
     for (const thin of this.#open.values()) {
       thin.abortedWithChanges ||= thin.changed;
       thin.changed = false;
+      thin.copiedShared = false;
       const exists = this.#load(thin);
       // Whoever has it open keeps an object that is of no use; the id is free for another device.
       if (!exists) thin.root = NO_ROOT;

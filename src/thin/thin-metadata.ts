@@ -16,6 +16,8 @@ export class ThinMetadata implements DeviceDetails {
   snapshottedTime = 0;
   /** The device was changed in this transaction. */
   changed = false;
+  /** In this transaction a node of its tree was copied that was shared: see `sharing.ts`. */
+  copiedShared = false;
   /** A transaction that had changed the device was aborted. Reset by whoever has told the initiator. */
   abortedWithChanges = false;
   /** Root of the device's mapping tree; `NO_ROOT` when an abort has undone its creation. */

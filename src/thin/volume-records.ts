@@ -1,7 +1,7 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize, roundUp } from '../base/units.ts';
-import { isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { type DeletionRecord, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
 import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
@@ -24,7 +24,7 @@ export function wantedVolume(
   { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
 ): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
   if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
-  const origin = describeOrigin(dir, externalOrigin);
+  const origin = describeOrigin(dir, externalOrigin, logicalBlockSize);
   const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
   return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
 }
@@ -34,11 +34,12 @@ export function newVolumeRecord(
   volumes: readonly VolumeRecord[],
   wanted: Omit<VolumeRecord, 'id' | 'lun' | 'serial' | 'naa'>,
   random: RandomBytes,
+  deleting: readonly DeletionRecord[] = [],
 ): VolumeRecord {
   checkNewName(volumes, wanted.name, 'create');
   const naa = newNaa(random);
   const lun = firstFree(volumes, 'lun', 0, MAX_VOLUMES - 1);
-  const record: VolumeRecord = { ...wanted, id: freeDeviceId(volumes), lun, serial: naa, naa };
+  const record: VolumeRecord = { ...wanted, id: freeDeviceId(volumes, deleting), lun, serial: naa, naa };
   checkVolumeSize(record);
   return record;
 }
@@ -58,10 +59,11 @@ export function newSnapshotRecord(
   origin: VolumeRecord,
   wanted: { name: string; readOnly: boolean; temporary?: boolean },
   random: RandomBytes,
+  deleting: readonly DeletionRecord[],
 ): VolumeRecord {
   const { name, readOnly, temporary = false } = wanted;
   const flags = { ...(readOnly ? { readOnly } : {}), ...(temporary ? { temporary } : {}) };
-  return newVolumeRecord(volumes, { ...likeVolume(origin), ...flags, name, origin: origin.id }, random);
+  return newVolumeRecord(volumes, { ...likeVolume(origin), ...flags, name, origin: origin.id }, random, deleting);
 }
 
 /** Throws EINVAL for a name that no volume can have, EEXIST for one that a volume has. */
@@ -77,8 +79,9 @@ export function checkNewName(volumes: readonly VolumeRecord[], name: string, act
   }
 }
 
-export function freeDeviceId(volumes: readonly VolumeRecord[]): number {
-  return firstFree(volumes, 'id', 1, MAX_THIN_ID);
+/** The lowest device id that no volume has and no device that is still being deleted. ENOSPC. */
+export function freeDeviceId(volumes: readonly VolumeRecord[], deleting: readonly DeletionRecord[]): number {
+  return firstFree([...volumes, ...deleting], 'id', 1, MAX_THIN_ID);
 }
 
 /** A name for a device that was made without one. */
@@ -138,15 +141,18 @@ export function checkVolumeSize({ name, sizeBytes, logicalBlockSize }: VolumeRec
 
 /**
  * The volumes as they are now: the metadata is the truth about which devices exist. Those that the kernel or another tool made meanwhile
- * get a name and the size of what is mapped, those that are gone lose their record. Null when nothing differs.
+ * get a name and the size of what is mapped, those that are gone lose their record; those that are being deleted have none. Null when nothing
+ * differs.
  */
 export function reconcile(
   volumes: readonly VolumeRecord[],
+  deleting: readonly DeletionRecord[],
   metadata: PoolMetadata,
   random: RandomBytes,
   logger: Logger,
 ): VolumeRecord[] | null {
   const ids = new Set(metadata.thinIds());
+  for (const { id } of deleting) ids.delete(id);
   let records = [...volumes];
   for (const { id, name } of volumes) {
     if (ids.delete(id)) continue;
@@ -174,8 +180,13 @@ export function reconcile(
   return records;
 }
 
-function firstFree(volumes: readonly VolumeRecord[], key: 'id' | 'lun', from: number, last: number): number {
-  const taken = new Set(volumes.map((volume) => volume[key]));
+function firstFree<Key extends 'id' | 'lun'>(
+  records: readonly Record<Key, number>[],
+  key: Key,
+  from: number,
+  last: number,
+): number {
+  const taken = new Set(records.map((record) => record[key]));
   for (let candidate = from; candidate <= last; candidate++) {
     if (!taken.has(candidate)) return candidate;
   }

@@ -58,6 +58,8 @@ export class FakePoolControl implements PoolControl {
       metadataSizeBytes: 2 ** 22,
       metadataUsedBytes: 4096,
       volumeCount: this.volumes.size,
+      deletedVolumeCount: 0,
+      deletedBytes: 0,
       server: null,
     };
     return { ...status, ...this.statusOverride } as PoolMessage;

@@ -1,3 +1,7 @@
+import { fillSector, readSector, SECTOR_WORDS, ZEROES } from './sector-stamp.ts';
+
+const SECTOR_SIZE = SECTOR_WORDS * 4;
+
 /**
  * What every sector of a volume may hold after a crash: a model of what a disk with a volatile write cache promises.
  *
@@ -7,12 +11,6 @@
  *
  * At most one write to a sector is in flight at a time: the caller keeps to that.
  */
-const SECTOR_WORDS = 128;
-const SECTOR_SIZE = 512;
-
-/** Stands for all zeroes: never written, or given back. */
-const ZEROES = 0;
-
 interface Write {
   sequence: number;
   begin: number;
@@ -121,30 +119,4 @@ export class SectorHistory {
       else list.splice(0, at + 1);
     }
   }
-}
-
-function fillSector(words: Uint32Array, at: number, sector: number, sequence: number): void {
-  words[at] = sector;
-  words[at + 1] = sequence;
-  let state = (Math.imul(sector, 0x9e3779b1) ^ Math.imul(sequence, 0x85ebca6b)) | 1;
-  for (let i = 2; i < SECTOR_WORDS; i++) {
-    state = (Math.imul(state, 0x5bd1e995) + i) | 0;
-    words[at + i] = state;
-  }
-}
-
-/** The sequence number of the write that all bytes of the sector come from; `ZEROES`; null for anything else. */
-function readSector(words: Uint32Array, at: number, sector: number): number | null {
-  const sequence = words[at + 1]!;
-  if (sequence === ZEROES) {
-    for (let i = 0; i < SECTOR_WORDS; i++) if (words[at + i] !== 0) return null;
-    return ZEROES;
-  }
-  if (words[at] !== sector) return null;
-  let state = (Math.imul(sector, 0x9e3779b1) ^ Math.imul(sequence, 0x85ebca6b)) | 1;
-  for (let i = 2; i < SECTOR_WORDS; i++) {
-    state = (Math.imul(state, 0x5bd1e995) + i) | 0;
-    if (words[at + i] !== state >>> 0) return null;
-  }
-  return sequence;
 }

@@ -300,6 +300,8 @@ describe('commits', () => {
     await expect(lun.flush()).rejects.toThrow('EIO');
     expect(pool.engine.space.mode).toBe('read-only');
     expectBytes(await lun.read(0, 512), pattern(512, 1));
+    await expect(pool.engine.commits.flushAll()).rejects.toMatchObject({ code: 'EIO' });
+    data.spy.fail.delete('flush');
   });
 });
 
