@@ -9,6 +9,8 @@ import { addDeltaCommand } from './cli/tools/delta.ts';
 import { addDumpCommand } from './cli/tools/dump.ts';
 import { addInspectCommand } from './cli/tools/inspect.ts';
 import { addLsCommand } from './cli/tools/ls.ts';
+import { addRepairCommand } from './cli/tools/repair.ts';
+import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addRmapCommand } from './cli/tools/rmap.ts';
 import { addTransferCommands } from './cli/transfer-commands.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
@@ -65,6 +67,8 @@ Examples:
   addDeltaCommand(program, context);
   addInspectCommand(program, context);
   addDumpCommand(program, context);
+  addRestoreCommand(program, context);
+  addRepairCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

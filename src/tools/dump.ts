@@ -1,24 +1,22 @@
 import type { BlockDevice } from '../block/block-device.ts';
+import { type FindOptions, findRoots } from './find-roots.ts';
 import { HumanWriter } from './human-writer.ts';
 import type { MetadataVisitor, PoolRecord, SharingVisitor } from './ir.ts';
 import { JsonWriter } from './json-writer.ts';
 import { type ProgressReport, visitMappings, visitSharedMappings } from './mappings.ts';
 import { MetadataReader } from './metadata-reader.ts';
-import { type DeviceRoot, type PoolRoots, type RootOptions, readPoolRoots } from './pool-roots.ts';
+import {
+  type DeviceRoot,
+  overridden,
+  type PoolOverrides,
+  type PoolRoots,
+  type RootOptions,
+  readPoolRoots,
+} from './pool-roots.ts';
 import { XmlWriter } from './xml-writer.ts';
 
 export const DUMP_FORMATS = ['xml', 'human_readable', 'json'] as const;
 export type DumpFormat = (typeof DUMP_FORMATS)[number];
-
-/** What a caller knows better than the superblock. */
-export interface PoolOverrides {
-  /** Taken when it is above what was found. */
-  transactionId?: number | undefined;
-  /** 512-byte sectors. */
-  dataBlockSize?: number | undefined;
-  /** Taken when it is above what was found. */
-  dataBlockCount?: number | undefined;
-}
 
 export interface DumpOptions extends RootOptions, PoolOverrides {
   format?: DumpFormat | undefined;
@@ -35,12 +33,21 @@ export function dumpMetadata(device: BlockDevice, write: (text: string) => void,
   dumpRoots(reader, options.metadataSnapshot ? roots : overridden(roots, options), write, options);
 }
 
-/** As `dumpMetadata`, of roots that were found some other way. */
-export function dumpRoots(
+/** As `dumpMetadata`, of damaged metadata: what `findRoots` finds. */
+export function dumpDamaged(
+  device: BlockDevice,
+  write: (text: string) => void,
+  options: DumpOptions & { search: FindOptions },
+): void {
+  const reader = new MetadataReader(device);
+  dumpRoots(reader, findRoots(reader, options.search), write, options);
+}
+
+function dumpRoots(
   reader: MetadataReader,
   roots: PoolRoots,
   write: (text: string) => void,
-  options: DumpOptions = {},
+  options: DumpOptions,
 ): void {
   const { format, deviceIds, skipMappings, progress } = options;
   const asked = deviceIds === undefined ? null : new Set(deviceIds);
@@ -52,20 +59,6 @@ export function dumpRoots(
   } else {
     visitSharedMappings(reader, chosen, sharing(format, write), progress);
   }
-}
-
-/** `roots` with what the caller knows better. */
-export function overridden(roots: PoolRoots, overrides: PoolOverrides): PoolRoots {
-  const { pool } = roots;
-  return {
-    pool: {
-      ...pool,
-      transactionId: Math.max(overrides.transactionId ?? 0, pool.transactionId),
-      dataBlockSize: overrides.dataBlockSize ?? pool.dataBlockSize,
-      dataBlockCount: Math.max(overrides.dataBlockCount ?? 0, pool.dataBlockCount),
-    },
-    devices: roots.devices,
-  };
 }
 
 function sharing(format: 'xml' | 'human_readable' | undefined, write: (text: string) => void): SharingVisitor {

@@ -23,6 +23,16 @@ export interface RootOptions {
   metadataSnapshot?: boolean | number | undefined;
 }
 
+/** What a caller knows better than the superblock. */
+export interface PoolOverrides {
+  /** Taken when it is above what was found. */
+  transactionId?: number | undefined;
+  /** 512-byte sectors. */
+  dataBlockSize?: number | undefined;
+  /** Taken when it is above what was found. */
+  dataBlockCount?: number | undefined;
+}
+
 /** The metadata cannot be read. `action: reason`. */
 export function metadataError(reader: MetadataReader, reason: string): StorageError {
   return new StorageError('EILSEQ', `Cannot read the metadata of "${reader.device.path}": ${reason}`);
@@ -85,4 +95,18 @@ function readSuperblock(reader: MetadataReader, number: number): SuperblockField
     });
   }
   return fields;
+}
+
+/** `roots` with what the caller knows better. */
+export function overridden(roots: PoolRoots, overrides: PoolOverrides): PoolRoots {
+  const { pool } = roots;
+  return {
+    pool: {
+      ...pool,
+      transactionId: Math.max(overrides.transactionId ?? 0, pool.transactionId),
+      dataBlockSize: overrides.dataBlockSize ?? pool.dataBlockSize,
+      dataBlockCount: Math.max(overrides.dataBlockCount ?? 0, pool.dataBlockCount),
+    },
+    devices: roots.devices,
+  };
 }

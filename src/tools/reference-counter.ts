@@ -1,3 +1,5 @@
+import { assert } from '../base/assert.ts';
+
 /** Blocks of one page: as many as a bitmap counts. */
 export const PAGE_BLOCKS = 16320;
 const LARGE = 255;
@@ -26,6 +28,20 @@ export class ReferenceCounter {
     page[at] = LARGE;
     this.#large.set(block, large + 1);
     return large;
+  }
+
+  /** Takes one reference back. The count must be above 0. */
+  remove(block: number): void {
+    const page = this.#pages.get(Math.floor(block / PAGE_BLOCKS));
+    const at = block % PAGE_BLOCKS;
+    const count = this.count(block);
+    assert(page !== undefined && count > 0, 'a reference is taken back that nobody had');
+    if (count > LARGE) {
+      this.#large.set(block, count - 1);
+      return;
+    }
+    this.#large.delete(block);
+    page[at] = count - 1;
   }
 
   /** The counts of `[ordinal * PAGE_BLOCKS, (ordinal + 1) * PAGE_BLOCKS)`, 255 standing for more; null when all are 0. */

@@ -1,9 +1,10 @@
 import { type Command, Option } from 'commander';
-import { DUMP_FORMATS, type DumpFormat, dumpMetadata } from '../../tools/dump.ts';
+import { DUMP_FORMATS, type DumpFormat, type DumpOptions, dumpDamaged, dumpMetadata } from '../../tools/dump.ts';
 import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
 import { createProgress } from '../progress.ts';
 import { type RunContext, UsageError } from '../run-context.ts';
-import { addOverrideOptions, type OverrideFlags } from './override-options.ts';
+import { addOverrideOptions, type OverrideFlags, overridesOf } from './override-options.ts';
+import { knowledgeOf, say } from './repair.ts';
 import { addMetadataSnapshotOption, numberArgument, toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
@@ -49,26 +50,38 @@ async function dump(path: string, flags: DumpFlags): Promise<void> {
       '--repair cannot be used with --metadata-snap: a metadata snapshot is read while a pool is in use',
     );
   }
-  await useMetadata(path, { metadataSnapshot: metadataSnap !== undefined }, ({ device }) => {
+  await useMetadata(path, { metadataSnapshot: metadataSnap !== undefined }, async ({ device }) => {
+    const known = repair ? await knowledgeOf(path) : undefined;
     const output = new TextOutput(flags.output ?? null);
     // A bar in the middle of the text would help nobody.
-    const progress = createProgress('Dumping', {
-      quiet: quiet || (flags.output === undefined && process.stdout.isTTY),
-    });
-    const { transactionId, dataBlockSize, nrDataBlocks: dataBlockCount } = flags;
+    const hidden = quiet || (flags.output === undefined && process.stdout.isTTY);
+    const search = createProgress('Searching', { quiet: hidden });
+    const progress = createProgress('Dumping', { quiet: hidden });
+    const overrides = overridesOf(flags);
+    const options: DumpOptions = {
+      format,
+      deviceIds: devId,
+      skipMappings,
+      progress: (done, total) => {
+        search.end();
+        progress.update(done, total);
+      },
+    };
     try {
-      dumpMetadata(device, output.write, {
-        format,
-        deviceIds: devId,
-        skipMappings,
-        metadataSnapshot: metadataSnap,
-        progress: progress.update,
-        ...{ transactionId, dataBlockSize, dataBlockCount },
-      });
+      if (repair) {
+        const found = quiet ? () => {} : say;
+        dumpDamaged(device, output.write, {
+          ...options,
+          search: { ...overrides, known, found, progress: search.update },
+        });
+      } else {
+        dumpMetadata(device, output.write, { ...options, ...overrides, metadataSnapshot: metadataSnap });
+      }
       output.end();
     } catch (error) {
       if (!(error instanceof OutputClosedError)) throw error;
     } finally {
+      search.end();
       progress.end();
       output.close();
     }

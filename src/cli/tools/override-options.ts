@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { PoolOverrides } from '../../tools/pool-roots.ts';
 import { numberArgument } from './tool-command.ts';
 
 export interface OverrideFlags {
@@ -17,4 +18,9 @@ export function addOverrideOptions(command: Command): Command {
       'use this number of data blocks when it is above the one found',
       numberArgument,
     );
+}
+
+export function overridesOf(flags: OverrideFlags): PoolOverrides {
+  const { transactionId, dataBlockSize, nrDataBlocks: dataBlockCount } = flags;
+  return { transactionId, dataBlockSize, dataBlockCount };
 }
