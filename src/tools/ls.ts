@@ -32,7 +32,9 @@ class ExclusiveScan {
 
   /** Counts the references to a node, and on the first those that are in it. */
   #count(number: number): void {
-    if (this.#nodes.add(number) > 0) return;
+    const met = this.#nodes.count(number) > 0;
+    this.#nodes.add(number);
+    if (met) return;
     const node = this.#node(number);
     for (let i = 0; i < node.count; i++) {
       if (node.isLeaf) this.#data.add(dataBlockOf(node, i));
