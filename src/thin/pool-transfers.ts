@@ -45,6 +45,8 @@ export abstract class PoolTransfers extends PoolDevices {
     const { from, resume, keep } = options;
     const action = `send the volume "${name}"`;
     const base = this.sendBase(action, from, resume);
+    if (base?.name === name)
+      throw new StorageError('EINVAL', `Cannot ${action}: it is the same as what it is to differ from`);
     const source = await this.sendSource(action, name, resume, keep);
     const opened: ThinDevice[] = [];
     let closing: Promise<void> | null = null;

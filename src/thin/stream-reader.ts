@@ -54,6 +54,7 @@ export class StreamReader {
     if (Buffer.from(preface).toString('latin1', 0, PREFACE.length) !== PREFACE) {
       throw this.#wrong('it does not begin as a stream of "thinlun send" does');
     }
+    if (got < PREFACE_SIZE) throw this.#cut();
     if (Buffer.compare(preface, encodePreface()) !== 0) {
       const version = Buffer.from(preface).readUInt32LE(PREFACE.length);
       throw this.#wrong(`it is of version ${version}, expected ${STREAM_VERSION}`);

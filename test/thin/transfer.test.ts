@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -177,5 +177,166 @@ describe('a stream', () => {
     await expectSame('b', 'copy');
     expect(names(target)).toEqual(['copy']);
     expect(() => target.resumeToken('copy')).toThrow('received whole');
+  });
+
+  it('that is damaged or cut off changes nothing but what is kept apart', async () => {
+    await source.createVolume('web', SIZE);
+    await work('web', (web) => web.write(0, pattern(3 * MIB, 1)));
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    const whole = await streamOf('a');
+    await receive('copy', whole);
+    await work('web', (web) => web.write(MIB, pattern(3 * MIB, 2)));
+    await source.createSnapshot('web', 'b', { readOnly: true });
+    const bytes = await streamOf('b', { from: 'a' });
+    const before = target.volume('copy');
+    for (const at of [2, 40, 600, MIB, 2 * MIB + 70_000, bytes.length - 10]) {
+      const bad = Buffer.from(bytes);
+      bad[at]! ^= 4;
+      await expect(receive('copy', bad), `byte ${at}`).rejects.toThrow('Cannot read the stream');
+      expect(target.volume('copy')).toEqual(before);
+      await expectSame('a', 'copy');
+    }
+    expect(names(target)).toEqual(['copy', 'copy.receiving']);
+    await expect(receive('other', Buffer.from('nothing of the kind'))).rejects.toThrow('does not begin as a stream');
+    expect(names(target)).toEqual(['copy', 'copy.receiving']);
+    await receive('copy', bytes);
+    await expectSame('b', 'copy');
+    expect(names(target)).toEqual(['copy']);
+  });
+
+  it('is only received where it belongs', async () => {
+    await source.createVolume('web', SIZE);
+    await work('web', (web) => web.write(0, pattern(MIB, 1)));
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    await work('web', (web) => web.write(0, pattern(BLOCK, 2)));
+    await source.createSnapshot('web', 'b', { readOnly: true });
+    await source.createSnapshot('web', 'c', { readOnly: true });
+    const [a, ab, ac, bc] = [
+      await streamOf('a'),
+      await streamOf('b', { from: 'a' }),
+      await streamOf('c', { from: 'a' }),
+      await streamOf('c', { from: 'b' }),
+    ];
+    await expect(receive('copy', ab)).rejects.toThrow('there is no such volume');
+    await receive('copy', a);
+    await expect(receive('copy', a)).rejects.toThrow('it holds what the stream has already');
+    await expect(receive('copy', bc)).rejects.toThrow(
+      'the stream differs from something else than what the volume holds',
+    );
+    await target.createVolume('own', SIZE);
+    await expect(receive('own', a)).rejects.toThrow('it is there already');
+    await expect(receive('own', ab)).rejects.toThrow('something else than what the volume holds');
+    await expect(receive('copy', ab.subarray(0, BLOCK))).rejects.toThrow('cut off');
+    await expect(receive('copy', ac)).rejects.toThrow('from another stream');
+    const resume = parseToken(target.resumeToken('copy'));
+    await expect(streamOf('c', { resume })).rejects.toThrow('the token is for another volume');
+    await expect(streamOf('b', { resume, from: 'c' })).rejects.toThrow('the token is not for "c"');
+    const late = await streamOf('b', { resume: { ...resume, positionBytes: BLOCK } });
+    await expect(receive('copy', late)).rejects.toThrow(
+      'the stream begins at byte 65536, what has been received ends at 0',
+    );
+    await target.deleteVolume('copy.receiving');
+    await expect(receive('copy', late)).rejects.toThrow('whose beginning is not here');
+    await receive('copy', ab);
+    await expectSame('b', 'copy');
+    await expect(receive('copy', bc)).resolves.toMatchObject({ name: 'copy', readOnly: true });
+  });
+
+  it('that is on its way keeps what it needs, and what is received in part is nobody else to use', async () => {
+    await source.createVolume('web', SIZE);
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    await work('web', (web) => web.write(0, pattern(4 * MIB, 1)));
+    const stream = await source.sendVolume('web', { from: 'a' });
+    expect(stream.header).toMatchObject({ volume: 'web', sizeBytes: SIZE, expectedBytes: 4 * MIB });
+    expect(source.volume('web.sending')).toMatchObject({ readOnly: true, temporary: true });
+    await expect(source.deleteVolume('a')).rejects.toThrow('in use');
+    await expect(source.deleteVolume('web.sending')).rejects.toThrow('in use');
+    await stream.chunks.next();
+    await stream.close();
+    expect(names(source)).toEqual(['web', 'a']);
+
+    await expect(receive('copy', (await streamOf('web')).subarray(0, MIB))).rejects.toThrow('cut off');
+    const refused = 'it has not been received whole';
+    await expect(target.createSnapshot('copy', 'x')).rejects.toThrow(refused);
+    await expect(target.resizeVolume('copy', MIB)).rejects.toThrow(refused);
+    await expect(target.sendVolume('copy')).rejects.toThrow(refused);
+    await target.createVolume('own', SIZE);
+    await expect(target.rollbackVolume('own', 'copy')).rejects.toThrow(refused);
+  });
+
+  it('can be sent from what was received, and to where its base came from elsewhere', async () => {
+    await source.createVolume('web', SIZE);
+    await work('web', (web) => web.write(0, pattern(MIB, 1)));
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    await receive('copy', await streamOf('a'));
+    const back = await target.sendVolume('copy');
+    await source.receiveVolume('back', back.chunks);
+    await back.close();
+    expect(source.volume('back').contentId).toBe(source.volume('a').contentId);
+    await work('web', (web) => web.write(0, pattern(BLOCK, 2)));
+    const stream = await source.sendVolume('web', { from: 'back', keep: 'b' });
+    await target.receiveVolume('copy', stream.chunks);
+    await stream.close();
+    await expectSame('b', 'copy');
+    await expectSame('web', 'copy');
+    expect(names(source)).toEqual(['web', 'a', 'back', 'b']);
+  });
+
+  it('has no base that can be written', async () => {
+    await source.createVolume('web', SIZE);
+    await source.createSnapshot('web', 'a');
+    await source.createSnapshot('web', 'b', { readOnly: true });
+    await expect(source.sendVolume('web', { from: 'a' })).rejects.toThrow('"a" can be written');
+    await expect(source.sendVolume('web', { from: 'nothing' })).rejects.toThrow('There is no volume "nothing"');
+    await expect(source.sendVolume('b', { keep: 'c' })).rejects.toThrow('there is no snapshot to keep');
+    await expect(source.sendVolume('b', { from: 'b' })).rejects.toThrow('it is the same');
+    await expect(source.sendVolume('web', { keep: 'b' })).rejects.toThrow('it is there already');
+    expect(names(source)).toEqual(['web', 'a', 'b']);
+  });
+
+  it('says why when the sender cannot go on', async () => {
+    await source.createVolume('web', 4 * SIZE);
+    await work('web', (web) => web.write(0, pattern(4 * SIZE, 1)));
+    const stream = await source.sendVolume('web');
+    const receiving = target.receiveVolume(
+      'copy',
+      (async function* () {
+        let count = 0;
+        for await (const chunk of stream.chunks) {
+          yield chunk;
+          if (++count === 6) await source.close();
+        }
+      })(),
+    );
+    await expect(receiving).rejects.toThrow(
+      /^The sender has failed: Cannot read bytes \d+ to \d+ of thin device \d+: ESHUTDOWN$/,
+    );
+    source = await Pool.open(source.dir);
+    expect(names(source)).toEqual(['web']);
+  });
+
+  it('has what an external origin shows', async () => {
+    const image = join(folder, 'image');
+    writeFileSync(image, pattern(2 * MIB + 5000, 7));
+    await source.createVolume('web', SIZE, { externalOrigin: image });
+    await work('web', (web) => web.write(MIB, pattern(BLOCK, 1)));
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    await receive('copy', await streamOf('a'));
+    await expectSame('a', 'copy');
+    await work('web', async (web) => {
+      await web.unmap(MIB, BLOCK);
+      await web.write(4 * MIB, pattern(BLOCK, 2));
+    });
+    await source.createSnapshot('web', 'b', { readOnly: true });
+    await receive('copy', await streamOf('b', { from: 'a' }));
+    await expectSame('b', 'copy');
+    await source.createVolume('plain', SIZE);
+    await expect(source.sendVolume('plain', { from: 'a' })).rejects.toThrow('stand on different external origins');
+  });
+
+  it('is not received into a pool that does not zero its blocks', async () => {
+    await target.setOptions({ skipBlockZeroing: true });
+    await source.createVolume('web', SIZE);
+    await expect(receive('copy', await streamOf('web'))).rejects.toThrow('the pool does not zero its blocks');
   });
 });
