@@ -216,7 +216,7 @@ export class PoolService implements PoolControl {
   close(): Promise<void> {
     this.#closing ??= this.#turn
       .catch(() => {})
-      .then(() => this.#transfers.close())
+      .then(() => this.pool.endTransfers())
       .then(() => this.exports?.close())
       .finally(() => this.pool.close());
     return this.#closing;

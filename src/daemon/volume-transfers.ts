@@ -1,5 +1,4 @@
 import { errnoOf, StorageError } from '../base/errors.ts';
-import { until } from '../base/until.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { parseToken } from '../thin/stream-format.ts';
@@ -7,55 +6,28 @@ import { AdvisedError, advise } from './advised-error.ts';
 import type { SendVolumeMessage } from './control-messages.ts';
 import type { VolumeChunks } from './pool-control.ts';
 
-/** The streams of one pool that are on their way, so that closing the pool ends them. */
+/** The streams of one pool, with advice for what may go wrong with them. */
 export class VolumeTransfers {
   readonly #pool: Pool;
-  readonly #sending: Set<() => Promise<void>> = new Set();
-  readonly #receiving: Set<Promise<unknown>> = new Set();
-  readonly #stopped: Promise<never>;
-  #stop: (error: Error) => void = () => {};
 
   constructor(pool: Pool) {
     this.#pool = pool;
-    this.#stopped = new Promise((_, reject) => {
-      this.#stop = reject;
-    });
-    // Told to those who wait for a stream; nobody may be.
-    this.#stopped.catch(() => {});
   }
 
   async send(name: string, { from, resume, keep }: SendVolumeMessage): Promise<VolumeChunks> {
     const point = resume === undefined ? undefined : parseToken(resume);
-    const {
-      header,
-      chunks,
-      close: end,
-    } = await this.#pool.sendVolume(name, { from, keep, resume: point }).catch(rethrow(from));
-    const close = (): Promise<void> => {
-      this.#sending.delete(close);
-      return end();
-    };
-    this.#sending.add(close);
+    const stream = await this.#pool.sendVolume(name, { from, keep, resume: point }).catch(rethrow(from));
+    const { header, chunks, close } = stream;
     return { expectedBytes: header.expectedBytes, chunks, close };
   }
 
   /** Throws with advice how to go on, where something has been received. */
   async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
-    const work = this.#pool.receiveVolume(name, until(input, this.#stopped));
-    this.#receiving.add(work);
     try {
-      return await work;
+      return await this.#pool.receiveVolume(name, input);
     } catch (error) {
       throw this.#withPart(name, error);
-    } finally {
-      this.#receiving.delete(work);
     }
-  }
-
-  /** Ends everything. What was received is kept. */
-  async close(): Promise<void> {
-    this.#stop(new StorageError('ESHUTDOWN', 'The pool is being closed'));
-    await Promise.allSettled([...this.#receiving, ...[...this.#sending].map((close) => close())]);
   }
 
   #withPart(name: string, error: unknown): unknown {

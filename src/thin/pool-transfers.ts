@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { messageOf, StorageError } from '../base/errors.ts';
+import { until } from '../base/until.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import type { ReceivingRecord, VolumeRecord } from './catalogue.ts';
 import { newUuid } from './identity.ts';
@@ -36,6 +37,13 @@ export interface VolumeStream {
 /** Sending and receiving volumes. */
 export abstract class PoolTransfers extends PoolDevices {
   protected abstract readonly metadataDevice: BlockDevice;
+  private readonly sending: Set<() => Promise<void>> = new Set();
+  private readonly receiving: Set<Promise<unknown>> = new Set();
+  private stopTransfers: (error: Error) => void = () => {};
+  private readonly transfersStopped: Promise<never> = new Promise((_, reject) => {
+    this.stopTransfers = reject;
+  });
+  private transfersEnded = false;
 
   /**
    * Begins the stream of a volume at one moment: of a read-only volume as it is, of another one as a snapshot has it that is taken now. Throws ENOENT;
@@ -44,6 +52,7 @@ export abstract class PoolTransfers extends PoolDevices {
   async sendVolume(name: string, options: SendOptions = {}): Promise<VolumeStream> {
     const { from, resume, keep } = options;
     const action = `send the volume "${name}"`;
+    this.checkTransfers(action);
     const base = this.sendBase(action, from, resume);
     if (base?.name === name)
       throw new StorageError('EINVAL', `Cannot ${action}: it is the same as what it is to differ from`);
@@ -52,9 +61,10 @@ export abstract class PoolTransfers extends PoolDevices {
     let closing: Promise<void> | null = null;
     let chunks: AsyncGenerator<Uint8Array, void> | null = null;
     const close = (): Promise<void> => {
-      closing ??= this.endSend(source, opened, chunks);
+      closing ??= this.endSend(source, opened, chunks).finally(() => this.sending.delete(close));
       return closing;
     };
+    this.sending.add(close);
     try {
       if (base !== null && !isDeepStrictEqual(base.externalOrigin, source.externalOrigin)) {
         throw new StorageError('EINVAL', `Cannot ${action}: it and "${base.name}" stand on different external origins`);
@@ -85,7 +95,31 @@ export abstract class PoolTransfers extends PoolDevices {
    * proved right, what has come is kept apart: a volume that is marked as received in part, and that a later stream can go on with. The result is
    * read-only. Throws EEXIST; ENOENT; EINVAL when the stream is not for this volume, or damaged; what `input` throws; ENOSPC.
    */
-  async receiveVolume(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
+  receiveVolume(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
+    const work = this.receiveStream(name, until(input, this.transfersStopped));
+    const ended = work.then(
+      () => {},
+      () => {},
+    );
+    this.receiving.add(ended);
+    void ended.then(() => this.receiving.delete(ended));
+    return work;
+  }
+
+  /** Ends every stream that is on its way. What has been received is kept. */
+  async endTransfers(): Promise<void> {
+    this.transfersEnded = true;
+    this.transfersStopped.catch(() => {});
+    this.stopTransfers(new StorageError('ESHUTDOWN', 'The pool is being closed'));
+    await Promise.allSettled([...this.receiving, ...[...this.sending].map((close) => close())]);
+  }
+
+  private checkTransfers(action: string): void {
+    if (this.transfersEnded) throw new StorageError('ESHUTDOWN', `Cannot ${action}: the pool is being closed`);
+  }
+
+  private async receiveStream(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
+    this.checkTransfers(`receive the volume "${name}"`);
     const memory = new ReceiveMemory();
     const reader = new StreamReader(input, () => memory.acquire());
     try {

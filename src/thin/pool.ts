@@ -218,6 +218,7 @@ export class Pool extends PoolTransfers {
 
   /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */
   async close(): Promise<void> {
+    await this.endTransfers();
     if (this.closed) return;
     this.closed = true;
     await this.turn.catch(() => {});

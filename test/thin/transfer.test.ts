@@ -294,24 +294,51 @@ describe('a stream', () => {
     expect(names(source)).toEqual(['web', 'a', 'b']);
   });
 
+  it('ends when its pool is closed, on either side, in order', async () => {
+    await source.createVolume('web', 4 * SIZE);
+    await work('web', (web) => web.write(0, pattern(4 * SIZE, 1)));
+    await source.createSnapshot('web', 'a', { readOnly: true });
+    let closing = Promise.resolve();
+    const closeAfter = async function* (pool: Pool, name: string): AsyncIterable<Uint8Array> {
+      let count = 0;
+      for await (const chunk of (await source.sendVolume(name)).chunks) {
+        yield chunk;
+        if (++count === 8) closing = pool.close();
+      }
+    };
+    await expect(target.receiveVolume('copy', closeAfter(source, 'web'))).rejects.toThrow('The stream was cut off');
+    await closing;
+    source = await Pool.open(source.dir);
+    expect(names(source)).toEqual(['web', 'a']);
+    await target.deleteVolume('copy');
+    await expect(target.receiveVolume('copy', closeAfter(target, 'a'))).rejects.toThrow('The pool is being closed');
+    await closing;
+    target = await Pool.open(target.dir);
+    await source.close();
+    source = await Pool.open(source.dir);
+    await receive('copy', await streamOf('a', { resume: parseToken(target.resumeToken('copy')) }));
+    await expectSame('a', 'copy');
+  });
+
   it('says why when the sender cannot go on', async () => {
     await source.createVolume('web', 4 * SIZE);
     await work('web', (web) => web.write(0, pattern(4 * SIZE, 1)));
     const stream = await source.sendVolume('web');
+    const device = source.openVolume('web.sending');
     const receiving = target.receiveVolume(
       'copy',
       (async function* () {
         let count = 0;
         for await (const chunk of stream.chunks) {
           yield chunk;
-          if (++count === 6) await source.close();
+          if (++count === 6) device.closed = true;
         }
       })(),
     );
-    await expect(receiving).rejects.toThrow(
-      /^The sender has failed: Cannot read bytes \d+ to \d+ of thin device \d+: ESHUTDOWN$/,
-    );
-    source = await Pool.open(source.dir);
+    const message = /^The sender has failed: Cannot read bytes \d+ to \d+ of thin device \d+: ESHUTDOWN$/;
+    await expect(receiving).rejects.toThrow(message);
+    await source.closeVolume(device);
+    await stream.close();
     expect(names(source)).toEqual(['web']);
   });
 
