@@ -13,6 +13,9 @@ import { addRepairCommand } from './cli/tools/repair.ts';
 import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addRmapCommand } from './cli/tools/rmap.ts';
 import { addTransferCommands } from './cli/transfer-commands.ts';
+import { addCheckCommand } from './cli/tools/check.ts';
+import { addMetadataSizeCommand } from './cli/tools/metadata-size.ts';
+import { addPackCommands } from './cli/tools/pack.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -69,6 +72,9 @@ Examples:
   addDumpCommand(program, context);
   addRestoreCommand(program, context);
   addRepairCommand(program, context);
+  addCheckCommand(program, context);
+  addPackCommands(program, context);
+  addMetadataSizeCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

@@ -11,6 +11,7 @@ import { encodeToken, type ResumePoint, type StreamHeader } from './stream-forma
 import { StreamReader } from './stream-reader.ts';
 import type { ThinDevice } from './thin-device.ts';
 import { ReceiveMemory, receiveRecords } from './volume-receiver.ts';
+import { clearBeyond } from './volume-end.ts';
 import { newSnapshotRecord, newVolumeRecord, withOrigin } from './volume-records.ts';
 import { countDifference, type SendSource, sendStream } from './volume-sender.ts';
 
@@ -367,7 +368,7 @@ export abstract class PoolTransfers extends PoolDevices {
     if (record.sizeBytes === sizeBytes) return record;
     const thin = this.metadata.openThin(record.id);
     try {
-      if (sizeBytes > record.sizeBytes) await this.clearBeyond(thin, record);
+      if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, thin, record);
     } finally {
       this.metadata.closeThin(thin);
     }
