@@ -10,8 +10,8 @@ import type { VolumeInfo } from './pool-volumes.ts';
 import { encodeToken, type ResumePoint, type StreamHeader } from './stream-format.ts';
 import { StreamReader } from './stream-reader.ts';
 import type { ThinDevice } from './thin-device.ts';
-import { ReceiveMemory, receiveRecords } from './volume-receiver.ts';
 import { clearBeyond } from './volume-end.ts';
+import { ReceiveMemory, receiveRecords } from './volume-receiver.ts';
 import { newSnapshotRecord, newVolumeRecord, withOrigin } from './volume-records.ts';
 import { countDifference, type SendSource, sendStream } from './volume-sender.ts';
 
@@ -368,7 +368,8 @@ export abstract class PoolTransfers extends PoolDevices {
     if (record.sizeBytes === sizeBytes) return record;
     const thin = this.metadata.openThin(record.id);
     try {
-      if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, thin, record);
+      if (sizeBytes > record.sizeBytes)
+        await clearBeyond(this.engine, thin, record.sizeBytes, record.externalOrigin !== undefined);
     } finally {
       this.metadata.closeThin(thin);
     }

@@ -18,6 +18,7 @@ import {
   newSnapshotRecord,
   newVolumeRecord,
   rollbackProblem,
+  type SnapshotOptions,
   type VolumeOptions,
   wantedVolume,
   withOrigin,
@@ -34,12 +35,6 @@ export interface SnapshotWish {
   /** A volume or a snapshot. */
   origin: string;
   name: string;
-}
-
-export interface SnapshotOptions {
-  readOnly?: boolean;
-  /** The next open of the pool deletes it. */
-  temporary?: boolean;
 }
 
 export interface NewSnapshot {

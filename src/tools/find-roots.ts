@@ -80,7 +80,11 @@ function choose(
   found(`Trees of mappings: ${roots.length}, of details: ${details.length}, pairs of them: ${count(candidates)}.`);
   const times = new TimeCounts(scan);
   const [best] = candidates.sort(
-    (a, b) => compareAges(a, b) || times.compare(a.devices, b.devices) || b.devices.block - a.devices.block,
+    (a, b) =>
+      compareAges(a, b) ||
+      times.compare(a.devices, b.devices) ||
+      b.devices.deviceCount - a.devices.deviceCount ||
+      b.devices.block - a.devices.block,
   );
   if (best === undefined) return null;
   const withDetails =

@@ -2,8 +2,8 @@
  * Writes space maps from reference counts. See persistent-data/bitmap.ts and index-entry.ts for the layouts; this is another writing of them.
  */
 import type { BlockDraft, MetadataWriter } from './metadata-writer.ts';
-import { PAGE_BLOCKS, type ReferenceCounter } from './reference-counter.ts';
-import type { SpaceMapFields } from './space-map-check.ts';
+import { BITS_OF_COUNT, PAGE_BLOCKS, type ReferenceCounter } from './reference-counter.ts';
+import type { SpaceMapFields } from './space-map-fields.ts';
 import { TreeBuilder } from './tree-builder.ts';
 
 const BITMAP_HEADER = 16;
@@ -11,8 +11,6 @@ const INDEX_HEADER = 16;
 const INDEX_ENTRY_SIZE = 16;
 const COUNT_SIZE = 4;
 const OVERFLOW = 3;
-/** From a count to a bitmap's two bits. */
-const BITS_OF_COUNT: readonly number[] = [0, 2, 1, 3];
 
 interface BitmapPlace {
   block: number;
@@ -32,7 +30,7 @@ export function writeDataSpaceMap(
   let allocatedCount = 0;
   for (let ordinal = 0; ordinal < bitmapCount; ordinal++) {
     const first = ordinal * PAGE_BLOCKS;
-    const touched = counts.page(ordinal) !== null;
+    const touched = !counts.isEmpty(ordinal);
     const place = writeBitmap(writer, touched ? (entry) => counts.count(first + entry) : null);
     if (touched) overflow.addPage(first, (block) => counts.count(block));
     allocatedCount += PAGE_BLOCKS - place.freeCount;

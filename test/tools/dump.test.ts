@@ -21,7 +21,7 @@ function dump(device: TestDevice, options: DumpOptions = {}): string {
 }
 
 function unpacked(name: string): Buffer {
-  const path = join(import.meta.dirname, 'images', name);
+  const path = join(import.meta.dirname, 'samples', name);
   return execFileSync(requireTool('xz'), ['-dc', path], { maxBuffer: 1 << 26 });
 }
 
