@@ -31,6 +31,8 @@ const ADMINISTRATION = {
   rename: 1,
   rollback: 2,
   set: 1,
+  hold: 1,
+  release: 1,
   grow: 2,
   shrink: 2,
   growData: 1,
@@ -120,7 +122,7 @@ function administer(
   taken: Set<string>,
   later: (() => Promise<unknown>)[],
 ): boolean {
-  const { blockSectors, names } = simulated;
+  const { blockSectors, blockSizeBytes, names } = simulated;
   const maxSectors = MAX_VOLUME_BLOCKS * blockSectors;
   // Whole blocks, more often than not.
   const sizeOf = (number: number): number => {
@@ -150,7 +152,17 @@ function administer(
         errorIfNoSpace: at % 2 === 0,
         noDiscardPassdown: other % 3 === 0,
         noSpaceTimeoutMs: length % 2 === 0 ? 5000 : 60_000,
+        autoExtend:
+          other % 4 > 0 ? null : { limitBytes: (MAX_DATA_BLOCKS + 30) * blockSizeBytes, stepBytes: 5 * blockSizeBytes },
       });
+      return true;
+    case 'hold':
+      if (simulated.isHeld) return false;
+      simulated.reserveMetadataSnapshot();
+      return true;
+    case 'release':
+      if (!simulated.isHeld) return false;
+      simulated.releaseMetadataSnapshot();
       return true;
     case 'reopen':
       later.push(() => simulated.reopen());

@@ -70,6 +70,8 @@ export class SimulatedPool {
   /** Requests that were answered with an error, by errno. */
   readonly errors = new Map<Errno, number>();
   readonly counts: Record<string, number> = {};
+  /** There is a metadata snapshot: blocks that no volume maps any more are used all the same. */
+  isHeld = false;
   /** Modes that the pool has told of. */
   readonly modes: PoolMode[] = [];
   /** Volumes that were told by a flush that something is wrong. */
@@ -323,6 +325,16 @@ export class SimulatedPool {
     return this.#administer(`set ${JSON.stringify(options)}`, null, () => this.pool.setOptions(options));
   }
 
+  reserveMetadataSnapshot(): Promise<Errno | null> {
+    const answered = (ok: boolean): unknown => (this.isHeld ||= ok);
+    return this.#administer('hold', null, () => this.pool.reserveMetadataSnapshot(), answered);
+  }
+
+  releaseMetadataSnapshot(): Promise<Errno | null> {
+    const answered = (ok: boolean): unknown => (this.isHeld &&= !ok);
+    return this.#administer('release', null, () => this.pool.releaseMetadataSnapshot(), answered);
+  }
+
   resizeVolume(name: string, sectors: number): Promise<Errno | null> {
     return this.#administer(
       `resize ${name} ${sectors}`,
@@ -456,7 +468,7 @@ export class SimulatedPool {
     title: string,
     tell: ((model: PoolExpectation) => void) | null,
     call: () => Promise<unknown>,
-    answered: (ok: boolean) => void = () => {},
+    answered: (ok: boolean) => unknown = () => {},
   ): Promise<Errno | null> {
     const id = this.#nextId++;
     this.#begun(id, title.split(' ')[0]!, `${id} ${title}`);
