@@ -4,7 +4,7 @@ import type { PoolMode } from '../../src/thin/pool-mode.ts';
 import { checkMetadata } from '../../src/tools/check.ts';
 import { describeDamage } from '../../src/tools/damage.ts';
 import { FaultyDevice, type FaultyOperation } from '../support/faulty-device.ts';
-import { playScript } from './scripted-workload.ts';
+import { playAdministration, playScript } from './scripted-workload.ts';
 import { SimulatedPool } from './simulated-pool.ts';
 import { findWrongSectors } from './verify-pool.ts';
 
@@ -159,6 +159,38 @@ describe('a fault of a device', () => {
       expect(nth).toBeGreaterThan(fault.operation === 'discard' || fault.operation === 'writeZeroes' ? 3 : 8);
     },
   );
+});
+
+/** Plays administrative calls until one fails, as the `nth` call for `pool.json` or its folder does. False when there were not so many. */
+async function runFolderFault(nth: number): Promise<boolean> {
+  const simulated = await SimulatedPool.create({ seed: 1, recorded: true, anyError: true });
+  const folder = simulated.folder!;
+  let calls = 0;
+  folder.fault = (_, name) => (name !== 'journal' && ++calls === nth ? 'ENOSPC' : null);
+  try {
+    await playAdministration(simulated);
+    if (calls < nth) return false;
+    runs++;
+    expect(simulated.pool.mode).toBe('write');
+    if (simulated.errors.size > 0) expect(simulated.isAsBeforeDoubt).toBe(true);
+    folder.fault = null;
+    await simulated.reopen();
+    await simulated.verify();
+    return true;
+  } catch (error) {
+    throw new Error(`call ${nth}: ${(error as Error).message}\n${simulated.history.join('\n')}`, { cause: error });
+  } finally {
+    folder.fault = null;
+    await simulated.dispose();
+  }
+}
+
+describe('a fault of the folder', () => {
+  it('at any call for the catalogue refuses what was asked for, which is done whole or not at all', async () => {
+    let nth = 1;
+    while (await runFolderFault(nth)) nth++;
+    expect(nth).toBeGreaterThan(60);
+  });
 });
 
 afterAll(() => console.log(`${runs} faults:`, Object.fromEntries(modes)));

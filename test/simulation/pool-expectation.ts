@@ -136,6 +136,7 @@ export class PoolExpectation {
       () => this.#with(name, volume.copy().resize(sectorCount, this.newToken)),
       (ok) => {
         if (ok) volume.resize(sectorCount, this.newToken);
+        else volume.doubtLastBlock();
       },
     );
   }

@@ -69,7 +69,7 @@ export async function playScript(simulated: SimulatedPool): Promise<void> {
   });
 }
 
-/** Every administrative call, with a little data to lose. */
+/** Every administrative call, with a little data to lose, until one of them fails. */
 export async function playAdministration(simulated: SimulatedPool): Promise<void> {
   const block = simulated.blockSectors;
   const calls = [
@@ -92,7 +92,8 @@ export async function playAdministration(simulated: SimulatedPool): Promise<void
     () => simulated.deleteVolume('s'),
   ];
   for (const call of calls) {
-    call();
+    const answer = call();
     await simulated.settle();
+    if ((await answer) !== null) return;
   }
 }

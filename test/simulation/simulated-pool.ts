@@ -412,6 +412,11 @@ export class SimulatedPool {
     return JSON.stringify(this.pool.volumes().map(({ name, id, sizeBytes }) => [name, id, sizeBytes]));
   }
 
+  /** The call that is in doubt has changed nothing that the pool knows of. */
+  get isAsBeforeDoubt(): boolean {
+    return this.#identities() === this.#beforeDoubt;
+  }
+
   get #isWorking(): boolean {
     return this.pool.mode !== 'read-only' && this.pool.mode !== 'fail';
   }
@@ -481,8 +486,8 @@ export class SimulatedPool {
     } catch (thrown) {
       error = errnoOf(thrown);
     }
-    // What failed with the pool may be done all the same.
-    const inDoubt = error !== null && wasWorking && !this.#isWorking;
+    // What failed with the pool, or with its folder, may be done all the same.
+    const inDoubt = error !== null && wasWorking && (!this.#isWorking || this.folder?.fault != null);
     if (tell !== null) this.tell((model) => model.answered(error === null, inDoubt));
     if (inDoubt) this.#beforeDoubt = before;
     if (inDoubt && this.pool.mode === 'read-only') {

@@ -215,6 +215,11 @@ export class VolumeModel {
     return this;
   }
 
+  /** A growth that was refused may have given the last block a place of its own before. */
+  doubtLastBlock(): void {
+    this.tokens[this.tokens.length - 1] = UNKNOWN;
+  }
+
   #add(write: ModelWrite): void {
     for (let sector = write.begin; sector < Math.min(write.end, this.sectorCount); sector++) {
       const entries = this.#entries.get(sector);
