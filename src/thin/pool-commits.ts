@@ -156,10 +156,11 @@ export class PoolCommits implements CommitOwner {
 
   /** Everybody who waits for a commit begins again. */
   wakeAll(): void {
-    for (const change of this.changes.splice(0)) change();
-    this.engine.requeue(this.afterCommit);
+    // First: a change that follows may wait for the commit that comes next.
     this.waiters.wake();
     this.flushWaiters.wake();
+    for (const change of this.changes.splice(0)) change();
+    this.engine.requeue(this.afterCommit);
   }
 
   /** No commit comes any more of its own accord; who waits for one begins again. */

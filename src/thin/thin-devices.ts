@@ -63,7 +63,7 @@ export class ThinDevices {
   close(thin: ThinMetadata): void {
     assert(thin.openCount > 0, 'A thin device is closed more often than opened');
     thin.openCount--;
-    if (thin.openCount === 0 && !thin.changed) this.#forget(thin);
+    if (thin.openCount === 0 && !thin.changed && !thin.abortedWithChanges) this.#forget(thin);
   }
 
   markChanged(thin: ThinMetadata): void {
@@ -175,7 +175,8 @@ export class ThinDevices {
       const exists = this.#load(thin);
       // Whoever has it open keeps an object that is of no use; the id is free for another device.
       if (!exists) thin.root = NO_ROOT;
-      if (!exists || thin.openCount === 0) this.#forget(thin);
+      // Whoever opens it next is told of what was lost.
+      if (!exists || (thin.openCount === 0 && !thin.abortedWithChanges)) this.#forget(thin);
     }
   }
 

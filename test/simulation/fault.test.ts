@@ -83,6 +83,8 @@ function judge(simulated: SimulatedPool, fault: Fault): void {
   modes.set(key, (modes.get(key) ?? 0) + 1);
   expect(documentedModes(fault)).toContain(hit);
   expect(needsCheck).toBe(mode === 'read-only');
+  // Somebody has been told, but of discards, which are a favour.
+  if (fault.operation !== 'discard' && fault.operation !== 'read') expect(simulated.errors.size).toBeGreaterThan(0);
   simulated.expectKept();
 }
 
@@ -100,9 +102,14 @@ async function expectRecovery(simulated: SimulatedPool): Promise<void> {
         simulated,
         name,
         await simulated.contents(name),
-        flushErrors.has(name) || simulated.flushErrors.has(name),
+        flushErrors.has(name) || simulated.flushErrors.has(name) || simulated.modes.includes('fail'),
       );
     }
+  }
+  if (simulated.isOpen && simulated.pool.mode === 'write') {
+    simulated.commit();
+    await simulated.settle();
+    expect(simulated.withheldBlocks).toBe(0);
   }
   if (simulated.isOpen) await simulated.close({ mayFail: true });
   const damage: string[] = [];

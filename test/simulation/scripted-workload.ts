@@ -48,6 +48,9 @@ export async function playScript(simulated: SimulatedPool): Promise<void> {
   if (has('s')) await step(() => simulated.deleteVolume('s'));
   if (has('a2')) await step(() => simulated.rollbackVolume('a', 'a2'));
   await step(() => simulated.renameVolume('b', 'c'));
+  await step(() => {
+    for (const name of simulated.names) simulated.flush(name);
+  });
   await simulated.reopen();
   await step(() => {
     for (const name of simulated.names) simulated.read(name, 0, simulated.sectorsOf(name));

@@ -7,6 +7,7 @@ import { LunOp, LunRequest } from '../../src/block/lun-backend.ts';
 import { Catalogue } from '../../src/thin/catalogue.ts';
 import { newUuid } from '../../src/thin/identity.ts';
 import { Pool } from '../../src/thin/pool.ts';
+import type { PoolEngine } from '../../src/thin/pool-engine.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import type { PoolMode } from '../../src/thin/pool-mode.ts';
 import { DEFAULT_POOL_OPTIONS, type PoolOptions } from '../../src/thin/pool-options.ts';
@@ -174,6 +175,7 @@ export class SimulatedPool {
       await this.#awaited('close', pool.close());
     } catch (error) {
       if (!mayFail) throw error;
+      this.errors.set(errnoOf(error), 1);
       ok = false;
     }
     this.tell((model) => model.endFlush(0, ok));
@@ -306,6 +308,7 @@ export class SimulatedPool {
       () => this.pool.renameVolume(name, to),
       (ok) => {
         if (!ok) return;
+        if (this.flushErrors.has(name)) this.flushErrors.add(to);
         this.#devices.set(to, this.#devices.get(name)!);
         this.#devices.delete(name);
       },
@@ -410,6 +413,12 @@ export class SimulatedPool {
   /** Which volumes there are; a rollback gives a volume another device. */
   #identities(): string {
     return JSON.stringify(this.pool.volumes().map(({ name, id, sizeBytes }) => [name, id, sizeBytes]));
+  }
+
+  /** Free data blocks that are not handed out, as they are being discarded. */
+  get withheldBlocks(): number {
+    const { engine } = this.pool as unknown as { engine: PoolEngine };
+    return engine.reclaimer.busy ? 0 : engine.metadata.discarding.count;
   }
 
   /** The call that is in doubt has changed nothing that the pool knows of. */

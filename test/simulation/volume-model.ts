@@ -130,8 +130,8 @@ export class VolumeModel {
     for (const entries of this.#entries.values()) {
       for (const { write } of entries) {
         if (write.durable) continue;
-        write.isDoubted = write.ok || write.endAt === Infinity;
-        write.isAcknowledged = write.ok;
+        write.isDoubted ||= write.ok || write.endAt === Infinity;
+        write.isAcknowledged ||= write.ok;
         write.ok = false;
       }
     }
