@@ -5,6 +5,9 @@ import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
+import { addCheckCommand } from './cli/tools/check.ts';
+import { addMetadataSizeCommand } from './cli/tools/metadata-size.ts';
+import { addPackCommands } from './cli/tools/pack.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -12,19 +15,19 @@ import { VERSION } from './daemon/version.ts';
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 
-/** The command: parses `args`, runs what they ask for, and ends the process with 0, 1 (failure) or 2 (wrong usage). */
+/** The command: parses `args`, runs what they ask for, and ends the process with 0, 1 (failure; the tools: 64) or 2 (wrong usage). */
 export async function main(args: readonly string[]): Promise<void> {
   guardOutput((error) => {
     process.stderr.write(`thinlun: Cannot write the output: ${error.message}\n`);
     process.exit(EXIT_FAILURE);
   });
-  const context: RunContext = { output: createOutput(), exitCode: 0 };
+  const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE };
   const program = createProgram(context);
   try {
     await program.parseAsync(args, { from: 'user' });
     process.exitCode = context.exitCode;
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(error, context.failureCode);
   }
   // What keeps the output from being written is reported (guardOutput) before this goes on. Then nothing may keep a finished
   // command alive.
@@ -53,6 +56,9 @@ Examples:
   addVolumeCommands(program, context);
   addMessageCommand(program, context);
   addServeCommands(program, context);
+  addCheckCommand(program, context);
+  addPackCommands(program, context);
+  addMetadataSizeCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }
@@ -72,7 +78,7 @@ function strict(command: Command): void {
 }
 
 /** Says what went wrong, on standard error; returns the exit status. */
-function report(error: unknown): number {
+function report(error: unknown, failureCode: number): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     // Help in place of a missing subcommand has been printed already.
@@ -89,7 +95,7 @@ function report(error: unknown): number {
   const ours = !(error instanceof StorageError) && errnoOf(error) === 'EIO';
   if (ours) process.stderr.write('  This is a mistake in thinlun; THINLUN_DEBUG=1 shows where.\n');
   if (process.env['THINLUN_DEBUG'] === '1') process.stderr.write(`${(error as Error).stack ?? ''}\n`);
-  return EXIT_FAILURE;
+  return failureCode;
 }
 
 function complain(text: string): void {

@@ -28,7 +28,7 @@ interface CreateFlags extends OptionFlags {
 }
 
 export function addPoolCommands(program: Command, context: RunContext): void {
-  const pool = program.command('pool').description('make a pool, look at it, check it');
+  const pool = program.command('pool').description('make a pool, look at it, make it larger');
 
   const createCommand = pool
     .command('create')
@@ -106,24 +106,6 @@ Examples:
         context.output.line(`The pool "${status.name}" has ${sizes} now.`);
       }
     });
-
-  pool
-    .command('check')
-    .description("verify a pool's metadata; exit status 1 when something is wrong with it")
-    .argument('<dir>', "the pool's folder")
-    .option('--json', 'print as JSON')
-    .addHelpText(
-      'after',
-      `
-Reads the metadata by itself and changes nothing. Works while a server has the pool open, too.
-
-Examples:
-  thinlun pool check /srv/pool`,
-    )
-    .action(async (dir: string, flags: { json?: boolean }) => {
-      const { checkPool } = await import('./pool-check.ts');
-      await checkPool(context, dir, flags);
-    });
 }
 
 async function create(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
@@ -192,7 +174,7 @@ function printStatus(output: Output, status: PoolMessage): void {
 function adviceFor(status: PoolMessage): string {
   const { directory, mode, failsWhenFull, options } = status;
   if (status.needsCheck) {
-    return `\nAn earlier failure left the metadata in need of a check: run "thinlun pool check ${directory}".`;
+    return `\nAn earlier failure left the metadata in need of a check: run "thinlun check ${directory}".`;
   }
   if (mode === 'out-of-data-space') {
     const writes = failsWhenFull ? 'writes that need some fail' : 'writes that need some wait';
@@ -204,7 +186,7 @@ function adviceFor(status: PoolMessage): string {
   if (mode === 'read-only' && options.readOnly) {
     return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
-  return `\nThe pool takes no writes: look at the log of its server, and run "thinlun pool check ${directory}".`;
+  return `\nThe pool takes no writes: look at the log of its server, and run "thinlun check ${directory}".`;
 }
 
 function volumeCount({ volumeCount, deletedVolumeCount, deletedBytes }: PoolMessage): string {

@@ -3,8 +3,10 @@ import type { Output } from './output.ts';
 /** What every command is given. */
 export interface RunContext {
   readonly output: Output;
-  /** The exit status unless the command fails: `pool check` sets 1 when it finds damage. */
+  /** The exit status unless the command fails: `check` sets 64 when it finds damage. */
   exitCode: number;
+  /** The exit status when the command fails: 1, and `TOOL_FAILURE` for the tools. */
+  failureCode: number;
 }
 
 /** A command line that parses but asks for nothing that can be: exit status 2. */

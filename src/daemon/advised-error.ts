@@ -14,7 +14,7 @@ export class AdvisedError extends StorageError {
 const GENERAL_HINTS: Partial<Record<Errno, string>> = {
   EACCES: "Run it as the owner of the pool's files, or as root.",
   EPERM: "Run it as the owner of the pool's files, or as root.",
-  EILSEQ: 'The metadata is damaged: look at it with "thinlun pool check", and repair it before anything writes to it.',
+  EILSEQ: 'The metadata is damaged: look at it with "thinlun check", and repair it before anything writes to it.',
 };
 
 /** What can be done about anything thrown, or null when nobody knows. */

@@ -174,15 +174,19 @@ export interface ReadyMessage {
   failed: { directory: string; code: string; message: string }[];
 }
 
-/** What `thinlun pool check --json` prints. */
+/** What `thinlun check --json` prints. */
 export interface CheckMessage {
   /** Neither errors nor leaks. */
   ok: boolean;
-  transactionId: number;
+  /** Null when the superblock cannot be read. */
+  transactionId: number | null;
+  freeMetadataBlocks: number | null;
   errors: number;
   leaks: number;
   warnings: number;
   needsCheck: boolean;
+  /** Something was set right. */
+  repaired: boolean;
   deviceCount: number;
   mappingCount: number;
   blocksRead: number;
@@ -282,11 +286,13 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
 
 export const checkSchema: z.ZodType<CheckMessage> = z.object({
   ok: z.boolean(),
-  transactionId: size,
+  transactionId: size.nullable(),
+  freeMetadataBlocks: size.nullable(),
   errors: size,
   leaks: size,
   warnings: size,
   needsCheck: z.boolean(),
+  repaired: z.boolean(),
   deviceCount: size,
   mappingCount: size,
   blocksRead: size,

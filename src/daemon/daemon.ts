@@ -233,7 +233,7 @@ export class Daemon {
     this.#pools.delete(pool.target.name);
     await pool.control?.close();
     await this.#closePool(pool);
-    this.#logger.error({ pool: dir }, `the failed pool is closed: look at it with "thinlun pool check ${dir}"`);
+    this.#logger.error({ pool: dir }, `the failed pool is closed: look at it with "thinlun check ${dir}"`);
     if (this.#pools.size === 0) this.#signalAllFailed();
   }
 

@@ -72,7 +72,17 @@ export class PoolService implements PoolControl {
 
   setOptions(request: SetOptionsMessage): Promise<PoolMessage> {
     return this.#exclusive(async () => {
-      await this.pool.setOptions(poolOptions(request, this.pool.status().blockSizeBytes));
+      const before = this.pool.status();
+      try {
+        await this.pool.setOptions(poolOptions(request, before.blockSizeBytes));
+      } catch (error) {
+        const busy = error instanceof StorageError && error.code === 'EBUSY';
+        throw busy ? advise(error, 'Stop the server of the pool, set it, and start the server again.') : error;
+      }
+      // LBPRZ follows it.
+      if (this.pool.status().options.skipBlockZeroing !== before.options.skipBlockZeroing) {
+        this.exports?.featuresChanged();
+      }
       return this.status();
     });
   }
@@ -264,7 +274,7 @@ export class PoolService implements PoolControl {
       case 'EROFS':
         return advise(
           error,
-          `See why with "thinlun pool status ${dir}", and look for damage with "thinlun pool check ${dir}".`,
+          `See why with "thinlun pool status ${dir}", and look for damage with "thinlun check ${dir}".`,
         );
       case 'ENOSPC':
         return advise(error, `See what is full with "thinlun pool status ${dir}".`);

@@ -338,20 +338,29 @@ export class DiskSpaceMap implements SpaceMap {
     }
   }
 
+  /** Counts the bitmap of `block`, whoever wrote its hints. */
+  verifyHints(block: number): void {
+    this.#countBitmap(Math.floor(block / BITMAP_ENTRIES));
+  }
+
   /** Counts the bitmaps whose hints others wrote; whether one of them has room that its hints deny. */
   #countUntrusted(): boolean {
     let found = false;
-    const { blocks } = this.#transaction;
     for (let ordinal = 0; ordinal < this.#index.length; ordinal++) {
-      if (this.#index.trusted[ordinal] === 1) continue;
-      const mark = blocks.mark();
-      const { words } = this.#transaction.read(this.#index.places[ordinal]!, bitmapValidator);
-      const free = countFreeEntries(words);
-      const noneFreeBefore = free === 0 ? BITMAP_ENTRIES : findFreeEntry(words, null, 0, BITMAP_ENTRIES);
-      blocks.release(mark);
-      if (this.#index.correct(ordinal, free, noneFreeBefore)) found = true;
+      if (this.#index.trusted[ordinal] === 0 && this.#countBitmap(ordinal)) found = true;
     }
     return found;
+  }
+
+  /** Whether there is room that the hints deny. */
+  #countBitmap(ordinal: number): boolean {
+    const { blocks } = this.#transaction;
+    const mark = blocks.mark();
+    const { words } = this.#transaction.read(this.#index.places[ordinal]!, bitmapValidator);
+    const free = countFreeEntries(words);
+    const noneFreeBefore = free === 0 ? BITMAP_ENTRIES : findFreeEntry(words, null, 0, BITMAP_ENTRIES);
+    blocks.release(mark);
+    return this.#index.correct(ordinal, free, noneFreeBefore);
   }
 
   #clearTail(ordinal: number, begin: number): void {

@@ -29,6 +29,8 @@ export class PoolGrowth {
   readonly #options: GrowthOptions;
   /** The growth by itself that is under way. */
   #extension: Promise<void> | null = null;
+  /** Since the last look, somebody found space short. */
+  #wanted = false;
   #stopped = false;
   #limitTold = false;
 
@@ -68,10 +70,9 @@ export class PoolGrowth {
 
   /** Space may have become short: grows in the background where options and limit let it. Cheap when it is not. */
   kick(): void {
-    if (this.#extension !== null || this.#stopped || this.#options.options().autoExtend === null) return;
-    this.#extension = this.#extend().finally(() => {
-      this.#extension = null;
-    });
+    if (this.#stopped || this.#options.options().autoExtend === null) return;
+    this.#wanted = true;
+    this.#extension ??= this.#extend();
   }
 
   /** No more growth by itself; resolves when the one under way has ended. */
@@ -82,13 +83,16 @@ export class PoolGrowth {
 
   async #extend(): Promise<void> {
     try {
-      do {
-        // Not from inside the request that found space short, and not in the way of those behind it.
-        await new Promise((resolve) => setImmediate(resolve));
-      } while (!this.#stopped && (await this.#extendOnce()));
+      while (this.#wanted && !this.#stopped) {
+        // Not from inside the request that found space short; but a turn of the event loop later may be too late.
+        await null;
+        this.#wanted = false;
+        if (await this.#extendOnce()) this.#wanted = true;
+      }
     } catch (error) {
       this.#options.logger.error({ error: messageOf(error) }, 'the pool could not grow by itself');
     }
+    this.#extension = null;
   }
 
   /** One step; false when nothing is short, or may not be helped. */

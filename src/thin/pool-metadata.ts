@@ -16,13 +16,11 @@ import {
   releaseMetadataSnapshot,
   reserveMetadataSnapshot,
 } from './metadata-snapshot.ts';
-import { PoolState } from './pool-state.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
-import { lookupRun, type RunResult } from './run-lookup.ts';
-import { refineSharing } from './sharing.ts';
+import { PoolView } from './pool-view.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
-import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
 
 export interface FormatOptions {
   /** A multiple of 64 KiB, at most 1 GiB. */
@@ -53,9 +51,8 @@ export interface OpenOptions {
  * refuses (EEXIST, ENODATA, EINVAL, EBUSY, EPERM, most ENOSPC) has changed nothing. After one that failed half-way `mustAbort`
  * is true, and nothing but `abort` is accepted. ENOSPC of the metadata device is a `MetadataSpaceError`.
  */
-export class PoolMetadata extends PoolState {
+export class PoolMetadata extends PoolView {
   readonly #value: Uint32Array = new Uint32Array(2);
-  protected exactSharing = true;
 
   /**
    * Makes the device a pool's metadata, whatever it held, and opens it. EINVAL for a wrong block size or count, ENOSPC when
@@ -82,8 +79,8 @@ export class PoolMetadata extends PoolState {
     blocks.writeDirtySync();
     device.flushSync();
     blocks.reset();
-    const trees = PoolTrees.format(blocks, withheld);
     const superblock = newSuperblock(dataBlockSizeBytes, blockCount);
+    const trees = PoolTrees.format(blocks, superblock, withheld);
     const pool = new PoolMetadata(blocks, trees, superblock, false, withheld);
     pool.transaction.changed = true;
     pool.commitSync();
@@ -205,60 +202,6 @@ export class PoolMetadata extends PoolState {
     return gone;
   }
 
-  hasThin(id: number): boolean {
-    this.transaction.checkAlive();
-    return this.devices.has(id);
-  }
-
-  /** Ascending. */
-  thinIds(): number[] {
-    this.transaction.checkAlive();
-    return this.devices.ids();
-  }
-
-  /** ENODATA. The same object for everybody who has the device open; `closeThin` once for each call. */
-  openThin(id: number): ThinMetadata {
-    this.transaction.checkAlive();
-    return this.devices.open(id);
-  }
-
-  closeThin(thin: ThinMetadata): void {
-    this.devices.close(thin);
-  }
-
-  /**
-   * How the map goes on at `begin`: as one run, mapped to consecutive data blocks (all of them shared, or none) or not mapped,
-   * to `result.end`, at most to `end`. With `nonBlocking` it returns false if that is not known without reading the
-   * device (see `prefetch`), and a run may end early where a leaf does.
-   */
-  lookupRun(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
-    this.#checkThin(thin);
-    assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
-    return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
-  }
-
-  /**
-   * The same for a write, which may stay in place where a block was shared once and is so no more: `shared` is exact where time alone
-   * would say that it is (see sharing.ts), and a run may end early for that.
-   */
-  lookupRunForWrite(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
-    if (!this.lookupRun(thin, begin, end, result, nonBlocking)) return false;
-    if (!result.mapped || !result.shared || !this.exactSharing || this.devices.isNew(thin.id)) return true;
-    return refineSharing(this.transaction.trees, thin, begin, result, nonBlocking);
-  }
-
-  /** The highest virtual block with a mapping; -1 when there is none. */
-  highestMapped(thin: ThinMetadata): number {
-    this.#checkThin(thin);
-    return this.transaction.trees.mappings.highestKey(thin.root);
-  }
-
-  /** How many leaves refer to a data block. EINVAL past the end. */
-  dataBlockReferences(block: number): number {
-    this.transaction.checkAlive();
-    return this.transaction.trees.dataBlocks.count(block);
-  }
-
   /**
    * Sets a free data block aside for a mapping that `insert` will make, or `freeDataBlock` gives up. Only memory knows of it:
    * a crash before the insertion leaves nothing behind, and it may be called while a commit is being written. ENOSPC when
@@ -292,7 +235,7 @@ export class PoolMetadata extends PoolState {
   /** Maps a virtual block to an allocated data block, which is then the mapping's. One that was mapped there before is dropped. ENOSPC. */
   insert(thin: ThinMetadata, virtualBlock: number, dataBlock: number): void {
     this.transaction.checkChangeable('insert a mapping');
-    this.#checkThin(thin);
+    this.checkThin(thin);
     assert(virtualBlock >= 0 && Number.isSafeInteger(virtualBlock), 'insert: not a block number');
     assert(this.reserved.has(dataBlock), 'insert: not an allocated data block');
     this.#checkRoom(this.#leafChangeBlocks(), 'insert a mapping');
@@ -317,7 +260,7 @@ export class PoolMetadata extends PoolState {
    */
   removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
     this.transaction.checkChangeable('remove mappings');
-    this.#checkThin(thin);
+    this.checkThin(thin);
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
     const { mappings } = this.transaction.trees;
     if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
@@ -326,7 +269,7 @@ export class PoolMetadata extends PoolState {
     try {
       this.devices.beginTreeChange(thin);
       this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
-      thin.mappedBlocks -= mappings.removedCount;
+      thin.countRemoved(mappings.removedCount);
       return mappings.nextKey;
     } catch (error) {
       this.transaction.fail();
@@ -367,13 +310,6 @@ export class PoolMetadata extends PoolState {
       blocks.extend(blockCount);
       trees.metadataMap.extend(blockCount);
     });
-  }
-
-  #checkThin(thin: ThinMetadata): void {
-    this.transaction.checkAlive();
-    if (thin.root === NO_ROOT) {
-      throw new StorageError('ENODATA', `Cannot use thin device ${thin.id}: its creation was aborted`);
-    }
   }
 
   #checkNewDevice(id: number, action: string): void {

@@ -1,6 +1,5 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { roundUp } from '../base/units.ts';
 import type { Catalogue, VolumeRecord } from './catalogue.ts';
 import type { Deletions } from './deletions.ts';
 import type { ExternalOrigins } from './external-origin.ts';
@@ -9,6 +8,7 @@ import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
+import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
 import {
   checkNewName,
   checkVolumeSize,
@@ -352,14 +352,15 @@ export abstract class PoolVolumes {
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
     if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
+    const isOverlay = record.externalOrigin !== undefined;
     const device = this.openVolume(record.name);
     try {
-      const isCut = sizeBytes < record.sizeBytes || this.mappedEnd(device.thin) > record.sizeBytes;
+      const isCut = sizeBytes < record.sizeBytes || mappedEnd(this.engine, device.thin) > record.sizeBytes;
       await whileHeld(isCut ? [device] : [], async () => {
-        if (sizeBytes > record.sizeBytes) await this.clearBeyond(device.thin, record);
+        if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, device.thin, record.sizeBytes, isOverlay);
         this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
         device.sizeBytes = sizeBytes;
-        await this.dropBeyond(device.thin, next);
+        await this.drop(device.thin, next);
       });
     } finally {
       await this.closeVolume(device);
@@ -367,33 +368,10 @@ export abstract class PoolVolumes {
     return this.info(next);
   }
 
-  private mappedEnd(thin: ThinMetadata): number {
-    return (this.metadata.highestMapped(thin) + 1) * this.metadata.dataBlockSizeBytes;
-  }
-
-  /**
-   * What lies past the end of a volume that is going to grow is to read as zeroes, durably: a smaller size leaves the rest of its last block
-   * as it is, as to zero it may take a new block where none is free. Over an external origin that rest may be the origin's.
-   */
-  private async clearBeyond(thin: ThinMetadata, { sizeBytes, externalOrigin }: VolumeRecord): Promise<void> {
-    const begin = externalOrigin === undefined ? sizeBytes : roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
-    const end = this.mappedEnd(thin);
-    if (begin >= end) return;
-    await new ThinDevice(this.engine, thin, end).unmap(begin, end);
-    await this.engine.commits.flushAll();
-  }
-
-  /**
-   * Gives back the blocks past the end of a device that is held, or not open. The catalogue has the size already and nobody sees them: what
-   * fails here is done by the next open, or before the volume grows.
-   */
-  private async dropBeyond(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
-    const begin = roundUp(sizeBytes, this.metadata.dataBlockSizeBytes);
+  /** Nobody sees what is dropped: where it fails, the next open does it, or the next growth. */
+  private async drop(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
     try {
-      const end = this.mappedEnd(thin);
-      if (begin >= end) return;
-      await new ThinDevice(this.engine, thin, end).unmap(begin, end);
-      await this.engine.commits.commit();
+      await dropBeyond(this.engine, thin, sizeBytes);
     } catch (error) {
       const reason = messageOf(error);
       this.logger.error({ volume: name, error: reason }, 'the blocks past the end of a volume could not be given back');
@@ -402,7 +380,7 @@ export abstract class PoolVolumes {
 
   protected async finishShrink(record: VolumeRecord): Promise<void> {
     const thin = this.metadata.openThin(record.id);
-    await this.dropBeyond(thin, record);
+    await this.drop(thin, record);
     this.metadata.closeThin(thin);
   }
 }

@@ -32,6 +32,8 @@ export interface PoolOpenOptions {
   readOnly?: boolean;
   /** 4 KiB slots of cached metadata. */
   cacheBlocks?: number;
+  /** See the metadata's `OpenOptions`. */
+  exactSharing?: boolean;
   onEvent?: (event: PoolEvent) => void;
   random?: RandomBytes;
   /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
@@ -122,6 +124,7 @@ export class Pool extends PoolDevices {
         readOnly,
         expectedDataBlockSizeBytes: catalogue.blockSizeBytes,
         ...(options.cacheBlocks === undefined ? {} : { cacheBlocks: options.cacheBlocks }),
+        ...(options.exactSharing === undefined ? {} : { exactSharing: options.exactSharing }),
       });
       const needed = metadata.dataBlockCount * metadata.dataBlockSizeBytes;
       if (data.sizeBytes < needed) {

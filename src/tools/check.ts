@@ -1,20 +1,48 @@
 import type { BlockDevice } from '../block/block-device.ts';
 import type { Damage, DamageReport, Invariant, Severity } from './damage.ts';
 import { MetadataReader } from './metadata-reader.ts';
+import { NodeTable } from './node-table.ts';
+import { OverflowCounts } from './overflow-counts.ts';
+import { ReadAhead } from './read-ahead.ts';
 import { ReferenceCounter } from './reference-counter.ts';
 import {
   bitmapEntry,
-  type IndexEntry,
-  IndexTreeVisitor,
-  indexBlockEntries,
-  OverflowVisitor,
+  type CountDifference,
   SpaceMapCheck,
+  type SpaceMapJudge,
+  type SpaceMapName,
 } from './space-map-check.ts';
+import { type IndexEntry, IndexTreeVisitor, indexBlockEntries } from './space-map-fields.ts';
+import { runInTurns, runToEnd, type StepOptions, type Steps } from './steps.ts';
 import { checkSuperblockFields, magicDamage, readSuperblockFields, type SuperblockFields } from './superblock-check.ts';
 import { DetailsVisitor, DeviceIdVisitor, isDeviceId, MappingVisitor } from './thin-visitors.ts';
-import { type Subtree, TreeWalker, unregistered } from './tree-walker.ts';
+import { TreeWalker, unregistered } from './tree-walker.ts';
 
 const NEEDS_CHECK = 1;
+const BITMAP_ENTRIES = 16320;
+
+/** Trees whose nodes cannot be each other's. */
+const Kind = { devices: 1, mappings: 2, details: 3, dataIndex: 4, dataCounts: 5, metadataCounts: 6 } as const;
+
+export interface CheckOptions {
+  /** Only the superblock. */
+  superblockOnly?: boolean | undefined;
+  /** Neither mappings nor what follows from them: reference counts, and how many blocks each device has. */
+  skipMappings?: boolean | undefined;
+  /** The devices and mappings of the metadata snapshot, and nothing else: the rest may be changing. */
+  metadataSnapshot?: boolean | undefined;
+  /** Instead of the superblock's. */
+  mappingRoot?: number | undefined;
+  /** Instead of the superblock's. */
+  detailsRoot?: number | undefined;
+  /** Told every count that is wrong, and how many blocks the bitmaps say are in use (if all could be read). */
+  counts?: CountReport | undefined;
+}
+
+export interface CountReport {
+  difference(name: SpaceMapName, difference: CountDifference): void;
+  inUse(name: SpaceMapName, blockCount: number): void;
+}
 
 /** What a check has seen. */
 export interface CheckSummary {
@@ -23,6 +51,10 @@ export interface CheckSummary {
   warnings: number;
   /** The pool asked for this check. */
   needsCheck: boolean;
+  /** The superblock's; null when it cannot be read. */
+  transactionId: number | null;
+  /** By the superblock; null when it cannot be read. */
+  freeMetadataBlocks: number | null;
   deviceCount: number;
   /** Of all devices, shared ones as often as they are shared. */
   mappingCount: number;
@@ -33,60 +65,86 @@ export interface CheckSummary {
 /**
  * Checks a pool's metadata against every rule of the format and reports everything that it finds.
  *
- * Reads the device by itself, synchronously; it must not be changing. Memory: a byte for each metadata block and for
- * each data block in use, and the overflow trees.
+ * Reads the device by itself, synchronously; it must not be changing. Memory: two bits for each data block in use, some
+ * bytes for each metadata block, 30 for each node that is shared.
  */
-export function checkMetadata(device: BlockDevice, report: DamageReport): CheckSummary {
-  return new Check(device, report).run();
+export function checkMetadata(device: BlockDevice, report: DamageReport, options: CheckOptions = {}): CheckSummary {
+  return runToEnd(new Check(device, report, options).steps());
+}
+
+export interface SteppedCheckOptions extends CheckOptions, Pick<StepOptions, 'clock'> {
+  /** Called now and then with the blocks that were read, and about how many there are. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** The same in turns of the event loop, with several reads at a time. */
+export async function checkMetadataInTurns(
+  device: BlockDevice,
+  report: DamageReport,
+  options: SteppedCheckOptions,
+): Promise<CheckSummary> {
+  const { clock, onProgress } = options;
+  const check = new Check(device, report, options);
+  const readAhead = new ReadAhead(device);
+  check.reader.readAhead = readAhead;
+  return runInTurns(check.steps(), {
+    clock,
+    between: () => readAhead.fetch(),
+    onTurn: () => onProgress?.(Math.min(check.reader.readCount, check.expectedBlocks), check.expectedBlocks),
+  });
 }
 
 class Check {
+  readonly reader: MetadataReader;
+  /** About as many will be read. */
+  expectedBlocks = 1;
   readonly #summary: CheckSummary = {
     errors: 0,
     leaks: 0,
     warnings: 0,
     needsCheck: false,
+    transactionId: null,
+    freeMetadataBlocks: null,
     deviceCount: 0,
     mappingCount: 0,
     blocksRead: 0,
   };
-  readonly #reader: MetadataReader;
   readonly #report: DamageReport;
+  readonly #options: CheckOptions;
   readonly #metadataReferences: ReferenceCounter = new ReferenceCounter();
   readonly #dataReferences: ReferenceCounter = new ReferenceCounter();
-  /** Those of `#metadataReferences` that are to nodes of trees. */
-  readonly #nodes: ReferenceCounter = new ReferenceCounter();
-  /** Metadata blocks whose bitmap entry is above 1: nodes that will be met again. */
-  readonly #shared: Set<number> = new Set();
+  readonly #nodes: NodeTable = new NodeTable(this.#metadataReferences);
   readonly #walker: TreeWalker;
-  /** What is under the root of each device's tree. */
-  readonly #deviceTrees: Map<number, Subtree | null> = new Map();
   #maxTime = 0;
   #dataBlockCount = 0;
 
-  constructor(device: BlockDevice, report: DamageReport) {
-    this.#reader = new MetadataReader(device);
+  constructor(device: BlockDevice, report: DamageReport, options: CheckOptions) {
+    this.reader = new MetadataReader(device);
+    this.#options = options;
     this.#report = (damage) => this.#add(damage, report);
-    const registry = {
-      reference: (block: number) => {
-        this.#metadataReferences.add(block);
-        return this.#nodes.add(block);
-      },
-      remembers: (block: number, isRoot: boolean) => isRoot || this.#shared.has(block),
-    };
-    this.#walker = new TreeWalker(this.#reader, registry, this.#report);
+    this.#walker = new TreeWalker(this.reader, this.#nodes, this.#report);
   }
 
-  run(): CheckSummary {
+  *steps(): Steps<CheckSummary> {
     const superblock = this.#superblock(0, 'superblock');
-    if (superblock !== null && checkSuperblockFields(superblock, this.#reader.blockCount, 'superblock', this.#report)) {
+    if (superblock !== null) {
       this.#summary.needsCheck = (superblock.flags & NEEDS_CHECK) !== 0;
-      this.#reader.blockCount = superblock.metadataSpaceMap.blockCount;
-      this.#maxTime = superblock.time;
-      this.#dataBlockCount = superblock.dataSpaceMap.blockCount;
-      this.#everything(superblock);
+      this.#summary.transactionId = superblock.transactionId;
+      const { blockCount, allocatedCount } = superblock.metadataSpaceMap;
+      this.#summary.freeMetadataBlocks = blockCount - allocatedCount;
+      if (
+        checkSuperblockFields(superblock, this.reader.blockCount, 'superblock', this.#report) &&
+        !this.#options.superblockOnly
+      ) {
+        this.expectedBlocks = Math.max(1, Math.min(allocatedCount, blockCount));
+        this.reader.blockCount = blockCount;
+        this.#nodes.resize(blockCount);
+        this.#maxTime = superblock.time;
+        this.#dataBlockCount = superblock.dataSpaceMap.blockCount;
+        yield* this.#trees(superblock);
+      }
     }
-    this.#summary.blocksRead = this.#reader.readCount;
+    this.#summary.blocksRead = this.reader.readCount;
     return this.#summary;
   }
 
@@ -103,82 +161,123 @@ class Check {
   }
 
   #superblock(number: number, path: string): SuperblockFields | null {
-    const view = this.#reader.acquire();
-    const unreadable = this.#reader.read(number, 'superblock', view);
+    const view = this.reader.acquire();
+    const unreadable = this.reader.read(number, 'superblock', view);
     const magic = unreadable === null ? magicDamage(view) : null;
     const fields = readSuperblockFields(view);
-    this.#reader.release(view);
+    this.reader.release(view);
     if (unreadable !== null) this.#damage('block', 'error', path, unreadable);
     else if (magic !== null) this.#damage('superblock', 'error', path, magic);
     return unreadable === null && magic === null ? fields : null;
   }
 
-  #everything(superblock: SuperblockFields): void {
+  *#trees(superblock: SuperblockFields): Steps<void> {
+    const { heldRoot } = superblock;
+    if (this.#options.metadataSnapshot) {
+      if (heldRoot === 0) this.#damage('superblock', 'error', 'metadata snapshot', 'there is none');
+      else yield* this.#metadataSnapshot(heldRoot, true);
+      return;
+    }
     this.#metadataReferences.add(0);
-    const metadataIndex = this.#metadataIndex(superblock);
-    const metadataOverflow = new OverflowVisitor();
-    this.#walker.walk(superblock.metadataSpaceMap.refCountRoot, metadataOverflow, 'superblock > metadata space map');
-    const dataIndex = new IndexTreeVisitor();
-    const dataOverflow = new OverflowVisitor();
-    const dataPath = 'superblock > data space map';
-    this.#walker.walk(superblock.dataSpaceMap.bitmapRoot, dataIndex, dataPath);
-    this.#walker.walk(superblock.dataSpaceMap.refCountRoot, dataOverflow, dataPath);
-    for (const entry of dataIndex.entries) this.#metadataReferences.add(entry.block);
-    this.#devices(superblock, 'superblock', true);
-    if (superblock.heldRoot !== 0) this.#metadataSnapshot(superblock.heldRoot);
-
+    const metadataIndex = yield* this.#metadataIndex(superblock);
     const { metadataSpaceMap, dataSpaceMap } = superblock;
-    const common = [this.#reader, this.#report] as const;
-    const metadata = this.#metadataReferences;
-    new SpaceMapCheck(...common, 'metadata', metadataSpaceMap, metadataOverflow.counts, metadata).check(metadataIndex);
-    const data = this.#dataReferences;
-    new SpaceMapCheck(...common, 'data', dataSpaceMap, dataOverflow.counts, data).check(dataIndex.entries);
+    const metadataCounts = new OverflowCounts(Kind.metadataCounts);
+    yield* this.#walker.steps(metadataSpaceMap.refCountRoot, metadataCounts, 'superblock > metadata space map');
+    const dataIndex = new IndexTreeVisitor(Kind.dataIndex);
+    const dataPath = 'superblock > data space map';
+    yield* this.#walker.steps(dataSpaceMap.bitmapRoot, dataIndex, dataPath);
+    for (const entry of dataIndex.entries) this.#metadataReferences.add(entry.block);
+    const { mappingRoot = superblock.mappingRoot, detailsRoot = superblock.detailsRoot } = this.#options;
+    yield* this.#devices({ ...superblock, mappingRoot, detailsRoot }, 'superblock', true);
+    if (heldRoot !== 0) yield* this.#metadataSnapshot(heldRoot, false);
+
+    const dataCounts = new OverflowCounts(Kind.dataCounts);
+    dataCounts.source = this.#walker.steps(dataSpaceMap.refCountRoot, dataCounts, dataPath);
+    yield* this.#spaceMap(
+      'data',
+      new SpaceMapCheck(this.#judge('data'), 'data', dataSpaceMap, dataCounts),
+      dataIndex.entries,
+    );
+    const metadata = new SpaceMapCheck(this.#judge('metadata'), 'metadata', metadataSpaceMap, metadataCounts);
+    yield* this.#spaceMap('metadata', metadata, metadataIndex);
   }
 
-  #metadataIndex(superblock: SuperblockFields): IndexEntry[] {
+  #judge(name: SpaceMapName): SpaceMapJudge {
+    const references = name === 'data' ? this.#dataReferences : this.#metadataReferences;
+    return {
+      reader: this.reader,
+      report: this.#report,
+      references: this.#options.skipMappings ? null : references,
+      onDifference: (which, difference) => this.#options.counts?.difference(which, difference),
+    };
+  }
+
+  *#spaceMap(name: SpaceMapName, check: SpaceMapCheck, entries: readonly IndexEntry[]): Steps<void> {
+    yield* check.check(entries);
+    if (check.complete) this.#options.counts?.inUse(name, check.allocatedCount);
+  }
+
+  *#metadataIndex(superblock: SuperblockFields): Steps<IndexEntry[]> {
     const { bitmapRoot, blockCount } = superblock.metadataSpaceMap;
-    const view = this.#reader.acquire();
+    const view = this.reader.acquire();
     this.#metadataReferences.add(bitmapRoot);
-    const unreadable = this.#reader.read(bitmapRoot, 'index', view);
+    const unreadable = this.reader.read(bitmapRoot, 'index', view);
     if (unreadable !== null) {
       this.#damage('block', 'error', 'superblock > metadata space map > index', unreadable);
-      this.#reader.release(view);
+      this.reader.release(view);
       return [];
     }
-    const entries = indexBlockEntries(view, Math.ceil(blockCount / 16320));
+    const entries = indexBlockEntries(view, Math.ceil(blockCount / BITMAP_ENTRIES));
     for (const entry of entries) {
+      yield;
       this.#metadataReferences.add(entry.block);
       // What cannot be read here is reported when it is compared.
-      if (this.#reader.read(entry.block, 'bitmap', view) !== null) continue;
-      for (let i = 0; i < 16320; i++) if (bitmapEntry(view, i) > 1) this.#shared.add(entry.ordinal * 16320 + i);
+      if (this.reader.read(entry.block, 'bitmap', view) !== null) continue;
+      const first = entry.ordinal * BITMAP_ENTRIES;
+      for (let i = 0; i < BITMAP_ENTRIES; i++) if (bitmapEntry(view, i) > 1) this.#nodes.expectAgain(first + i);
     }
-    this.#reader.release(view);
+    this.reader.release(view);
     return entries;
   }
 
   /** Mappings and details under one superblock; `count` adds the devices to the summary. */
-  #devices(superblock: SuperblockFields, path: string, count: boolean): void {
+  *#devices(superblock: SuperblockFields, path: string, count: boolean): Steps<void> {
     const details = new DetailsVisitor();
-    const quiet = new TreeWalker(this.#reader, unregistered, () => {});
+    const quiet = new TreeWalker(this.reader, unregistered, () => {});
     // Once for the references and once for the entries, as a leaf that is shared is visited only once.
-    this.#walker.walk(superblock.detailsRoot, new DetailsVisitor(), path);
-    quiet.walk(superblock.detailsRoot, details, path);
+    yield* this.#walker.steps(superblock.detailsRoot, new DetailsVisitor(Kind.details), path);
+    yield* quiet.steps(superblock.detailsRoot, details, path);
 
+    const found: { id: number; root: number; path: string }[] = [];
+    const devices = new DeviceIdVisitor((id, root, leafPath) => found.push({ id, root, path: leafPath }), Kind.devices);
+    yield* this.#walker.steps(superblock.mappingRoot, devices, path);
     const mappings = new MappingVisitor(this.#dataReferences, this.#dataBlockCount, this.#maxTime, this.#report);
-    const devices = new DeviceIdVisitor((id, root, leafPath) => {
-      mappings.name = `device ${id}`;
-      const tree = this.#walker.walk(root, mappings, leafPath);
-      if (!this.#deviceTrees.has(root)) this.#deviceTrees.set(root, tree);
-    });
-    this.#walker.walk(superblock.mappingRoot, devices, path);
+    mappings.kind = Kind.mappings;
+    if (!this.#options.skipMappings) yield* this.#mappings(found, mappings);
     const roots = new Map<number, number>();
-    quiet.walk(superblock.mappingRoot, new DeviceIdVisitor((id, root) => roots.set(id, root)), path);
+    yield* quiet.steps(superblock.mappingRoot, new DeviceIdVisitor((id, root) => roots.set(id, root)), path);
     this.#compareDevices(roots, details, path, count);
+  }
+
+  *#mappings(devices: readonly { id: number; root: number; path: string }[], mappings: MappingVisitor): Steps<void> {
+    const { readAhead, blockCount } = this.reader;
+    const AHEAD = 64;
+    for (let from = 0; from < devices.length; from += AHEAD) {
+      const some = devices.slice(from, from + AHEAD);
+      const roots = some.map(({ root }) => root).filter((root) => root < blockCount && !this.#nodes.isMet(root));
+      const ahead = readAhead === null ? null : readAhead.want(roots);
+      if (ahead !== null) yield;
+      for (const { id, root, path } of some) {
+        mappings.name = `device ${id}`;
+        yield* this.#walker.steps(root, mappings, path);
+      }
+      if (ahead !== null) readAhead!.drop(ahead);
+    }
   }
 
   #compareDevices(roots: ReadonlyMap<number, number>, details: DetailsVisitor, path: string, count: boolean): void {
     for (const [id, root] of roots) {
-      const tree = this.#deviceTrees.get(root) ?? null;
+      const tree = this.#nodes.find(root);
       const device = details.devices.get(id);
       const mapped = tree?.entryCount ?? 0;
       if (count) {
@@ -205,13 +304,14 @@ class Check {
     }
   }
 
-  #metadataSnapshot(block: number): void {
+  *#metadataSnapshot(block: number, count: boolean): Steps<void> {
     const path = `metadata snapshot > block ${block}`;
     this.#metadataReferences.add(block);
     const held = this.#superblock(block, path);
     if (held === null) return;
     if (held.heldRoot !== 0)
       this.#damage('superblock', 'error', path, `it holds a metadata snapshot itself (${held.heldRoot})`);
-    this.#devices(held, path, false);
+    const { mappingRoot = held.mappingRoot, detailsRoot = held.detailsRoot } = count ? this.#options : {};
+    yield* this.#devices({ ...held, mappingRoot, detailsRoot }, path, count);
   }
 }

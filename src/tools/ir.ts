@@ -39,3 +39,13 @@ export interface MetadataVisitor {
   deviceEnd(): void;
   poolEnd(): void;
 }
+
+/**
+ * Told which mappings devices share, each only once. Between `pool` and the first device come the definitions: `defBegin`, runs, `defEnd`.
+ * Then a `ref` among the runs of a device stands for all runs of that definition, in their place.
+ */
+export interface SharingVisitor extends MetadataVisitor {
+  defBegin(name: string): void;
+  defEnd(): void;
+  ref(name: string): void;
+}

@@ -6,6 +6,7 @@ import { crc32cRaw } from '../base/crc32c.ts';
 import { messageOf } from '../base/errors.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
+import type { ReadAhead } from './read-ahead.ts';
 
 const BLOCK_SIZE = 4096;
 const BLOCKNR_OFFSET = 8;
@@ -22,15 +23,18 @@ export type BlockType = keyof typeof BlockType;
 /** A block's bytes, for reading fields. */
 export class BlockView {
   readonly bytes: Uint8Array = alignedMemory(BLOCK_SIZE);
-  readonly #view: DataView = new DataView(this.bytes.buffer, this.bytes.byteOffset, BLOCK_SIZE);
+  /** Little-endian, as the machine is (see persistent-data/block.ts). */
+  readonly words: Uint32Array = new Uint32Array(this.bytes.buffer, this.bytes.byteOffset, BLOCK_SIZE / 4);
 
+  /** `offset` is a multiple of 4. */
   u32(offset: number): number {
-    return this.#view.getUint32(offset, true);
+    return this.words[offset >>> 2]!;
   }
 
   /** From 2^53 up it is rounded. */
   u64(offset: number): number {
-    return this.#view.getUint32(offset, true) + this.#view.getUint32(offset + 4, true) * 2 ** 32;
+    const at = offset >>> 2;
+    return this.words[at]! + this.words[at + 1]! * 2 ** 32;
   }
 }
 
@@ -40,6 +44,8 @@ export class MetadataReader {
   blockCount: number;
   /** Blocks read. */
   readCount = 0;
+  /** Where blocks may be already; null: nowhere. */
+  readAhead: ReadAhead | null = null;
   readonly #spare: BlockView[] = [];
 
   constructor(device: BlockDevice) {
@@ -59,10 +65,15 @@ export class MetadataReader {
   /** Reads a block; returns what is wrong with it, or null. */
   read(number: number, type: BlockType, view: BlockView): string | null {
     if (number >= this.blockCount) return `block ${number} is past the end (${this.blockCount} blocks)`;
-    try {
-      this.device.readSync(number * BLOCK_SIZE, view.bytes, 0, BLOCK_SIZE);
-    } catch (error) {
-      return `block ${number} cannot be read: ${messageOf(error)}`;
+    const there = this.readAhead === null ? null : this.readAhead.find(number);
+    if (there !== null) {
+      view.bytes.set(there);
+    } else {
+      try {
+        this.device.readSync(number * BLOCK_SIZE, view.bytes, 0, BLOCK_SIZE);
+      } catch (error) {
+        return `block ${number} cannot be read: ${messageOf(error)}`;
+      }
     }
     this.readCount++;
     const sum = crc32cRaw(view.bytes, 4, BLOCK_SIZE);

@@ -1,40 +1,80 @@
 /** Blocks of one page: as many as a bitmap counts. */
 export const PAGE_BLOCKS = 16320;
-const LARGE = 255;
+const ENTRIES_PER_WORD = 16;
+const MAX_BYTE = 255;
+const THREE = 3;
 
-/** Reference counts of any blocks: a byte each, in pages that come with the first count in them. */
-export class ReferenceCounter {
-  readonly #pages: Map<number, Uint8Array> = new Map();
-  /** Counts of `LARGE` and more. */
-  readonly #large: Map<number, number> = new Map();
+/** What the two bits of a bitmap (the lower is the count's high bit) become when the count goes up; from 3 up they do not say. */
+const NEXT_BITS: readonly number[] = [2, 3, 1];
+/** From a bitmap's two bits to the count. */
+export const COUNT_OF_BITS: readonly number[] = [0, 2, 1, 3];
 
-  /** Returns the count before. */
-  add(block: number): number {
-    const ordinal = Math.floor(block / PAGE_BLOCKS);
-    let page = this.#pages.get(ordinal);
-    if (page === undefined) {
-      page = new Uint8Array(PAGE_BLOCKS);
-      this.#pages.set(ordinal, page);
+/**
+ * Counts of a page, as narrow as the largest of them allows: two bits a block, packed as in a bitmap block, then a byte, then a word.
+ */
+class Page {
+  /** As in a bitmap; null when one of the counts is above 3. */
+  bits: Uint32Array | null = new Uint32Array(PAGE_BLOCKS / ENTRIES_PER_WORD);
+  #wide: Uint8Array | Uint32Array | null = null;
+
+  add(entry: number): void {
+    if (this.bits !== null) {
+      const at = entry >>> 4;
+      const shift = 2 * (entry & 15);
+      const word = this.bits[at]!;
+      const pair = (word >>> shift) & 3;
+      if (pair !== THREE) {
+        this.bits[at] = (word & ~(3 << shift)) | (NEXT_BITS[pair]! << shift);
+        return;
+      }
+      this.#widen(new Uint8Array(PAGE_BLOCKS));
     }
-    const at = block % PAGE_BLOCKS;
-    const before = page[at]!;
-    if (before < LARGE - 1) {
-      page[at] = before + 1;
-      return before;
-    }
-    const large = this.#large.get(block) ?? before;
-    page[at] = LARGE;
-    this.#large.set(block, large + 1);
-    return large;
+    if (this.#wide instanceof Uint8Array && this.#wide[entry] === MAX_BYTE) this.#widen(new Uint32Array(PAGE_BLOCKS));
+    this.#wide![entry]!++;
   }
 
-  /** The counts of `[ordinal * PAGE_BLOCKS, (ordinal + 1) * PAGE_BLOCKS)`, 255 standing for more; null when all are 0. */
-  page(ordinal: number): Uint8Array | null {
-    return this.#pages.get(ordinal) ?? null;
+  count(entry: number): number {
+    if (this.bits === null) return this.#wide![entry]!;
+    return COUNT_OF_BITS[(this.bits[entry >>> 4]! >>> (2 * (entry & 15))) & 3]!;
+  }
+
+  #widen(wide: Uint8Array | Uint32Array): void {
+    for (let entry = 0; entry < PAGE_BLOCKS; entry++) wide[entry] = this.count(entry);
+    this.bits = null;
+    this.#wide = wide;
+  }
+}
+
+/**
+ * Reference counts of any blocks, in pages that come with the first count in them: 4 KiB for 16320 blocks, unless one of them is
+ * referred to more than three times.
+ */
+export class ReferenceCounter {
+  readonly #pages: Map<number, Page> = new Map();
+  #lastOrdinal = -1;
+  #lastPage: Page | null = null;
+
+  add(block: number): void {
+    const ordinal = Math.floor(block / PAGE_BLOCKS);
+    if (ordinal !== this.#lastOrdinal) {
+      this.#lastOrdinal = ordinal;
+      this.#lastPage = this.#pages.get(ordinal) ?? new Page();
+      this.#pages.set(ordinal, this.#lastPage);
+    }
+    this.#lastPage!.add(block - ordinal * PAGE_BLOCKS);
   }
 
   count(block: number): number {
-    const count = this.#pages.get(Math.floor(block / PAGE_BLOCKS))?.[block % PAGE_BLOCKS] ?? 0;
-    return count < LARGE ? count : this.#large.get(block)!;
+    return this.#pages.get(Math.floor(block / PAGE_BLOCKS))?.count(block % PAGE_BLOCKS) ?? 0;
+  }
+
+  /** Nothing in `[ordinal * PAGE_BLOCKS, (ordinal + 1) * PAGE_BLOCKS)` is referred to. */
+  isEmpty(ordinal: number): boolean {
+    return !this.#pages.has(ordinal);
+  }
+
+  /** The page's counts as the words of a bitmap, where none is above 3 and there are any. */
+  bits(ordinal: number): Uint32Array | null {
+    return this.#pages.get(ordinal)?.bits ?? null;
   }
 }

@@ -1,7 +1,7 @@
 /** The superblock's fields, read and judged by themselves. See thin/superblock.ts for the layout. */
 import type { DamageReport } from './damage.ts';
 import type { BlockView } from './metadata-reader.ts';
-import { readSpaceMapFields, type SpaceMapFields } from './space-map-check.ts';
+import { readSpaceMapFields, type SpaceMapFields } from './space-map-fields.ts';
 
 const MAGIC = 27022010;
 const MAX_VERSION = 2;

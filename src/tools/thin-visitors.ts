@@ -1,7 +1,7 @@
 /** Leaves of the trees that a superblock leads to. See thin/block-time.ts and device-details.ts for the layouts. */
 import type { DamageReport } from './damage.ts';
 import type { ReferenceCounter } from './reference-counter.ts';
-import type { NodeView, TreeVisitor } from './tree-walker.ts';
+import type { NodeKind, NodeView, TreeVisitor } from './tree-walker.ts';
 
 const DEVICE_ID_LIMIT = 2 ** 24;
 const TIME_MASK = 0xffffff;
@@ -17,7 +17,12 @@ export interface Device {
 export class DetailsVisitor implements TreeVisitor {
   readonly name = 'details';
   readonly valueSize = 24;
+  readonly kind: NodeKind;
   readonly devices: Map<number, Device> = new Map();
+
+  constructor(kind: NodeKind = 1) {
+    this.kind = kind;
+  }
 
   leaf(leaf: NodeView): void {
     for (let i = 0; i < leaf.count; i++) {
@@ -37,9 +42,11 @@ export class DetailsVisitor implements TreeVisitor {
 export class DeviceIdVisitor implements TreeVisitor {
   readonly name = 'mappings';
   readonly valueSize = 8;
+  readonly kind: NodeKind;
   readonly #visit: (id: number, root: number, path: string) => void;
 
-  constructor(visit: (id: number, root: number, path: string) => void) {
+  constructor(visit: (id: number, root: number, path: string) => void, kind: NodeKind = 1) {
+    this.kind = kind;
     this.#visit = visit;
   }
 
@@ -61,6 +68,7 @@ export function timeOf(leaf: NodeView, index: number): number {
 /** Counts the references to data blocks and judges each mapping; reports runs of keys with the same fault. */
 export class MappingVisitor implements TreeVisitor {
   name = 'device';
+  kind: NodeKind = 1;
   readonly valueSize = 8;
   readonly #references: ReferenceCounter;
   readonly #dataBlockCount: number;
@@ -75,12 +83,16 @@ export class MappingVisitor implements TreeVisitor {
   }
 
   leaf(leaf: NodeView, path: string): void {
+    let lastTime = 0;
+    let outside = false;
     for (let i = 0; i < leaf.count; i++) {
       const block = dataBlockOf(leaf, i);
       if (block < this.#dataBlockCount) this.#references.add(block);
+      else outside = true;
+      lastTime = Math.max(lastTime, timeOf(leaf, i));
     }
-    this.#reportRuns(leaf, path, 'data-block', (i) => dataBlockOf(leaf, i) >= this.#dataBlockCount);
-    this.#reportRuns(leaf, path, 'time', (i) => timeOf(leaf, i) > this.#maxTime);
+    if (outside) this.#reportRuns(leaf, path, 'data-block', (i) => dataBlockOf(leaf, i) >= this.#dataBlockCount);
+    if (lastTime > this.#maxTime) this.#reportRuns(leaf, path, 'time', (i) => timeOf(leaf, i) > this.#maxTime);
   }
 
   #reportRuns(

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { checkSchema } from '../../src/daemon/control-messages.ts';
 import { run } from '../support/processes.mjs';
 import { optionalTool } from '../support/tools.ts';
-import { createPool, createVolume, serve, thinlun, thinlunJson, withPool } from './command.ts';
+import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson, withPool } from './command.ts';
 
 const BLOCK_SIZE = 4096;
 
@@ -30,16 +30,18 @@ function spoilMetadata(dir: string): void {
   writeFileSync(path, bytes);
 }
 
-describe('pool check', () => {
+describe('check', () => {
   it('says that a pool is clean, and changes nothing', async () => {
     const dir = await createPool();
     await createVolume(dir, 'a');
     await createVolume(dir, 'b');
     const before = ['metadata', 'pool.json'].map((name) => readFileSync(join(dir, name)).toString('base64'));
-    const words = await thinlun(['pool', 'check', dir]);
+    const words = await thinlun(['check', dir]);
     expect(words).toMatchObject({ code: 0, stderr: '' });
-    expect(words.stdout).toBe('The metadata is clean (volumes: 2, mapped blocks: 0, transaction: 2).\n');
-    expect(checkSchema.parse(await thinlunJson('pool', 'check', dir))).toMatchObject({
+    expect(words.stdout).toBe(
+      'TRANSACTION_ID=2\nMETADATA_FREE_BLOCKS=500\nThe metadata is clean (devices: 2, mapped blocks: 0).\n',
+    );
+    expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({
       ok: true,
       transactionId: 2,
       errors: 0,
@@ -66,25 +68,25 @@ describe('pool check', () => {
       }
     });
     for (let i = 0; i < 3; i++) {
-      expect(checkSchema.parse(await thinlunJson('pool', 'check', dir))).toMatchObject({ ok: true, damages: [] });
+      expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({ ok: true, damages: [] });
     }
     stop = true;
     await changes;
     expect(await server.stop()).toEqual({ code: 0, signal: null });
-    expect(checkSchema.parse(await thinlunJson('pool', 'check', dir)).ok).toBe(true);
+    expect(checkSchema.parse(await thinlunJson('check', dir)).ok).toBe(true);
   });
 
-  it('finds damaged metadata, says where it is, and ends with 1', async () => {
+  it('finds damaged metadata, says where it is, and ends with 64', async () => {
     const dir = await createPool();
     await createVolume(dir, 'a');
     spoilMetadata(dir);
-    const words = await thinlun(['pool', 'check', dir]);
-    expect(words).toMatchObject({ code: 1, stderr: '' });
+    const words = await thinlun(['check', dir]);
+    expect(words).toMatchObject({ code: 64, stderr: '' });
     expect(words.stdout).toMatch(/^error: superblock > .*block \d+ has checksum/m);
-    expect(words.stdout).toMatch(/^The metadata is damaged \(errors: \d+, leaks: \d+, volumes: /m);
-    expect(words.stdout).toMatch(/thin_repair/);
-    const json = await thinlun(['pool', 'check', dir, '--json']);
-    expect(json.code).toBe(1);
+    expect(words.stdout).toMatch(/^The metadata is damaged \(errors: \d+, leaks: \d+, devices: /m);
+    expect(words.stdout).toMatch(/thinlun repair -i /);
+    const json = await thinlun(['check', dir, '--json']);
+    expect(json.code).toBe(64);
     const found = checkSchema.parse(JSON.parse(json.stdout));
     expect(found.ok).toBe(false);
     expect(found.damages.length).toBe(found.errors + found.leaks + found.warnings);
@@ -93,8 +95,8 @@ describe('pool check', () => {
   it('finds what is no metadata at all', async () => {
     const dir = await createPool();
     writeFileSync(join(dir, 'metadata'), Buffer.alloc(2 * 1024 * 1024));
-    const { code, stdout } = await thinlun(['pool', 'check', dir]);
-    expect(code).toBe(1);
+    const { code, stdout } = await thinlun(['check', dir]);
+    expect(code).toBe(64);
     expect(stdout).toMatch(/^error: superblock: /m);
   });
 
@@ -102,11 +104,11 @@ describe('pool check', () => {
     [
       'a volume that the metadata does not have',
       /error: pool.json: the metadata has no device 1, which is the volume "a"/,
-      1,
+      64,
     ],
     ['a device without a name', /warning: pool.json: device 1 of the metadata has no name/, 0],
-    ['the catalogue of another time', /error: pool.json: it belongs to another transaction/, 1],
-    ['no catalogue that can be read', /error: pool.json: Cannot read the pool's catalogue/, 1],
+    ['the catalogue of another time', /error: pool.json: it belongs to another transaction/, 64],
+    ['no catalogue that can be read', /error: pool.json: Cannot read the pool's catalogue/, 64],
   ])('compares catalogue and metadata and finds %s', async (what, line, status) => {
     const dir = await createPool();
     await createVolume(dir, 'a');
@@ -128,14 +130,17 @@ describe('pool check', () => {
       });
     }
     if (what.startsWith('no catalogue')) writeFileSync(join(dir, 'pool.json'), '{}');
-    const { code, stdout } = await thinlun(['pool', 'check', dir]);
+    const { code, stdout } = await thinlun(['check', dir]);
     expect(stdout).toMatch(line);
     expect(code).toBe(status);
   });
 
   it('of a folder without a pool is refused', async () => {
-    const result = await thinlun(['pool', 'check', '/nonexistent']);
-    expect(result).toMatchObject({ code: 1, stdout: '' });
-    expect(result.stderr).toMatch(/there is no such folder\n {2}Make a pool/);
+    const result = await thinlun(['check', '/nonexistent']);
+    expect(result).toMatchObject({ code: 64, stdout: '' });
+    expect(result.stderr).toMatch(/Cannot open "\/nonexistent": ENOENT/);
+    const folder = await thinlun(['check', temporaryFolder()]);
+    expect(folder).toMatchObject({ code: 64, stdout: '' });
+    expect(folder.stderr).toMatch(/there is no pool.json in it\n {2}Make a pool/);
   });
 });

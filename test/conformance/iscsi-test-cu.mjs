@@ -92,7 +92,7 @@ class Subject {
     if (this.#server) {
       try {
         await this.#server.stop();
-        await thinlun('pool', 'check', this.#pool);
+        await thinlun('check', this.#pool);
         if (findTool('thin_check')) await runOk('thin_check', [join(this.#pool, 'metadata')]);
       } catch (error) {
         problems.push(error instanceof Error ? error.message : String(error));

@@ -152,7 +152,7 @@ pool_used() { thinlun pool status "$1" --json | json .dataUsedBytes; }
 # Both judges are content with the metadata of a pool that nobody has open.
 check_pool() {
   thin_check "$1/metadata" >/tmp/thin_check.out 2>&1 || { cat /tmp/thin_check.out; fail "thin_check of $1"; }
-  thinlun pool check "$1" >/tmp/pool_check.out 2>&1 || { cat /tmp/pool_check.out; fail "thinlun pool check of $1"; }
+  thinlun check "$1" >/tmp/pool_check.out 2>&1 || { cat /tmp/pool_check.out; fail "thinlun check of $1"; }
 }
 
 # verify_fio NAME FOLDER [SIZE]: writes with checksums, reads back.

@@ -24,10 +24,10 @@ export function goldenContents(name: string): PoolContents {
   return parseThinXml(readFileSync(join(GOLDEN, `${name}.xml`), 'utf8'));
 }
 
-/** Everything in the metadata, read by the tools' own reader. */
-export function contentsOf(device: BlockDevice): PoolContents {
+/** Everything in the metadata, or in its metadata snapshot, read by the tools' own reader. */
+export function contentsOf(device: BlockDevice, metadataSnapshot: boolean = false): PoolContents {
   const collector = new ContentsCollector();
-  visitMetadata(device, collector);
+  visitMetadata(device, collector, { metadataSnapshot });
   return collector.contents;
 }
 

@@ -7,7 +7,7 @@ import { optionalTool } from './tools.ts';
 
 /**
  * A pool in a temporary folder, served by the built program. `close()` stops the server and has the pool checked by
- * `thinlun pool check` and by `thin_check`; it must be called by every test that made one.
+ * `thinlun check` and by `thin_check`; it must be called by every test that made one.
  */
 export class ServedPool {
   readonly folder: string;
@@ -65,7 +65,7 @@ export class ServedPool {
 
   /** What both judges say of the metadata; rejects with their words. Nobody has the pool open. */
   async check(): Promise<void> {
-    await thinlun('pool', 'check', this.folder);
+    await thinlun('check', this.folder);
     const judge = optionalTool('thin_check');
     if (judge !== null) await runOk(judge, [join(this.folder, 'metadata')]);
   }

@@ -259,7 +259,7 @@ describe('the checker finds', () => {
   it('a tree that leads back into itself', () => {
     const { root } = twoLeaves();
     change(root, 'node', (block) => block.fill(root, 512, 513));
-    expectDamage('node', 'error', 'deeper than 16 levels');
+    expectDamage('node', 'error', 'the tree leads back into itself');
   });
 
   it('the same data block twice in one leaf, whose count must then be two', () => {
