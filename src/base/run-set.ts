@@ -16,6 +16,8 @@ class Chunk {
  */
 export class RunSet {
   #chunks: Chunk[] = [];
+  /** An emptied chunk, for a set that goes to and fro between nothing and something. */
+  #spare: Chunk | null = null;
   #count = 0;
   #runCount = 0;
   // Where the last search ended.
@@ -41,9 +43,12 @@ export class RunSet {
     this.#seek(begin);
     let chunk = this.#chunks[this.#chunkAt];
     // Growing one run in place is the common case: blocks are freed and taken in order.
-    if (chunk !== undefined && chunk.ends[this.#runAt] === begin && this.#beginAfter() > end) {
-      chunk.ends[this.#runAt] = end;
-      this.#count += end - begin;
+    if (chunk !== undefined && chunk.begins[this.#runAt]! <= end && this.#beginAfter() > end) {
+      const at = this.#runAt;
+      this.#count -= chunk.ends[at]! - chunk.begins[at]!;
+      chunk.begins[at] = Math.min(begin, chunk.begins[at]!);
+      chunk.ends[at] = Math.max(end, chunk.ends[at]!);
+      this.#count += chunk.ends[at]! - chunk.begins[at]!;
       return;
     }
     while (chunk !== undefined && chunk.begins[this.#runAt]! <= end) {
@@ -95,6 +100,20 @@ export class RunSet {
     for (const chunk of this.#chunks) {
       for (let i = 0; i < chunk.length; i++) visit(chunk.begins[i]!, chunk.ends[i]!);
     }
+  }
+
+  /** Takes everything out of `other`; an empty set takes it at no cost. */
+  takeAll(other: RunSet): void {
+    if (this.#runCount > 0) {
+      other.forEach((begin, end) => {
+        this.add(begin, end);
+      });
+    } else {
+      this.#chunks = other.#chunks;
+      this.#count = other.#count;
+      this.#runCount = other.#runCount;
+    }
+    other.clear();
   }
 
   clear(): void {
@@ -150,12 +169,19 @@ export class RunSet {
     chunk.ends.copyWithin(at, at + 1, chunk.length);
     chunk.length--;
     if (chunk.length === 0) {
+      this.#spare = chunk;
       this.#chunks.splice(this.#chunkAt, 1);
       this.#runAt = 0;
     } else if (at === chunk.length) {
       this.#chunkAt++;
       this.#runAt = 0;
     }
+  }
+
+  #newChunk(): Chunk {
+    const chunk = this.#spare ?? new Chunk();
+    this.#spare = null;
+    return chunk;
   }
 
   /** Inserts a run in front of the one stood on; stands on the new one. */
@@ -165,12 +191,12 @@ export class RunSet {
       this.#chunkAt--;
       this.#runAt = this.#chunks[this.#chunkAt]!.length;
     } else if (this.#chunks[this.#chunkAt] === undefined) {
-      this.#chunks.push(new Chunk());
+      this.#chunks.push(this.#newChunk());
     }
     let chunk = this.#chunks[this.#chunkAt]!;
     if (chunk.length === CHUNK_RUNS) {
       const half = CHUNK_RUNS / 2;
-      const right = new Chunk();
+      const right = this.#newChunk();
       right.begins.set(chunk.begins.subarray(half));
       right.ends.set(chunk.ends.subarray(half));
       right.length = CHUNK_RUNS - half;

@@ -72,7 +72,17 @@ export class PoolService implements PoolControl {
 
   setOptions(request: SetOptionsMessage): Promise<PoolMessage> {
     return this.#exclusive(async () => {
-      await this.pool.setOptions(poolOptions(request, this.pool.status().blockSizeBytes));
+      const before = this.pool.status();
+      try {
+        await this.pool.setOptions(poolOptions(request, before.blockSizeBytes));
+      } catch (error) {
+        const busy = error instanceof StorageError && error.code === 'EBUSY';
+        throw busy ? advise(error, 'Stop the server of the pool, set it, and start the server again.') : error;
+      }
+      // LBPRZ follows it.
+      if (this.pool.status().options.skipBlockZeroing !== before.options.skipBlockZeroing) {
+        this.exports?.featuresChanged();
+      }
       return this.status();
     });
   }

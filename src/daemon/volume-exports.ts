@@ -110,6 +110,11 @@ export class VolumeExports {
     this.#exports.get(name)?.unit.capacityChanged();
   }
 
+  /** Tells the initiators that the pool's features have changed what the volumes promise. */
+  featuresChanged(): void {
+    for (const { unit } of this.#exports.values()) unit.inquiryChanged();
+  }
+
   /** Tells the initiators that a volume holds something else. */
   contentChanged(name: string): void {
     this.#exports.get(name)?.unit.contentChanged();

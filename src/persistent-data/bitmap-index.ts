@@ -62,13 +62,19 @@ export class BitmapIndex {
     this.changed = grown(this.changed, new Uint8Array(length));
   }
 
-  /** Reads every entry from the tree. EILSEQ when one is missing. */
+  /** Reads every entry from the tree. EILSEQ when one is missing or leads to where no metadata block is. */
   load(): void {
+    const { blockCount } = this.#tree.nodes.transaction.blocks;
     for (let ordinal = 0; ordinal < this.length; ordinal++) {
       if (!this.#tree.lookup(this.root, ordinal, this.#entry)) {
         throw new StorageError('EILSEQ', `Cannot open the data space map: bitmap ${ordinal} has no index entry`);
       }
-      this.places[ordinal] = entryBlock(this.#entry, 0);
+      const place = entryBlock(this.#entry, 0);
+      if (place >= blockCount) {
+        const reason = `bitmap ${ordinal} is at block ${place}, there are ${blockCount}`;
+        throw new StorageError('EILSEQ', `Cannot open the data space map: ${reason}`);
+      }
+      this.places[ordinal] = place;
       this.freeCounts[ordinal] = Math.min(entryFreeCount(this.#entry, 0), BITMAP_ENTRIES);
       this.noneFreeBefore[ordinal] = Math.min(entryNoneFreeBefore(this.#entry, 0), BITMAP_ENTRIES);
     }

@@ -29,6 +29,7 @@ export class Slot implements WritableBlock, IoCompletion {
   readonly offset: number;
   readonly index: number;
   validator: Validator | null = null;
+  judgedAs: object | null = null;
   dirty = false;
   /** A device transfer is under way, by `owner`: neither evicted nor changed. */
   busy = false;
@@ -123,6 +124,7 @@ export class BlockCache {
     slot.number = NOBODY;
     slot.reading = NOBODY;
     slot.validator = null;
+    slot.judgedAs = null;
   }
 
   setDirty(slot: Slot, dirty: boolean): void {

@@ -117,6 +117,7 @@ export class BlockManager implements SlotOwner {
       this.#cache.adopt(slot, number);
     }
     slot.validator = validator;
+    slot.judgedAs = null;
     slot.words.fill(0);
     this.#cache.pin(slot);
     this.#makeDirty(slot);
@@ -253,6 +254,7 @@ export class BlockManager implements SlotOwner {
     checkBlock(slot.words, slot.bytes, number, validator, this.device.path);
     this.#cache.adopt(slot, number);
     slot.validator = validator;
+    slot.judgedAs = null;
     return slot;
   }
 

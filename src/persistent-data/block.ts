@@ -34,6 +34,8 @@ export interface ReadonlyWords {
 export interface ReadableBlock {
   readonly number: number;
   readonly words: ReadonlyWords;
+  /** The kind of values that the block was judged by since it was read, as the block's user notes it; null at first. */
+  judgedAs: object | null;
 }
 
 /** A block of this transaction: comes from `TransactionManager.create` or `.shadow` and from nowhere else. */

@@ -109,11 +109,22 @@ export class TreeNodes {
   }
 
   #checkLeaf(block: ReadableBlock): void {
-    if (!isLeaf(block.words) || valueSizeBytes(block.words) === this.valueType.sizeBytes) return;
-    throw new StorageError(
-      'EILSEQ',
-      `Cannot use block ${block.number} as a leaf of ${this.valueType.treeName}: ` +
-        `its value size is ${valueSizeBytes(block.words)}, expected ${this.valueType.sizeBytes}`,
-    );
+    // Values are looked at once: what changes them later is ours.
+    if (block.judgedAs === this.valueType) return;
+    const { words } = block;
+    if (isLeaf(words)) {
+      const size = valueSizeBytes(words);
+      const reason =
+        size === this.valueType.sizeBytes
+          ? this.valueType.damage(words, valueAt(words, 0), entryCount(words))
+          : `its value size is ${size}, expected ${this.valueType.sizeBytes}`;
+      if (reason !== null) {
+        throw new StorageError(
+          'EILSEQ',
+          `Cannot use block ${block.number} as a leaf of ${this.valueType.treeName}: ${reason}`,
+        );
+      }
+    }
+    block.judgedAs = this.valueType;
   }
 }

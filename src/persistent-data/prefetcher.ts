@@ -72,6 +72,7 @@ export class Prefetcher implements SlotOwner {
       if (slot.number !== NOBODY) this.#cache.drop(slot);
       this.#cache.expect(slot, number);
       slot.validator = this.#missingValidators[i]!;
+      slot.judgedAs = null;
       slot.busy = true;
       slot.owner = this;
       this.#running++;

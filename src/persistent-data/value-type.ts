@@ -12,6 +12,8 @@ export interface ValueType {
   decrement(words: ReadonlyWords, at: number, count: number): void;
   /** Whether the value at `words[at]` refers to the same thing as `value`: overwriting one by the other drops nothing. */
   refersToSame(words: ReadonlyWords, at: number, value: ReadonlyWords): boolean;
+  /** What is wrong with the `count` values from `words[at]` on, in a leaf that was just read; null when nothing is. */
+  damage(words: ReadonlyWords, at: number, count: number): string | null;
 }
 
 /** Values that refer to nothing. */
@@ -22,5 +24,6 @@ export function plainValues(treeName: string, sizeBytes: number): ValueType {
     increment: () => {},
     decrement: () => {},
     refersToSame: () => true,
+    damage: () => null,
   };
 }

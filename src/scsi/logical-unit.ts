@@ -47,6 +47,11 @@ export class LogicalUnit {
     if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
+  /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */
+  inquiryChanged(): void {
+    this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
+  }
+
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);

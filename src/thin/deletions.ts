@@ -6,10 +6,8 @@ import type { Catalogue, DeletionRecord } from './catalogue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
-/** Leaves of at most 252 mappings that are dropped in one go: a few milliseconds before other requests have their turn. */
-const STEP_LEAVES = 96;
-/** A commit hands all that was freed to the reclaimer at once: it comes before that takes long. */
-const MAX_FREED_RUNS = 32_768;
+/** Leaves of at most 252 mappings that are dropped in one go: two or three milliseconds before other requests have their turn. */
+const STEP_LEAVES = 24;
 
 export interface DeletionsOwner {
   readonly catalogue: Catalogue;
@@ -116,7 +114,7 @@ export class Deletions {
       this.rest();
       return;
     }
-    if (metadata.freed.runCount > MAX_FREED_RUNS || engine.space.mode !== 'write') engine.commits.request();
+    if (engine.space.mode !== 'write') engine.commits.request();
     engine.schedule();
     setImmediate(this.next);
   }

@@ -2,7 +2,7 @@ import { type ReadonlyWords, readU64 } from '../persistent-data/block.ts';
 import type { SpaceMap } from '../persistent-data/space-map.ts';
 import type { TransactionManager } from '../persistent-data/transaction-manager.ts';
 import type { ValueType } from '../persistent-data/value-type.ts';
-import { BLOCK_TIME_SIZE, dataBlockAt } from './block-time.ts';
+import { BLOCK_TIME_SIZE, dataBlockAt, timeAt } from './block-time.ts';
 
 const VALUE_WORDS = 2;
 
@@ -14,9 +14,24 @@ export class MappingValues implements ValueType {
   readonly treeName = 'mapping tree';
   readonly sizeBytes: number = BLOCK_TIME_SIZE;
   readonly #dataMap: SpaceMap;
+  readonly #superblock: { readonly time: number };
 
-  constructor(dataMap: SpaceMap) {
+  /** `superblock` is the transaction's: no mapping is younger than it. */
+  constructor(dataMap: SpaceMap, superblock: { readonly time: number }) {
     this.#dataMap = dataMap;
+    this.#superblock = superblock;
+  }
+
+  /** A data block past the end would be read from nowhere, and a time to come makes a shared block look exclusive. */
+  damage(words: ReadonlyWords, at: number, count: number): string | null {
+    const { blockCount } = this.#dataMap;
+    const { time } = this.#superblock;
+    for (let i = 0, value = at; i < count; i++, value += VALUE_WORDS) {
+      const block = dataBlockAt(words, value);
+      if (block >= blockCount) return `value ${i} leads to data block ${block}, there are ${blockCount}`;
+      if (timeAt(words, value) > time) return `value ${i} is of time ${timeAt(words, value)}, now is ${time}`;
+    }
+    return null;
   }
 
   increment(words: ReadonlyWords, at: number, count: number): void {
@@ -73,5 +88,10 @@ export class RootValues implements ValueType {
   /** A root is overwritten only by what it has become when it was shadowed, which has moved its reference already. */
   refersToSame(): boolean {
     return true;
+  }
+
+  /** A root that cannot be is found when it is read. */
+  damage(): null {
+    return null;
   }
 }

@@ -8,6 +8,9 @@ import type { PoolEngine } from './pool-engine.ts';
 import type { ThinIo } from './thin-io.ts';
 
 const COMMIT_PERIOD_MS = 1000;
+/** A commit hands all that was freed to the reclaimer at once: it comes before that takes long, and that is sooner where the reclaimer has some already. */
+const MAX_FREED_RUNS = 262_144;
+const MAX_FREED_RUNS_BUSY = 32_768;
 
 /**
  * When the pool commits, and who is told: flushes and writes with FUA that wait for it, requests that must not change the metadata
@@ -61,7 +64,10 @@ export class PoolCommits implements CommitOwner {
   /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
   kick(): void {
     const { metadata } = this.engine;
-    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || this.engine.journal?.filling) this.committer.request();
+    const manyFreed = metadata.freed.runCount > (this.engine.reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS);
+    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || manyFreed || this.engine.journal?.filling) {
+      this.committer.request();
+    }
     this.committer.kick();
     if (this.timer !== null || this.stopped || !metadata.changed || this.committer.busy) return;
     this.timer = this.clock.setTimer(COMMIT_PERIOD_MS, () => {

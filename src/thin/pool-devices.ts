@@ -104,7 +104,7 @@ export abstract class PoolDevices extends PoolVolumes {
   releaseMetadataSnapshot(): Promise<void> {
     return this.exclusive(async () => {
       this.checkMessage(false);
-      await this.engine.mutate(() => this.metadata.releaseSnapshot());
+      await this.engine.mutate(() => this.metadata.releaseSnapshot(), true);
     });
   }
 

@@ -79,8 +79,8 @@ export class PoolMetadata extends PoolView {
     blocks.writeDirtySync();
     device.flushSync();
     blocks.reset();
-    const trees = PoolTrees.format(blocks, withheld);
     const superblock = newSuperblock(dataBlockSizeBytes, blockCount);
+    const trees = PoolTrees.format(blocks, superblock, withheld);
     const pool = new PoolMetadata(blocks, trees, superblock, false, withheld);
     pool.transaction.changed = true;
     pool.commitSync();
@@ -269,7 +269,7 @@ export class PoolMetadata extends PoolView {
     try {
       this.devices.beginTreeChange(thin);
       this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
-      thin.mappedBlocks -= mappings.removedCount;
+      thin.countRemoved(mappings.removedCount);
       return mappings.nextKey;
     } catch (error) {
       this.transaction.fail();

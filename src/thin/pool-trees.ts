@@ -51,8 +51,8 @@ export class PoolTrees {
   readonly metadataBlocks: MetadataBlocks;
   /** Device trees: virtual block to data block and time. */
   readonly mappings: BTree;
-  mappingRoot: number;
-  detailsRoot: number;
+  mappingRoot = 0;
+  detailsRoot = 0;
   /** Device id to root of the device's tree. */
   readonly #devices: BTree;
   readonly #details: BTree;
@@ -63,8 +63,7 @@ export class PoolTrees {
     transaction: TransactionManager,
     metadataMap: MetadataSpaceMap,
     dataMap: DiskSpaceMap,
-    mappingRoot: number,
-    detailsRoot: number,
+    superblock: { readonly time: number },
   ) {
     this.transaction = transaction;
     this.metadataMap = metadataMap;
@@ -72,29 +71,31 @@ export class PoolTrees {
     this.dataBlocks = VERIFY ? new CheckedSpaceMap(dataMap) : dataMap;
     this.metadataBlocks = VERIFY ? new CheckedMetadataBlocks(metadataMap) : metadataMap;
     transaction.setSpaceMap(this.metadataBlocks);
-    this.mappings = new BTree(transaction, new MappingValues(this.dataBlocks));
+    this.mappings = new BTree(transaction, new MappingValues(this.dataBlocks, superblock));
     this.#devices = new BTree(transaction, new RootValues(transaction, (root) => this.mappings.delete(root)));
     this.#details = new BTree(transaction, plainValues('device details tree', DEVICE_DETAILS_SIZE));
-    this.mappingRoot = mappingRoot;
-    this.detailsRoot = detailsRoot;
   }
 
-  /** Empty trees and a data space map of no blocks, on a device whose contents do not matter. ENOSPC. */
-  static format(blocks: BlockManager, withheld: WithheldRuns): PoolTrees {
+  /** Empty trees and a data space map of no blocks, on a device whose contents do not matter. `superblock` has the time of now. ENOSPC. */
+  static format(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
     const dataMap = DiskSpaceMap.format(transaction, listOf(withheld));
-    const trees = new PoolTrees(transaction, metadataMap, dataMap, 0, 0);
+    const trees = new PoolTrees(transaction, metadataMap, dataMap, superblock);
     trees.mappingRoot = trees.#devices.empty();
     trees.detailsRoot = trees.#details.empty();
     return trees;
   }
 
+  /** What `superblock` leads to. It stays the transaction's, and has the time of now. */
   static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
     const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, listOf(withheld));
-    return new PoolTrees(transaction, metadataMap, dataMap, superblock.mappingRoot, superblock.detailsRoot);
+    const trees = new PoolTrees(transaction, metadataMap, dataMap, superblock);
+    trees.mappingRoot = superblock.mappingRoot;
+    trees.detailsRoot = superblock.detailsRoot;
+    return trees;
   }
 
   /** The root of a device's tree; `NO_KEY` when there is no such device. */

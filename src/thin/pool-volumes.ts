@@ -7,6 +7,8 @@ import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
+import type { ThinMetadata } from './thin-metadata.ts';
+import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
 import {
   checkNewName,
   checkVolumeSize,
@@ -350,32 +352,35 @@ export abstract class PoolVolumes {
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
     if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
+    const isOverlay = record.externalOrigin !== undefined;
     const device = this.openVolume(record.name);
     try {
-      this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
-      if (sizeBytes >= record.sizeBytes) device.sizeBytes = sizeBytes;
-      else await whileHeld([device], () => this.shrink(device, sizeBytes));
+      const isCut = sizeBytes < record.sizeBytes || mappedEnd(this.engine, device.thin) > record.sizeBytes;
+      await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, device.thin, record.sizeBytes, isOverlay);
+        this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
+        device.sizeBytes = sizeBytes;
+        await this.drop(device.thin, next);
+      });
     } finally {
       await this.closeVolume(device);
     }
     return this.info(next);
   }
 
-  /**
-   * Drops what lies past the new end of a device that is held. The catalogue has the new size already: after a crash the next open
-   * finds what is left to be dropped.
-   */
-  private async shrink(device: ThinDevice, sizeBytes: number): Promise<void> {
-    device.sizeBytes = sizeBytes;
-    const mappedEnd = (this.metadata.highestMapped(device.thin) + 1) * this.metadata.dataBlockSizeBytes;
-    if (mappedEnd <= sizeBytes) return;
-    await new ThinDevice(this.engine, device.thin, mappedEnd).unmap(sizeBytes, mappedEnd);
-    await this.engine.commits.flushAll();
+  /** Nobody sees what is dropped: where it fails, the next open does it, or the next growth. */
+  private async drop(thin: ThinMetadata, { name, sizeBytes }: VolumeRecord): Promise<void> {
+    try {
+      await dropBeyond(this.engine, thin, sizeBytes);
+    } catch (error) {
+      const reason = messageOf(error);
+      this.logger.error({ volume: name, error: reason }, 'the blocks past the end of a volume could not be given back');
+    }
   }
 
-  protected async finishShrink({ id, sizeBytes }: VolumeRecord): Promise<void> {
-    const thin = this.metadata.openThin(id);
-    await this.shrink(new ThinDevice(this.engine, thin, sizeBytes), sizeBytes);
+  protected async finishShrink(record: VolumeRecord): Promise<void> {
+    const thin = this.metadata.openThin(record.id);
+    await this.drop(thin, record);
     this.metadata.closeThin(thin);
   }
 }

@@ -95,9 +95,8 @@ export class Reclaimer {
     freed.forEach((begin, end) => {
       batch.begins.push(begin);
       batch.ends.push(end);
-      this.quarantine.add(begin, end);
     });
-    freed.clear();
+    this.quarantine.takeAll(freed);
     this.batches.push(batch);
   }
 

@@ -109,7 +109,7 @@ export class ThinDevices {
     }
     if (!gone) {
       this.endTreeChange(thin, mappings.deleteSome(thin.root, maxLeaves));
-      thin.mappedBlocks -= mappings.removedCount;
+      thin.mappedBlocks = Math.max(thin.mappedBlocks - mappings.removedCount, 0);
     }
     this.close(thin);
     if (gone) this.#delete(id);
@@ -189,8 +189,8 @@ export class ThinDevices {
   }
 
   #closedDetails(id: number): DeviceDetails {
-    if (this.#trees.readDetails(id, this.#details)) return this.#details;
-    throw withoutDetails(id);
+    this.#readDetails(id, this.#details);
+    return this.#details;
   }
 
   /** False when there is no such device. */
@@ -198,12 +198,23 @@ export class ThinDevices {
     thin.leaf = null;
     const root = this.#trees.deviceRoot(thin.id);
     if (root === NO_KEY) return false;
-    if (!this.#trees.readDetails(thin.id, thin)) throw withoutDetails(thin.id);
+    this.#readDetails(thin.id, thin);
     thin.root = root;
     return true;
   }
-}
 
-function withoutDetails(id: number): StorageError {
-  return new StorageError('EILSEQ', `Cannot use thin device ${id}: it has mappings and no details`);
+  /** EILSEQ for a device that has none, or none that can be. */
+  #readDetails(id: number, details: DeviceDetails): void {
+    const found = this.#trees.readDetails(id, details);
+    const { time } = this.#transaction.superblock;
+    let reason: string | null = null;
+    if (!found) reason = 'it has mappings and no details';
+    else if (!Number.isSafeInteger(details.mappedBlocks)) reason = 'its number of mapped blocks is not below 2^53';
+    else if (!Number.isSafeInteger(details.transactionId)) reason = 'its transaction id is not below 2^53';
+    else if (details.creationTime > time) reason = `it was created at time ${details.creationTime}, now is ${time}`;
+    else if (details.snapshottedTime > time) {
+      reason = `its last snapshot was at time ${details.snapshottedTime}, now is ${time}`;
+    }
+    if (reason !== null) throw new StorageError('EILSEQ', `Cannot use thin device ${id}: ${reason}`);
+  }
 }

@@ -1,3 +1,4 @@
+import { StorageError } from '../base/errors.ts';
 import type { ReadableBlock } from '../persistent-data/block.ts';
 import type { DeviceDetails } from './device-details.ts';
 
@@ -31,6 +32,15 @@ export class ThinMetadata implements DeviceDetails {
 
   constructor(id: number) {
     this.id = id;
+  }
+
+  /** So many mappings have gone. EILSEQ when there were not as many. */
+  countRemoved(count: number): void {
+    if (count > this.mappedBlocks) {
+      const reason = `its details say that ${this.mappedBlocks} blocks are mapped, ${count} were removed`;
+      throw new StorageError('EILSEQ', `Cannot change thin device ${this.id}: ${reason}`);
+    }
+    this.mappedBlocks -= count;
   }
 }
 

@@ -48,6 +48,24 @@ describe('RunSet', () => {
     );
   });
 
+  it('takes all of another, which is empty then', () => {
+    const runs = fc.array(fc.record({ begin: fc.nat(SPACE), length: fc.nat(15) }), { maxLength: 12 });
+    fc.assert(
+      fc.property(runs, runs, (mine, theirs) => {
+        const [set, other] = [new RunSet(), new RunSet()];
+        const flags: boolean[] = new Array(SPACE + 20).fill(false);
+        for (const { begin, length } of mine) set.add(begin, begin + length);
+        for (const { begin, length } of theirs) other.add(begin, begin + length);
+        for (const { begin, length } of [...mine, ...theirs]) flags.fill(true, begin, begin + length);
+        set.takeAll(other);
+        expect([runsOf(set), runsOf(other)]).toEqual([runsOfFlags(flags), []]);
+        expect([set.count, other.count]).toEqual([flags.filter(Boolean).length, 0]);
+        other.add(3, 5);
+        expect(runsOf(set)).toEqual(runsOfFlags(flags));
+      }),
+    );
+  });
+
   it('keeps tens of thousands of runs in any order of arrival', () => {
     const set = new RunSet();
     const count = 50_000;

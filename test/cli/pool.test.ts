@@ -96,6 +96,84 @@ describe('pool create', () => {
   });
 });
 
+const DEFAULTS = {
+  skipBlockZeroing: false,
+  ignoreDiscard: false,
+  noDiscardPassdown: false,
+  errorIfNoSpace: false,
+  readOnly: false,
+  lowWaterBytes: null,
+  noSpaceTimeoutMs: 60_000,
+  autoExtend: null,
+};
+
+describe('features', () => {
+  it('are given to a new pool, shown, and set anew', async () => {
+    const dir = join(temporaryFolder(), 'p');
+    const flags = ['--skip-block-zeroing', 'on', '--discard-passdown', 'off', '--low-water', '100M'];
+    const made = poolSchema.parse(
+      await thinlunJson('pool', 'create', dir, '--data-size', '1G', ...flags, '--auto-extend-limit', '10G'),
+    );
+    const options = {
+      ...DEFAULTS,
+      skipBlockZeroing: true,
+      noDiscardPassdown: true,
+      lowWaterBytes: 100 * MIB,
+      autoExtend: { limitBytes: 10 * GIB, stepBytes: GIB },
+    };
+    expect(made).toMatchObject({ options, lowWaterBytes: 100 * MIB, discardPassdown: false, failsWhenFull: false });
+    expect((await thinlun(['pool', 'status', dir])).stdout).toMatch(
+      /^features {5}skip-block-zeroing, no discard-passdown, low water at 100 MiB, grows by itself to 10 GiB in steps of 1 GiB$/m,
+    );
+    const said = await thinlun([
+      ...['pool', 'set', dir, '--skip-block-zeroing', 'off', '--discard-passdown', 'on', '--low-water', 'default'],
+      ...['--auto-extend-limit', 'off', '--error-if-no-space', 'on', '--no-space-timeout', '1.5'],
+    ]);
+    expect(said).toMatchObject({ code: 0, stdout: 'The pool "p" has: error-if-no-space.\n' });
+    const set = poolSchema.parse(await thinlunJson('pool', 'status', dir));
+    expect(set.options).toEqual({ ...DEFAULTS, errorIfNoSpace: true, noSpaceTimeoutMs: 1500 });
+    expect(set).toMatchObject({ lowWaterBytes: 64 * MIB, failsWhenFull: true });
+  });
+
+  it('are set while a server has the pool open, and hold at once', async () => {
+    const dir = await createPool('p');
+    await createVolume(dir, 'v');
+    await serve([dir]);
+    const readOnly = await thinlun(['pool', 'set', dir, '--read-only', 'on']);
+    expect(readOnly).toMatchObject({ code: 0, stdout: 'The pool "p" has: read-only.\n' });
+    const status = (await thinlun(['pool', 'status', dir])).stdout;
+    expect(status).toMatch(/^mode {9}read-only$/m);
+    expect(status).toMatch(/--read-only off" takes that back/);
+    expect(await thinlun(['volume', 'create', dir, 'w', '--size', '1G'])).toMatchObject({ code: 1 });
+    await thinlunJson('pool', 'set', dir, '--read-only', 'off');
+    expect(await thinlun(['volume', 'create', dir, 'w', '--size', '1G'])).toMatchObject({ code: 0 });
+    const refused = await thinlun(['pool', 'set', dir, '--ignore-discard', 'on']);
+    expect(refused).toMatchObject({ code: 1 });
+    expect(refused.stderr).toMatch(/volumes are in use/);
+    expect(refused.stderr).toMatch(/\n {2}Stop the server/);
+  });
+
+  it.each([
+    [['--read-only'], /argument missing/],
+    [['--read-only', 'maybe'], /on or off/],
+    [['--no-space-timeout', 'soon'], /number of seconds/],
+    [['--auto-extend-step', '1G'], /--auto-extend-limit/],
+    [[], /say what to set/],
+  ])('are asked for as %j in vain', async (flags, reason) => {
+    const dir = await createPool('p');
+    const result = await thinlun(['pool', 'set', dir, ...flags]);
+    expect(result).toMatchObject({ code: 2, stdout: '' });
+    expect(result.stderr).toMatch(reason);
+  });
+
+  it('that the pool cannot have are refused', async () => {
+    const dir = await createPool('p');
+    const result = await thinlun(['pool', 'set', dir, '--auto-extend-limit', '512M']);
+    expect(result).toMatchObject({ code: 1, stdout: '' });
+    expect(result.stderr).toMatch(/Cannot let the pool grow by itself to 512 MiB: it has 1 GiB already/);
+  });
+});
+
 describe('pool grow', () => {
   it('makes a pool larger, with and without a server', async () => {
     const dir = await createPool('p');

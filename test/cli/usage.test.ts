@@ -85,7 +85,7 @@ describe('a wrong command line is refused with one line that says what is wrong:
     ['an unknown option', ['pool', 'status', dir, '--sise'], /unknown option '--sise'/],
     ['an option with a letter off', ['volume', 'create', dir, 'a', '--size', '1G', '--jsn'], /Did you mean --json\?/],
     ['a missing folder', ['pool', 'status'], /missing required argument 'dir'/],
-    ['a missing size', ['volume', 'create', dir, 'a'], /'--size <size>' not specified/],
+    ['a missing size', ['volume', 'create', dir, 'a'], /say how large it is, with --size 1G/],
     ['a size without a value', ['volume', 'create', dir, 'a', '--size'], /'--size <size>' argument missing/],
     ['too many arguments', ['volume', 'list', dir, 'more'], /too many arguments/],
     ['a size that is none', ['volume', 'create', dir, 'a', '--size', '1x'], /Cannot read size "1x"/],

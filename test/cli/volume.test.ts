@@ -1,3 +1,4 @@
+import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import * as z from 'zod';
@@ -36,6 +37,38 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     const third = await createVolume(dir, 'web');
     expect(third.lun).toBe(0);
     expect(third.serial).not.toBe(made.serial);
+  });
+
+  it('stands on an image, and is listed with what is wrong with that', async () => {
+    const image = join(dir, '..', 'image.raw');
+    writeFileSync(image, Buffer.alloc(MIB, 1));
+    const made = volumeSchema.parse(await thinlunJson('volume', 'create', dir, 'vm', '--external-origin', image));
+    expect(made).toMatchObject({ sizeBytes: MIB, mappedBytes: 0, externalOrigin: { path: image, problem: null } });
+    const larger = await thinlunJson('volume', 'create', dir, 'vm2', '--external-origin', image, '--size', '1G');
+    expect(larger).toMatchObject({ sizeBytes: GIB });
+    truncateSync(image, 512 * KIB);
+    const { stdout } = await thinlun(['volume', 'list', dir]);
+    expect(stdout).toContain('The external origin of "vm" is not what it was: it had 1 MiB and has 512 KiB now\n');
+    for (const [path, reason] of [
+      [join(dir, 'data'), /it belongs to the pool itself/],
+      [join(dir, 'absent'), /as an external origin: ENOENT/],
+    ] as const) {
+      const refused = await thinlun(['volume', 'create', dir, 'x', '--external-origin', path]);
+      expect(refused).toMatchObject({ code: 1, stdout: '' });
+      expect(refused.stderr).toMatch(reason);
+    }
+    expect(await thinlun(['volume', 'create', dir, 'x'])).toMatchObject({ code: 2 });
+    if (server !== null) await server.stop();
+    rmSync(image);
+    server = situation === 'a server' ? await serve([dir]) : null;
+    await createVolume(dir, 'other');
+    const listed = z.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir));
+    expect(listed.map(({ name, externalOrigin }) => [name, externalOrigin?.problem])).toEqual([
+      ['vm', expect.stringMatching(/^it cannot be read: ENOENT/)],
+      ['vm2', expect.stringMatching(/^it cannot be read: ENOENT/)],
+      ['other', undefined],
+    ]);
+    expect(await thinlun(['volume', 'delete', dir, 'vm'])).toMatchObject({ code: 0 });
   });
 
   it('is shown in aligned columns, without colours', async () => {

@@ -1,3 +1,5 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readU32BE } from '../../src/base/bytes.ts';
 import { StorageError } from '../../src/base/errors.ts';
@@ -5,10 +7,19 @@ import { GIB, MIB } from '../../src/base/units.ts';
 import { hintOf } from '../../src/daemon/advised-error.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { LunClient, pattern } from '../support/lun-client.ts';
-import { createPool, openServed, READ_CAPACITY_10, send, TEST_UNIT_READY } from './served-pool.ts';
+import {
+  createPool,
+  openServed,
+  READ_CAPACITY_10,
+  READ_CAPACITY_16,
+  RecordingLogger,
+  send,
+  TEST_UNIT_READY,
+} from './served-pool.ts';
 
 const CAPACITY_CHANGED = '6/2a/09';
 const LUNS_CHANGED = '6/3f/0e';
+const INQUIRY_CHANGED = '6/3f/03';
 const POWER_ON = '6/29/00';
 const NO_SUCH_LUN = '5/25/00';
 
@@ -89,6 +100,41 @@ describe('the volumes of a served pool', () => {
     await expect(client.read(0, 4096)).rejects.toThrow('ESHUTDOWN');
     await served.service.commit();
     expect((await served.service.status()).dataUsedBytes).toBe(0);
+  });
+
+  it('stop promising zeroes when the pool skips zeroing, and initiators are told', async () => {
+    const { service, exports } = await openServed(await createPool());
+    const { target } = exports;
+    await service.createVolume({ name: 'a', sizeBytes: GIB });
+    target.attach(nexus);
+    await send(target, 0, nexus, TEST_UNIT_READY);
+    const lbprz = async (): Promise<number> => (await send(target, 0, nexus, READ_CAPACITY_16, 32)).data[14]! & 0x40;
+    expect(await lbprz()).toBe(0x40);
+    await service.setOptions({ errorIfNoSpace: true });
+    expect((await send(target, 0, nexus, TEST_UNIT_READY)).sense).toBe('');
+    await service.setOptions({ skipBlockZeroing: true });
+    expect((await send(target, 0, nexus, TEST_UNIT_READY)).sense).toBe(INQUIRY_CHANGED);
+    expect(await lbprz()).toBe(0);
+    const failure = await failureOf(service.setOptions({ ignoreDiscard: true }));
+    expect([failure.code, hintOf(failure)]).toEqual(['EBUSY', expect.stringContaining('Stop the server')]);
+  });
+
+  it('are served but for those whose external origin is not there, and the log says which', async () => {
+    const dir = await createPool();
+    const image = join(dir, '..', 'image');
+    writeFileSync(image, new Uint8Array(MIB));
+    const first = await openServed(dir);
+    await first.service.createVolume({ name: 'over', externalOrigin: image });
+    await first.service.createVolume({ name: 'plain', sizeBytes: MIB });
+    expect(first.exports.target.luns).toEqual([0, 1]);
+    await first.service.close();
+    rmSync(image);
+    const logger = new RecordingLogger();
+    const second = await openServed(dir, logger);
+    expect(second.exports.target.luns).toEqual([1]);
+    expect(logger.texts('error')).toEqual(['the volume cannot be opened and is not served']);
+    expect((await failureOf(Promise.resolve().then(() => second.exports.acquire('over')))).code).toBe('ENODEV');
+    await second.service.deleteVolume('over');
   });
 
   it('that could not be deleted are served again', async () => {

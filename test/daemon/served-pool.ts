@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
 import { monotonicClock } from '../../src/base/clock.ts';
-import { silentLogger } from '../../src/base/log.ts';
+import { type Logger, silentLogger } from '../../src/base/log.ts';
 import { GIB } from '../../src/base/units.ts';
 import type { DaemonLogger } from '../../src/daemon/daemon.ts';
 import { PoolService } from '../../src/daemon/pool-service.ts';
@@ -68,15 +68,19 @@ export async function createPool(name: string = 'pool'): Promise<string> {
 }
 
 /** The pool opened and exported as the server does it. */
-export async function openServed(dir: string): Promise<{ service: PoolService; exports: VolumeExports }> {
-  const service = await PoolService.open(dir, { logger: silentLogger, clock: monotonicClock });
+export async function openServed(
+  dir: string,
+  logger: Logger = silentLogger,
+): Promise<{ service: PoolService; exports: VolumeExports }> {
+  const service = await PoolService.open(dir, { logger, clock: monotonicClock });
   atEnd(() => service.close());
-  const exports = new VolumeExports(service.pool, 'iqn.x:pool', silentLogger);
+  const exports = new VolumeExports(service.pool, 'iqn.x:pool', logger);
   service.exports = exports;
   return { service, exports };
 }
 
 export const TEST_UNIT_READY = [0x00, 0, 0, 0, 0, 0];
+export const READ_CAPACITY_16 = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
 export const READ_CAPACITY_10 = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /** One command without Data-Out, to its end. */

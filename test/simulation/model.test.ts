@@ -8,6 +8,8 @@ import { SimulatedPool } from './simulated-pool.ts';
 
 /** Operations of one run; with `THINLUN_OPERATIONS` in the environment, so many. */
 const OPERATIONS = Number(process.env['THINLUN_OPERATIONS'] ?? 10_000);
+/** How long a failing sequence is shrunk, at most. */
+const LIMIT_MS = 60_000 + OPERATIONS * 5;
 const ROUNDS = 40;
 /** A round has so many operations, nearly. */
 const OPERATIONS_A_ROUND = 3;
@@ -80,7 +82,7 @@ describe('a pool beside its model', () => {
     const rounds = fc.array(round, { minLength: 1, maxLength: 2 * ROUNDS, size: 'max' });
     const property = fc.asyncProperty(world, rounds, run);
     const numRuns = Math.ceil(OPERATIONS / ROUNDS / OPERATIONS_A_ROUND);
-    await fc.assert(property, { seed, numRuns, interruptAfterTimeLimit: OPERATIONS * 20 });
+    await fc.assert(property, { seed, numRuns, interruptAfterTimeLimit: LIMIT_MS });
     expect(counts.get('operations')).toBeGreaterThan(OPERATIONS * 0.9);
   });
 });

@@ -239,15 +239,17 @@ export class SimulatedPool {
     );
   }
 
-  async deleteVolume(name: string): Promise<Errno | null> {
+  deleteVolume(name: string): Promise<Errno | null> {
     const device = this.#devices.get(name)!;
     this.#devices.delete(name);
-    await device.drained();
-    await this.pool.closeVolume(device);
     return this.#administer(
       `delete ${name}`,
       (model) => model.delete(name),
-      () => this.pool.deleteVolume(name),
+      async () => {
+        await device.drained();
+        await this.pool.closeVolume(device);
+        await this.pool.deleteVolume(name);
+      },
       (ok) => {
         if (!ok) this.#use(name);
       },

@@ -178,10 +178,10 @@ export class VolumeModel {
     values.set(this.#values.subarray(0, sectorCount));
     const tokens = new Int32Array(Math.ceil(sectorCount / this.blockSectors));
     tokens.set(this.tokens.subarray(0, tokens.length));
-    // The block that the new end cuts through keeps its beginning.
-    const cut = Math.floor(sectorCount / this.blockSectors);
-    if (sectorCount < this.sectorCount && sectorCount % this.blockSectors > 0 && tokens[cut]! > 0)
-      tokens[cut] = newToken();
+    // What lies past the old end in its last block is zeroed in place, or in a block of its own.
+    const cut = Math.floor(this.sectorCount / this.blockSectors);
+    const isZeroed = sectorCount > this.sectorCount && this.sectorCount % this.blockSectors > 0;
+    if (isZeroed && tokens[cut]! > 0) tokens[cut] = newToken();
     this.#values = values;
     this.tokens = tokens;
     for (const sector of [...this.#entries.keys()]) if (sector >= sectorCount) this.#entries.delete(sector);

@@ -41,6 +41,10 @@ class CountedValues implements ValueType {
     return words[at] === value[0];
   }
 
+  damage(): null {
+    return null;
+  }
+
   #add(thing: number, difference: number): void {
     const count = (this.counts.get(thing) ?? 0) + difference;
     if (count < 0) throw new Error(`count of ${thing} below zero`);

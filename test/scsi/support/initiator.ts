@@ -170,9 +170,9 @@ export class Initiator {
   readonly pending: Pending;
   pieces = 1;
 
-  constructor(options: Partial<LogicalUnitOptions> & { sizeBytes?: number } = {}) {
-    const { sizeBytes = MIB, ...rest } = options;
-    this.lun = new RamLun(sizeBytes);
+  constructor(options: Partial<LogicalUnitOptions> & { sizeBytes?: number; unmapGranularityBytes?: number } = {}) {
+    const { sizeBytes = MIB, unmapGranularityBytes, ...rest } = options;
+    this.lun = new RamLun(sizeBytes, unmapGranularityBytes);
     this.unit = new LogicalUnit(unitOptions(this.lun, rest));
     this.nexus = new Nexus('iqn.2026-01.test:initiator,i,0x1', 'iqn.2026-01.test:target,t,0x0001', 1);
     this.unit.attach(this.nexus, false);

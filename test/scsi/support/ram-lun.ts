@@ -67,7 +67,7 @@ export class RamLun implements LunBackend {
 
   #apply(request: LunRequest): void {
     const { op, offset, length, data } = request;
-    const g = this.unmapGranularityBytes;
+    const g = this.unmapGranularityBytes || 8192;
     switch (op) {
       case LunOp.READ:
         data.copyFrom(this.data, offset, 0, length);
@@ -98,7 +98,7 @@ export class RamLun implements LunBackend {
   }
 
   #map(offset: number, length: number): void {
-    const g = this.unmapGranularityBytes;
+    const g = this.unmapGranularityBytes || 8192;
     for (let i = Math.floor(offset / g); i * g < offset + length; i++) this.mapped.add(i);
   }
 

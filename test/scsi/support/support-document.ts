@@ -88,7 +88,7 @@ ${missing.join('\n')}
 | 86 | extended INQUIRY: SIMPSUP, V_SUP, LUICLR |
 | B0 | block limits; 3Ch bytes; WSNZ 0 |
 | B1 | block device characteristics: not rotating |
-| B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ; no anchors, no thresholds |
+| B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below); no anchors, no thresholds |
 
 ## Mode pages
 
@@ -107,6 +107,11 @@ Saved values do not exist (PC 11b is answered SAVING PARAMETERS NOT SUPPORTED). 
 * READ with FUA and VERIFY flush before they read; WRITE AND VERIFY writes with FUA.
 * START STOP UNIT does not stop anything: power conditions are accepted and all of them are ready. Without START it flushes.
 * WRITE SAME of zeroes with UNMAP unmaps; of other data with UNMAP it writes.
+* LBPRZ is 0 where unmapped blocks may read as something else: over an external origin, and in a pool that skips zeroing. WRITE SAME of zeroes with UNMAP
+  writes zeroes there. GET LBA STATUS calls mapped what an external origin shows.
+* In a pool with ignore-discard, LBPME, LBPU, LBPWS and LBPWS10 are 0, and UNMAP and the UNMAP bit of WRITE SAME are refused.
+* UNMAP is a wish: a pool whose map cannot change at the moment (read-only) answers GOOD and leaves the blocks as they are. WRITE SAME of zeroes with UNMAP
+  writes zeroes then.
 * UNMAP and WRITE SAME with ANCHOR are refused.
 * GROUP NUMBER is accepted and means nothing.
 * COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
