@@ -202,12 +202,16 @@ export class PoolService implements PoolControl {
   async #obey(message: ThinMessage): Promise<void> {
     const { pool, exports } = this;
     switch (message.kind) {
-      case 'create_thin':
-        exports?.add(await pool.createThin(message.id, message.sizeBytes));
+      case 'create_thin': {
+        const made = await pool.createThin(message.id, message.sizeBytes);
+        exports?.add(made);
         break;
-      case 'create_snap':
-        exports?.add(await pool.createSnap(message.id, message.origin));
+      }
+      case 'create_snap': {
+        const made = await pool.createSnap(message.id, message.origin);
+        exports?.add(made);
         break;
+      }
       case 'delete': {
         const { id } = message;
         const name = pool.nameOfThin(id);
