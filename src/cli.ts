@@ -6,8 +6,11 @@ import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { addServeCommands } from './cli/serve-commands.ts';
 import { addCheckCommand } from './cli/tools/check.ts';
+import { addDumpCommand } from './cli/tools/dump.ts';
 import { addMetadataSizeCommand } from './cli/tools/metadata-size.ts';
 import { addPackCommands } from './cli/tools/pack.ts';
+import { addRepairCommand } from './cli/tools/repair.ts';
+import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -59,6 +62,9 @@ Examples:
   addCheckCommand(program, context);
   addPackCommands(program, context);
   addMetadataSizeCommand(program, context);
+  addDumpCommand(program, context);
+  addRestoreCommand(program, context);
+  addRepairCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

@@ -245,6 +245,13 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
+  /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
+  follow(metadataTransactionId: number): void {
+    const { pending: _, ...settled } = this.file;
+    const volumes = this.volumesAt(metadataTransactionId) ?? settled.volumes;
+    this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
+  }
+
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
   replace(volumes: readonly VolumeRecord[]): void {
     this.change(volumes, { ...this.file, volumes: [...volumes] });

@@ -157,8 +157,8 @@ export class PoolSpace {
       case 'write':
         return true;
       case 'out-of-data-space':
-        if (this.failsWhenFull) this.owner.answer(io, 'ENOSPC');
-        else this.owner.park(io, this.noSpace);
+        if (!this.failsWhenFull) this.owner.park(io, this.noSpace);
+        else if (!this.waitForFreed(io)) this.owner.answer(io, 'ENOSPC');
         return false;
       case 'out-of-metadata-space':
         this.owner.answer(io, 'ENOSPC');
@@ -171,12 +171,7 @@ export class PoolSpace {
 
   /** There was no data block for `io`: it waits for what is being freed, or the pool is out of data space. */
   dataExhausted(io: ThinIo): void {
-    const { metadata, reclaimer, commits } = this.owner;
-    if (metadata.freed.count > 0) commits.request();
-    if (metadata.freed.count > 0 || reclaimer.busy) {
-      this.afterReclaim.push(io);
-      return;
-    }
+    if (this.waitForFreed(io)) return;
     if (this.mode === 'write') {
       this.setMode('out-of-data-space', 'no free data block');
       const { noSpaceTimeoutMs } = this.settings;
@@ -185,6 +180,15 @@ export class PoolSpace {
       }
     }
     this.mayAllocate(io);
+  }
+
+  /** Whether data blocks are on their way back to the allocator: `io` waits for them then. */
+  private waitForFreed(io: ThinIo): boolean {
+    const { metadata, reclaimer, commits } = this.owner;
+    if (metadata.freed.count > 0) commits.request();
+    else if (!reclaimer.busy) return false;
+    this.afterReclaim.push(io);
+    return true;
   }
 
   /** There was no metadata block for `io`: a commit may give some back; if it does not, the pool is out of metadata space. */
