@@ -6,6 +6,7 @@ import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
+import { type NewSnapshot, snapDevices } from './snap-devices.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
 import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
@@ -40,11 +41,6 @@ export interface SnapshotOptions {
   readOnly?: boolean;
   /** The next open of the pool deletes it. */
   temporary?: boolean;
-}
-
-export interface NewSnapshot {
-  record: VolumeRecord;
-  origin: VolumeRecord;
 }
 
 /**
@@ -310,25 +306,11 @@ export abstract class PoolVolumes {
     const commit = (stamp: () => void): Promise<void> =>
       whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
-          this.snapDevices(made);
+          snapDevices(this.metadata, made);
           stamp();
         }),
       );
     await this.change(volumes, commit, options);
-  }
-
-  /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly NewSnapshot[]): void {
-    let made = 0;
-    try {
-      for (; made < wanted.length; made++) {
-        const { record, origin } = wanted[made]!;
-        this.metadata.createSnap(record.id, origin.id);
-      }
-    } catch (error) {
-      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
-      throw error;
-    }
   }
 
   /**

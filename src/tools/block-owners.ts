@@ -1,5 +1,6 @@
 import type { BlockView, MetadataReader } from './metadata-reader.ts';
-import { bitmapEntry, indexBlockEntries } from './space-map-check.ts';
+import { bitmapEntry } from './space-map-check.ts';
+import { indexBlockEntries } from './space-map-fields.ts';
 import { magicDamage, readSuperblockFields, type SuperblockFields } from './superblock-check.ts';
 import { NodeView } from './tree-walker.ts';
 
