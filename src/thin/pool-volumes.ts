@@ -63,7 +63,12 @@ export abstract class PoolVolumes {
   protected closed = false;
 
   volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
+    const names = new Map(this.catalogue.volumes.map(({ id, name }) => [id, name]));
+    return this.catalogue.volumes.map((record) => ({
+      ...record,
+      mappedBytes: this.mappedBytes(record),
+      originName: names.get(record.origin ?? -1) ?? null,
+    }));
   }
 
   /** Throws ENOENT. */
@@ -228,11 +233,14 @@ export abstract class PoolVolumes {
   }
 
   protected info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
     const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
-    return { ...record, mappedBytes, originName: origin?.name ?? null };
+    return { ...record, mappedBytes: this.mappedBytes(record), originName: origin?.name ?? null };
+  }
+
+  private mappedBytes({ id }: VolumeRecord): number {
+    const thin = this.metadata.openThin(id);
+    this.metadata.closeThin(thin);
+    return thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
   }
 
   /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
