@@ -64,9 +64,6 @@ Examples:
   addVolumeCommands(program, context);
   addMessageCommand(program, context);
   addServeCommands(program, context);
-  addCheckCommand(program, context);
-  addPackCommands(program, context);
-  addMetadataSizeCommand(program, context);
   addTransferCommands(program, context);
   addLsCommand(program, context);
   addRmapCommand(program, context);
@@ -75,6 +72,9 @@ Examples:
   addDumpCommand(program, context);
   addRestoreCommand(program, context);
   addRepairCommand(program, context);
+  addCheckCommand(program, context);
+  addPackCommands(program, context);
+  addMetadataSizeCommand(program, context);
   for (const command of everyCommand(program)) strict(command);
   return program;
 }

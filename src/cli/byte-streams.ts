@@ -1,4 +1,4 @@
-import { createReadStream, createWriteStream, fstatSync, rmSync } from 'node:fs';
+import { createReadStream, createWriteStream, fstatSync, lstatSync, rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { StorageError, wrapError } from '../base/errors.ts';
@@ -50,10 +50,10 @@ export class ByteOutput {
     this.#check();
   }
 
-  /** What was written so far is of no use: a file is removed. */
+  /** What was written so far is of no use: a file is removed, and nothing else that has a path. */
   abandon(): void {
     this.#stream.destroy();
-    if (this.#path !== null) rmSync(this.#path, { force: true });
+    if (this.#path !== null && lstatSync(this.#path, { throwIfNoEntry: false })?.isFile()) rmSync(this.#path);
   }
 
   #check(): void {

@@ -119,7 +119,8 @@ async function sendTo(
   const scanner = new StreamScanner();
   try {
     for await (const chunk of until(stream.chunks, stopped)) {
-      await output.write(chunk);
+      // A reader that stands still keeps nobody from stopping.
+      await Promise.race([output.write(chunk), stopped]);
       show(progress, scanner, chunk);
     }
   } finally {

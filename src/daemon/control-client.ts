@@ -2,7 +2,7 @@ import { request as httpRequest } from 'node:http';
 import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import { StreamScanner } from '../thin/stream-scanner.ts';
-import { AdvisedError } from './advised-error.ts';
+import { AdvisedError, advise } from './advised-error.ts';
 import {
   CONTROL_VERSION,
   type CreateSnapshotsMessage,
@@ -156,8 +156,12 @@ export class ControlClient implements PoolControl {
   async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
     const path = `/${CONTROL_VERSION}/volumes/${encodeURIComponent(name)}/receive`;
     const answer = await sendStreamTo(this.#name.path, path, input).catch((error: unknown) => {
-      if (error instanceof StorageError) throw error;
-      throw this.#unreachable('POST', error);
+      if (!(error instanceof StorageError)) throw this.#unreachable('POST', error);
+      const token = `"thinlun receive ${this.#dir} ${name} --resume-token"`;
+      throw advise(
+        error,
+        `What has come is kept apart, as "thinlun volume list ${this.#dir}" shows. Go on with the token that ${token} prints, or delete it.`,
+      );
     });
     this.answered++;
     if (answer.status >= 300) throw this.#refused(answer.body);

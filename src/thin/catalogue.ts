@@ -287,11 +287,14 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
-  /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
   follow(metadataTransactionId: number): void {
     const { pending: _, ...settled } = this.file;
     const volumes = this.volumesAt(metadataTransactionId, () => false) ?? settled.volumes;
-    this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
+    this.change(volumes, { ...settled, volumes: [...volumes], deleting: [], transactionId: metadataTransactionId });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */

@@ -368,8 +368,8 @@ export abstract class PoolTransfers extends PoolDevices {
     if (record.sizeBytes === sizeBytes) return record;
     const thin = this.metadata.openThin(record.id);
     try {
-      const isOverlay = record.externalOrigin !== undefined;
-      if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, thin, record.sizeBytes, isOverlay);
+      if (sizeBytes > record.sizeBytes)
+        await clearBeyond(this.engine, thin, record.sizeBytes, record.externalOrigin !== undefined);
     } finally {
       this.metadata.closeThin(thin);
     }

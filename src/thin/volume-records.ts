@@ -53,15 +53,21 @@ export function likeVolume(
   throw new StorageError('EBUSY', `Cannot use the volume "${volume.name}": it has not been received whole`);
 }
 
+export interface SnapshotOptions {
+  readOnly?: boolean;
+  /** The next open of the pool deletes it. */
+  temporary?: boolean;
+}
+
 /** The record of a snapshot of `origin`: everything like it but the identity. Throws as `newVolumeRecord` does, EBUSY. */
 export function newSnapshotRecord(
   volumes: readonly VolumeRecord[],
   origin: VolumeRecord,
-  wanted: { name: string; readOnly: boolean; temporary?: boolean },
+  wanted: SnapshotOptions & { name: string },
   random: RandomBytes,
   deleting: readonly DeletionRecord[],
 ): VolumeRecord {
-  const { name, readOnly, temporary = false } = wanted;
+  const { name, readOnly = false, temporary = false } = wanted;
   const flags = { ...(readOnly ? { readOnly } : {}), ...(temporary ? { temporary } : {}) };
   return newVolumeRecord(volumes, { ...likeVolume(origin), ...flags, name, origin: origin.id }, random, deleting);
 }

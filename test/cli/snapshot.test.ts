@@ -16,7 +16,7 @@ describe.each(['no server', 'a server'])('with %s', (situation) => {
 
   afterEach(async () => {
     if (server !== null) expect(await server.stop()).toEqual({ code: 0, signal: null });
-    expect((await thinlun(['pool', 'check', dir])).code).toBe(0);
+    expect((await thinlun(['check', dir])).code).toBe(0);
   });
 
   it('snapshots are taken, listed, renamed, rolled back to and deleted', async () => {
