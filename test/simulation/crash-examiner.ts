@@ -73,6 +73,11 @@ export class CrashExaminer {
     return [...found].filter((position) => position <= now).sort((a, b) => a - b);
   }
 
+  /** The last moment. */
+  get end(): number {
+    return this.#simulated.timeline.now;
+  }
+
   /** Whether a crash at the moment can leave more than one state. */
   isInDoubt(position: number): boolean {
     return this.metadata.changesInDoubt(position).length + this.data.changesInDoubt(position).length > 0;

@@ -68,3 +68,31 @@ export async function playScript(simulated: SimulatedPool): Promise<void> {
     for (const name of simulated.names) simulated.read(name, 0, simulated.sectorsOf(name));
   });
 }
+
+/** Every administrative call, with a little data to lose. */
+export async function playAdministration(simulated: SimulatedPool): Promise<void> {
+  const block = simulated.blockSectors;
+  const calls = [
+    () => simulated.createVolume('a', 2 * block),
+    () => simulated.createVolume('b', block + 10),
+    () => simulated.write('a', 3, block + 3, true),
+    () =>
+      simulated.createSnapshots([
+        ['a', 's'],
+        ['b', 't'],
+      ]),
+    () => simulated.write('a', 1, 5, true),
+    () => simulated.rollbackVolume('a', 's'),
+    () => simulated.renameVolume('b', 'c'),
+    () => simulated.resizeVolume('a', block / 2),
+    () => simulated.resizeVolume('a', 3 * block),
+    () => simulated.setOptions({ errorIfNoSpace: true }),
+    () => simulated.growData(3),
+    () => simulated.growMetadata(10),
+    () => simulated.deleteVolume('s'),
+  ];
+  for (const call of calls) {
+    call();
+    await simulated.settle();
+  }
+}
