@@ -325,6 +325,7 @@ export abstract class PoolVolumes {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
     return whileHeld(this.openOf(of === null ? [from] : [from, of]), async () => {
+      await device?.refuseAside();
       try {
         await this.engine.mutate(() => {
           if (of !== null) metadata.createSnap(to.id, of.id);
@@ -363,6 +364,7 @@ export abstract class PoolVolumes {
     try {
       const isCut = sizeBytes < record.sizeBytes || mappedEnd(this.engine, device.thin) > record.sizeBytes;
       await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes < record.sizeBytes) await device.refuseAside();
         if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, device.thin, record.sizeBytes, isOverlay);
         this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
         device.sizeBytes = sizeBytes;
