@@ -6,6 +6,7 @@ import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
+import { type NewSnapshot, snapDevices } from './snap-devices.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
 import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
@@ -37,11 +38,6 @@ export interface SnapshotWish {
   name: string;
 }
 
-export interface NewSnapshot {
-  record: VolumeRecord;
-  origin: VolumeRecord;
-}
-
 /**
  * The volumes of a pool, and what is done with them. The rest is `Pool`.
  *
@@ -62,7 +58,12 @@ export abstract class PoolVolumes {
   protected closed = false;
 
   volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
+    const names = new Map(this.catalogue.volumes.map(({ id, name }) => [id, name]));
+    return this.catalogue.volumes.map((record) => ({
+      ...record,
+      mappedBytes: this.mappedBytes(record),
+      originName: names.get(record.origin ?? -1) ?? null,
+    }));
   }
 
   /** Throws ENOENT. */
@@ -228,11 +229,14 @@ export abstract class PoolVolumes {
   }
 
   protected info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
     const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
-    return { ...record, mappedBytes, originName: origin?.name ?? null };
+    return { ...record, mappedBytes: this.mappedBytes(record), originName: origin?.name ?? null };
+  }
+
+  private mappedBytes({ id }: VolumeRecord): number {
+    const thin = this.metadata.openThin(id);
+    this.metadata.closeThin(thin);
+    return thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
   }
 
   /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
@@ -306,25 +310,11 @@ export abstract class PoolVolumes {
     const commit = (stamp: () => void): Promise<void> =>
       whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
-          this.snapDevices(made);
+          snapDevices(this.metadata, made);
           stamp();
         }),
       );
     await this.change(volumes, commit, options);
-  }
-
-  /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly NewSnapshot[]): void {
-    let made = 0;
-    try {
-      for (; made < wanted.length; made++) {
-        const { record, origin } = wanted[made]!;
-        this.metadata.createSnap(record.id, origin.id);
-      }
-    } catch (error) {
-      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
-      throw error;
-    }
   }
 
   /**
@@ -335,6 +325,7 @@ export abstract class PoolVolumes {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
     return whileHeld(this.openOf(of === null ? [from] : [from, of]), async () => {
+      await device?.refuseAside();
       try {
         await this.engine.mutate(() => {
           if (of !== null) metadata.createSnap(to.id, of.id);
@@ -373,6 +364,7 @@ export abstract class PoolVolumes {
     try {
       const isCut = sizeBytes < record.sizeBytes || mappedEnd(this.engine, device.thin) > record.sizeBytes;
       await whileHeld(isCut ? [device] : [], async () => {
+        if (sizeBytes < record.sizeBytes) await device.refuseAside();
         if (sizeBytes > record.sizeBytes) await clearBeyond(this.engine, device.thin, record.sizeBytes, isOverlay);
         this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume === record ? next : volume)));
         device.sizeBytes = sizeBytes;

@@ -86,6 +86,12 @@ export class ThinDevice implements LunBackend {
     this.engine.space.withdraw(this, this.aside);
   }
 
+  /** Answers the requests that were set aside: what they would write to is about to be something else. The device is held. */
+  async refuseAside(): Promise<void> {
+    for (let io = this.aside.shift(); io !== null; io = this.aside.shift()) this.engine.answer(io, 'ENOSPC');
+    await this.drained();
+  }
+
   release(): void {
     const held = this.heldRequests;
     assert(held !== null, 'a device that is released was held');

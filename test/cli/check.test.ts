@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { checkSchema } from '../../src/daemon/control-messages.ts';
+import { checkSchema } from '../../src/cli/tools/check-message.ts';
 import { run } from '../support/processes.mjs';
 import { optionalTool } from '../support/tools.ts';
 import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson, withPool } from './command.ts';
