@@ -22,18 +22,22 @@ import {
   poolSchema,
   renameVolumeSchema,
   resizeVolumeSchema,
-  resumeTokenSchema,
   rollbackVolumeSchema,
-  STREAM_HEADER_NAME,
-  sendVolumeSchema,
   setOptionsSchema,
   statusLinesSchema,
-  streamSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
+import {
+  resumeTokenSchema,
+  STREAM_HEADER_NAME,
+  sendVolumeSchema,
+  streamSchema,
+  trimmedSchema,
+  trimSchema,
+} from './stream-messages.ts';
 
 const MAX_REQUEST_SIZE = 64 * 1024;
 
@@ -115,6 +119,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.post('/volumes/:name/rollback', async (c) => {
     const request = await readMessage(c, rollbackVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.rollbackVolume(c.req.param('name'), request))));
+  });
+  app.post('/pool/trim', async (c) => {
+    const request = await readMessage(c, trimSchema);
+    return c.json(trimmedSchema.parse(await work(control.trim(request))));
   });
   app.post('/pool/message', async (c) => {
     const request = await readMessage(c, dmMessageSchema);

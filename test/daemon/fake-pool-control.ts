@@ -7,14 +7,18 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
-  ResumeTokenMessage,
   RollbackVolumeMessage,
-  SendVolumeMessage,
   SetOptionsMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl, VolumeChunks } from '../../src/daemon/pool-control.ts';
+import type {
+  ResumeTokenMessage,
+  SendVolumeMessage,
+  TrimMessage,
+  TrimmedMessage,
+} from '../../src/daemon/stream-messages.ts';
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
 const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
@@ -182,5 +186,10 @@ export class FakePoolControl implements PoolControl {
   async resumeToken(name: string): Promise<ResumeTokenMessage> {
     await this.#enter();
     return { token: name };
+  }
+
+  async trim({ fromBlock }: TrimMessage): Promise<TrimmedMessage> {
+    await this.#enter();
+    return { trimmedBytes: 65536, nextBlock: fromBlock === 0 ? 1 : null, blockCount: 2 };
   }
 }
