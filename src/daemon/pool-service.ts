@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
+import { CatalogueError } from '../thin/catalogue.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
 import { parseThinMessage, type ThinMessage } from '../thin/thin-message.ts';
@@ -53,13 +54,17 @@ export class PoolService implements PoolControl {
   /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
   static async open(dir: string, options: PoolServiceOptions): Promise<PoolService> {
     const { logger, clock, readOnly, onEvent } = options;
-    const pool = await Pool.open(dir, {
-      logger,
-      clock,
-      ...(readOnly === undefined ? {} : { readOnly }),
-      ...(onEvent === undefined ? {} : { onEvent }),
-    });
-    return new PoolService(pool);
+    try {
+      const pool = await Pool.open(dir, {
+        logger,
+        clock,
+        ...(readOnly === undefined ? {} : { readOnly }),
+        ...(onEvent === undefined ? {} : { onEvent }),
+      });
+      return new PoolService(pool);
+    } catch (error) {
+      throw adviseOpen(dir, error);
+    }
   }
 
   async status(): Promise<PoolMessage> {
@@ -242,12 +247,16 @@ export class PoolService implements PoolControl {
   async #obey(message: ThinMessage): Promise<void> {
     const { pool, exports } = this;
     switch (message.kind) {
-      case 'create_thin':
-        exports?.add(await pool.createThin(message.id, message.sizeBytes));
+      case 'create_thin': {
+        const volume = await pool.createThin(message.id, message.sizeBytes);
+        exports?.add(volume);
         break;
-      case 'create_snap':
-        exports?.add(await pool.createSnap(message.id, message.origin));
+      }
+      case 'create_snap': {
+        const volume = await pool.createSnap(message.id, message.origin);
+        exports?.add(volume);
         break;
+      }
       case 'delete': {
         const { id } = message;
         const name = pool.nameOfThin(id);
@@ -319,4 +328,18 @@ export class PoolService implements PoolControl {
         return error;
     }
   }
+}
+
+/** Of metadata that is not what it ought to be. */
+const DAMAGE: ReadonlySet<string> = new Set(['EILSEQ', 'ENOTBLK', 'ENODATA']);
+
+/** What to do about a pool that does not open. */
+function adviseOpen(dir: string, error: unknown): unknown {
+  if (error instanceof CatalogueError) {
+    const advice = `Put back the pool.json that belongs to the metadata; "thinlun check ${dir}" says whether the metadata itself is good.`;
+    return advise(error, advice);
+  }
+  if (!(error instanceof StorageError) || !DAMAGE.has(error.code)) return error;
+  const advice = `See all of it with "thinlun check ${dir}"; "thinlun repair -i ${dir} -o NEW" saves what can be read. Write nothing to it before.`;
+  return advise(error, advice);
 }

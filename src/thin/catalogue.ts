@@ -146,6 +146,13 @@ export function isValidName(name: string): boolean {
   return NAME.safeParse(name).success;
 }
 
+/** `pool.json` cannot be understood, or belongs to other metadata: EINVAL. The metadata may be good. */
+export class CatalogueError extends StorageError {
+  constructor(message: string) {
+    super('EINVAL', message);
+  }
+}
+
 export class Catalogue {
   private readonly dir: string;
   private file: CatalogueFile;
@@ -177,16 +184,17 @@ export class Catalogue {
     try {
       json = JSON.parse(text);
     } catch (error) {
-      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
+      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
     }
     const parsed = CATALOGUE.safeParse(json);
     if (!parsed.success) {
       const issue = parsed.error.issues[0]!;
       const where = issue.path.length > 0 ? issue.path.join('.') : 'the document';
-      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
+      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
     }
     const catalogue = new Catalogue(dir, parsed.data);
     catalogue.checkUnique(parsed.data.volumes);
+    if (parsed.data.pending) catalogue.checkUnique(parsed.data.pending.volumes);
     return catalogue;
   }
 
@@ -226,6 +234,13 @@ export class Catalogue {
     return transactionId === metadataTransactionId ? volumes : null;
   }
 
+  /** The devices that are being deleted according to `volumesAt`. */
+  deletingAt(metadataTransactionId: number, hasDevice: HasDevice): readonly DeletionRecord[] {
+    const { pending, deleting } = this.file;
+    if (pending === undefined || !this.isCommitted(pending, metadataTransactionId, hasDevice)) return deleting;
+    return pending.deleting;
+  }
+
   find(name: string): VolumeRecord | undefined {
     return this.file.volumes.find((volume) => volume.name === name);
   }
@@ -238,8 +253,7 @@ export class Catalogue {
     } else if (metadataTransactionId === settled.transactionId) {
       if (pending !== undefined) this.save(settled);
     } else {
-      throw new StorageError(
-        'EINVAL',
+      throw new CatalogueError(
         `Cannot use the pool "${this.dir}": its metadata is at transaction ${metadataTransactionId}, its catalogue at ` +
           `${settled.transactionId}${pending ? ` or ${pending.transactionId}` : ''}: one of the two was replaced`,
       );
@@ -273,11 +287,14 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
-  /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
   follow(metadataTransactionId: number): void {
     const { pending: _, ...settled } = this.file;
     const volumes = this.volumesAt(metadataTransactionId, () => false) ?? settled.volumes;
-    this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
+    this.change(volumes, { ...settled, volumes: [...volumes], deleting: [], transactionId: metadataTransactionId });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
@@ -309,7 +326,9 @@ export class Catalogue {
     for (const key of ['id', 'name', 'lun', 'serial'] as const) {
       const seen = new Set(volumes.map((volume) => volume[key]));
       if (seen.size !== volumes.length) {
-        throw new StorageError('EINVAL', `Cannot use the catalogue in "${this.dir}": two volumes have the same ${key}`);
+        throw new CatalogueError(
+          `Cannot use the catalogue "${join(this.dir, FILE)}": two volumes have the same ${key}`,
+        );
       }
     }
   }

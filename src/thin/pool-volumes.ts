@@ -126,6 +126,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const record = this.record(name);
       const { volumes } = this.catalogue;
+      this.engine.space.requireAlive();
       checkNewName(volumes, newName, `rename "${name}" to`);
       const next = { ...record, name: newName };
       this.catalogue.replace(volumes.map((volume) => (volume === record ? next : volume)));
@@ -346,7 +347,9 @@ export abstract class PoolVolumes {
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
       } catch (error) {
         if (device !== undefined && device.thin.id !== from.id && this.engine.space.mode !== 'fail') {
-          device.thin = metadata.openThin(from.id);
+          // A commit that could not be flushed may be what the device has now.
+          if (metadata.hasThin(to.id)) device.sizeBytes = to.sizeBytes;
+          else device.thin = metadata.openThin(from.id);
           device.thin.abortedWithChanges = true;
         }
         throw error;
@@ -363,6 +366,7 @@ export abstract class PoolVolumes {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
+    this.engine.space.requireAlive();
     if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const isOverlay = record.externalOrigin !== undefined;
     const device = this.openVolume(record.name);
