@@ -189,7 +189,10 @@ describe('send and receive', () => {
     await shell(`thinlun send ${source} web --keep a > ${file}`);
     const receiver = startOpen(['receive', target, 'copy']);
     receiver.child.stdin!.write(readFileSync(file).subarray(0, 5 * MIB));
-    await until(() => readFileSync(join(target, 'pool.json')).includes('"receiving"'));
+    await until(() => {
+      const { pending, volumes } = JSON.parse(readFileSync(join(target, 'pool.json'), 'utf8'));
+      return pending === undefined && volumes.length === 1;
+    });
     receiver.child.kill('SIGKILL');
     await receiver.ended;
     expect(await names(target)).toEqual(['copy (0)']);
