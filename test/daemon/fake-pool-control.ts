@@ -167,19 +167,32 @@ export class FakePoolControl implements PoolControl {
     return volume;
   }
 
-  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+  /** What `send` sends, until it is closed. */
+  stream: AsyncIterable<Uint8Array> = (async function* () {})();
+  /** Streams that are open. */
+  streams = 0;
+
+  async send(_name: string, { keep }: SendVolumeMessage): Promise<VolumeChunks> {
     await this.#enter();
-    const text = Buffer.from(JSON.stringify({ name, ...request }));
-    const chunks = (async function* (): AsyncIterable<Uint8Array> {
-      yield text;
-    })();
-    return { expectedBytes: text.length, chunks, close: async () => {} };
+    this.streams++;
+    let open = true;
+    const close = async (): Promise<void> => {
+      if (open) this.streams--;
+      open = false;
+    };
+    return { expectedBytes: keep === undefined ? 1 : 2, chunks: this.stream, close };
   }
+
+  /** After so many bytes `receive` has enough. */
+  receiveLimit = Number.POSITIVE_INFINITY;
 
   async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
     await this.#enter();
     let sizeBytes = 0;
-    for await (const chunk of input) sizeBytes += chunk.length;
+    for await (const chunk of input) {
+      sizeBytes += chunk.length;
+      if (sizeBytes > this.receiveLimit) throw new StorageError('ENOSPC', 'that is enough');
+    }
     return this.createVolume({ name, sizeBytes });
   }
 
