@@ -96,10 +96,17 @@ describe('dump', () => {
 
   it('refuses a pool that is being served, and says what can be done', async () => {
     const dir = await createPool();
+    await createVolume(dir, 'a');
     const server = await serve([dir]);
     const { code, stderr } = await thinlun(['dump', dir]);
     expect(code).toBe(64);
-    expect(stderr).toMatch(/process \d+ serves it\n {2}End it with "kill \d+", or read a metadata snapshot: /);
+    expect(stderr).toMatch(
+      /process \d+ serves it\n {2}End it with "kill \d+", or take a metadata snapshot with "thinlun message /,
+    );
+    expect(await thinlun(['message', dir, 'reserve_metadata_snap'])).toMatchObject({ code: 0 });
+    const held = await thinlun(['dump', '-m', dir]);
+    expect(held).toMatchObject({ code: 0, stderr: '' });
+    expect(held.stdout).toContain('<device dev_id="1" mapped_blocks="0"');
     await server.stop();
     expect((await thinlun(['dump', dir])).code).toBe(0);
   });
