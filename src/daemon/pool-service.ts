@@ -15,15 +15,18 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
+  ResumeTokenMessage,
   RollbackVolumeMessage,
+  SendVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
-import type { PoolControl } from './pool-control.ts';
+import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
+import { VolumeTransfers } from './volume-transfers.ts';
 
 export interface PoolServiceOptions {
   logger: Logger;
@@ -42,9 +45,11 @@ export class PoolService implements PoolControl {
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
+  readonly #transfers: VolumeTransfers;
 
   private constructor(pool: Pool) {
     this.pool = pool;
+    this.#transfers = new VolumeTransfers(pool);
   }
 
   /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
@@ -169,6 +174,33 @@ export class PoolService implements PoolControl {
     });
   }
 
+  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+    const { keep } = request;
+    if (keep === undefined) return this.#alive(() => this.#transfers.send(name, request));
+    return this.#exclusive(async () => {
+      const stream = await this.#transfers.send(name, request);
+      this.exports?.add(this.pool.volume(keep));
+      return stream;
+    });
+  }
+
+  receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
+    return this.#alive(async () => {
+      const before = this.pool.volumes().find((volume) => volume.name === name && volume.receiving === undefined);
+      const volume = await this.#transfers.receive(name, input);
+      if (before === undefined) this.exports?.add(volume);
+      else {
+        this.exports?.contentChanged(volume.name);
+        if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
+      }
+      return volumeMessage(volume);
+    });
+  }
+
+  async resumeToken(name: string): Promise<ResumeTokenMessage> {
+    return { token: this.pool.resumeToken(name) };
+  }
+
   message({ message }: DmMessage): Promise<number> {
     return this.#exclusive(async () => {
       this.pool.requireMessages();
@@ -199,6 +231,7 @@ export class PoolService implements PoolControl {
   close(): Promise<void> {
     this.#closing ??= this.#turn
       .catch(() => {})
+      .then(() => this.pool.endTransfers())
       .then(() => this.exports?.close())
       .finally(() => this.pool.close());
     return this.#closing;
@@ -207,12 +240,16 @@ export class PoolService implements PoolControl {
   async #obey(message: ThinMessage): Promise<void> {
     const { pool, exports } = this;
     switch (message.kind) {
-      case 'create_thin':
-        exports?.add(await pool.createThin(message.id, message.sizeBytes));
+      case 'create_thin': {
+        const volume = await pool.createThin(message.id, message.sizeBytes);
+        exports?.add(volume);
         break;
-      case 'create_snap':
-        exports?.add(await pool.createSnap(message.id, message.origin));
+      }
+      case 'create_snap': {
+        const volume = await pool.createSnap(message.id, message.origin);
+        exports?.add(volume);
         break;
+      }
       case 'delete': {
         const { id } = message;
         const name = pool.nameOfThin(id);
@@ -251,17 +288,18 @@ export class PoolService implements PoolControl {
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {
-    if (this.#closing !== null) {
-      return Promise.reject(new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed'));
-    }
-    const result = this.#turn
-      .catch(() => {})
-      .then(call)
-      .catch((error: unknown) => {
-        throw this.#advised(error);
-      });
+    const result = this.#alive(() => this.#turn.catch(() => {}).then(call));
     this.#turn = result;
     return result;
+  }
+
+  async #alive<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closing !== null) throw new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed');
+    try {
+      return await call();
+    } catch (error) {
+      throw this.#advised(error);
+    }
   }
 
   #advised(error: unknown): unknown {

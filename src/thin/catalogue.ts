@@ -49,6 +49,24 @@ export interface VolumeRecord {
   /** A snapshot that stays as it is. */
   readOnly?: boolean | undefined;
   externalOrigin?: ExternalOriginRecord | undefined;
+  /** Names what a read-only volume holds: a UUID that whoever sends it gave it, and that copies of it share. */
+  contentId?: string | undefined;
+  /** It is being received, and is nobody's to use before that has ended. */
+  receiving?: ReceivingRecord | undefined;
+  /** It serves one command only: the next open deletes it. */
+  temporary?: boolean | undefined;
+}
+
+/** How far a volume has been received. */
+export interface ReceivingRecord {
+  /** What it is going to hold. */
+  contentId: string;
+  /** What the stream differs from; null: nothing. */
+  baseContentId: string | null;
+  /** Device id of the volume that gets the content in the end; null: this one. */
+  targetId: number | null;
+  /** Everything before is there, and durable. */
+  positionBytes: number;
 }
 
 /** A device whose volume was deleted, and which is being taken away. */
@@ -95,6 +113,16 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   externalOrigin: z
     .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
     .optional(),
+  contentId: z.uuid().optional(),
+  receiving: z
+    .strictObject({
+      contentId: z.uuid(),
+      baseContentId: z.uuid().nullable(),
+      targetId: COUNT.max(2 ** 24 - 1).nullable(),
+      positionBytes: COUNT,
+    })
+    .optional(),
+  temporary: z.boolean().optional(),
 });
 
 const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
@@ -257,6 +285,16 @@ export class Catalogue {
   finish(): void {
     const { pending, ...settled } = this.file;
     this.save({ ...settled, ...pending });
+  }
+
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
+  follow(metadataTransactionId: number): void {
+    const { pending: _, ...settled } = this.file;
+    const volumes = this.volumesAt(metadataTransactionId, () => false) ?? settled.volumes;
+    this.change(volumes, { ...settled, volumes: [...volumes], deleting: [], transactionId: metadataTransactionId });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
