@@ -22,7 +22,10 @@ export interface DeviceFileOptions {
   readOnly?: boolean;
   /** O_DIRECT where the file system and the addon allow it; `alignmentBytes` says what came of it. */
   direct?: boolean;
-  /** Block devices: O_EXCL, so that nothing else has it mounted or in use (EBUSY). Says nothing about files. */
+  /**
+   * Nobody else has it at the same time (EBUSY). Block devices: O_EXCL, so that it is not mounted or in use either. Files: flock, which binds
+   * those who ask for it; shared by readers; only with the addon.
+   */
   exclusive?: boolean;
   /** Make a sparse file of `sizeBytes`, which must not exist yet (EEXIST). */
   create?: boolean;
@@ -54,12 +57,26 @@ export function openDeviceFile(path: string, options: DeviceFileOptions): Device
     if (!expected.isFile() && !expected.isBlockDevice()) {
       throw new StorageError('ENOTBLK', 'neither a file nor a block device');
     }
-    const exclusive = (options.exclusive ?? false) && expected.isBlockDevice();
-    const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | (exclusive ? constants.O_EXCL : 0);
+    const exclusive = options.exclusive ?? false;
+    const openExclusive = exclusive && expected.isBlockDevice() ? constants.O_EXCL : 0;
+    const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | openExclusive;
     const direct = (options.direct ?? false) && native !== null ? openDirect(path, flags) : null;
-    return describe(path, direct?.fd ?? openSync(path, flags), expected, readOnly, direct?.alignmentBytes ?? 1);
+    const fd = direct?.fd ?? openSync(path, flags);
+    if (exclusive && expected.isFile()) lockFile(fd, readOnly);
+    return describe(path, fd, expected, readOnly, direct?.alignmentBytes ?? 1);
   } catch (error) {
     throw wrapError(action, error);
+  }
+}
+
+/** Until the descriptor is closed. Closes it when it throws. */
+function lockFile(fd: number, readOnly: boolean): void {
+  try {
+    native?.flock(fd, readOnly ? 'shared' : 'exclusive', true);
+  } catch (error) {
+    closeSync(fd);
+    if (errnoOf(error) !== 'EAGAIN') throw error;
+    throw new StorageError('EBUSY', 'somebody else has it open');
   }
 }
 

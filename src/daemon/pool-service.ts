@@ -248,13 +248,13 @@ export class PoolService implements PoolControl {
     const { pool, exports } = this;
     switch (message.kind) {
       case 'create_thin': {
-        const volume = await pool.createThin(message.id, message.sizeBytes);
-        exports?.add(volume);
+        const made = await pool.createThin(message.id, message.sizeBytes);
+        exports?.add(made);
         break;
       }
       case 'create_snap': {
-        const volume = await pool.createSnap(message.id, message.origin);
-        exports?.add(volume);
+        const made = await pool.createSnap(message.id, message.origin);
+        exports?.add(made);
         break;
       }
       case 'delete': {

@@ -2,6 +2,7 @@ import type { Clock, Timer } from '../base/clock.ts';
 import { type Errno, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Waiters } from '../base/waiters.ts';
+import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { type CommitOwner, Committer } from './committer.ts';
 import { IoQueue } from './io-queue.ts';
 import type { PoolEngine } from './pool-engine.ts';
@@ -140,7 +141,9 @@ export class PoolCommits implements CommitOwner {
     try {
       return change();
     } catch (error) {
-      this.engine.changeFailed('Cannot change the metadata', error);
+      // What is refused is for the caller alone to know.
+      const isRefused = error instanceof StorageError && !(error instanceof MetadataSpaceError);
+      if (!isRefused || this.engine.metadata.mustAbort) this.engine.changeFailed('Cannot change the metadata', error);
       throw error;
     }
   }

@@ -6,8 +6,8 @@ import { checkVolumeSize, deviceName, newSnapshotRecord, newVolumeRecord, withou
 
 /**
  * What dm-thin's messages do: by device id, and with a transaction id that is the user's, which only `setTransactionId` changes. Each
- * device has its volume all the same. Refused with EOPNOTSUPP where the metadata is not to change, as in the kernel, but for `deleteThin`, which
- * works within the reserve of metadata space; otherwise the kernel's errors.
+ * device has its volume all the same. Refused with EOPNOTSUPP where the metadata is not to change, as in the kernel, but for what frees metadata:
+ * that works within the reserve; otherwise the kernel's errors.
  */
 export abstract class PoolDevices extends PoolVolumes {
   /** Throws EOPNOTSUPP where no message at all is taken. */
@@ -103,7 +103,7 @@ export abstract class PoolDevices extends PoolVolumes {
   /** EINVAL when there is none. */
   releaseMetadataSnapshot(): Promise<void> {
     return this.exclusive(async () => {
-      this.checkMessage(false);
+      this.checkMessage(true);
       await this.engine.mutate(() => this.metadata.releaseSnapshot(), true);
     });
   }

@@ -287,10 +287,9 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     this.schedule();
   }
 
-  /** `io` waits for space, perhaps for long: it keeps nobody from the blocks that it wants, nor its device from being held. */
+  /** `io`, a write without a cell, waits for space, perhaps for long: its device can be held meanwhile. */
   park(io: ThinIo, waiting: IoQueue): void {
     const { device } = io;
-    this.releaseCell(io);
     (device.held ? device.aside : waiting).push(io);
     if (device.inFlight === device.aside.count) device.idle();
   }

@@ -6,6 +6,7 @@ import type { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
+import { type NewSnapshot, snapDevices } from './snap-devices.ts';
 import { ThinDevice, whileHeld } from './thin-device.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
 import { clearBeyond, dropBeyond, mappedEnd } from './volume-end.ts';
@@ -15,7 +16,6 @@ import {
   descendsFrom,
   freeDeviceId,
   likeVolume,
-  type NewSnapshot,
   newSnapshotRecord,
   newVolumeRecord,
   rollbackProblem,
@@ -58,8 +58,14 @@ export abstract class PoolVolumes {
   protected closed = false;
 
   volumes(): VolumeInfo[] {
+    const names = new Map(this.catalogue.volumes.map(({ id, name }) => [id, name]));
     // One that is just being deleted is still in the catalogue, until the commit has ended.
-    return this.catalogue.volumes.filter(({ id }) => this.metadata.hasThin(id)).map((record) => this.info(record));
+    const there = this.catalogue.volumes.filter(({ id }) => this.metadata.hasThin(id));
+    return there.map((record) => ({
+      ...record,
+      mappedBytes: this.mappedBytes(record),
+      originName: names.get(record.origin ?? -1) ?? null,
+    }));
   }
 
   /** Throws ENOENT. */
@@ -225,11 +231,14 @@ export abstract class PoolVolumes {
   }
 
   protected info(record: VolumeRecord): VolumeInfo {
-    const thin = this.metadata.openThin(record.id);
-    const mappedBytes = thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
-    this.metadata.closeThin(thin);
     const origin = this.catalogue.volumes.find((volume) => volume.id === record.origin);
-    return { ...record, mappedBytes, originName: origin?.name ?? null };
+    return { ...record, mappedBytes: this.mappedBytes(record), originName: origin?.name ?? null };
+  }
+
+  private mappedBytes({ id }: VolumeRecord): number {
+    const thin = this.metadata.openThin(id);
+    this.metadata.closeThin(thin);
+    return thin.mappedBlocks * this.metadata.dataBlockSizeBytes;
   }
 
   /** Those of the volumes that are open: a write in flight to what becomes shared would be seen by both. */
@@ -303,25 +312,11 @@ export abstract class PoolVolumes {
     const commit = (stamp: () => void): Promise<void> =>
       whileHeld(this.openOf(made.map(({ origin }) => origin)), () =>
         this.engine.mutate(() => {
-          this.snapDevices(made);
+          snapDevices(this.metadata, made);
           stamp();
         }),
       );
     await this.change(volumes, commit, options);
-  }
-
-  /** All of them or, when one is refused, none. */
-  private snapDevices(wanted: readonly NewSnapshot[]): void {
-    let made = 0;
-    try {
-      for (; made < wanted.length; made++) {
-        const { record, origin } = wanted[made]!;
-        this.metadata.createSnap(record.id, origin.id);
-      }
-    } catch (error) {
-      if (!this.metadata.mustAbort) for (const { record } of wanted.slice(0, made)) this.metadata.deleteThin(record.id);
-      throw error;
-    }
   }
 
   /**

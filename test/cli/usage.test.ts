@@ -17,8 +17,12 @@ const COMMANDS = [
   'repair',
   'volume create',
   'volume list',
+  'volume snapshot',
+  'volume rename',
+  'volume rollback',
   'volume resize',
   'volume delete',
+  'message',
   'serve',
   'demo',
 ];

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { checkCondition, Initiator } from '../scsi/support/initiator.ts';
 import { LunDevice } from '../support/lun-device.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
 import { WrappedDevice } from '../support/wrapped-device.ts';
@@ -197,6 +198,72 @@ describe('discard', () => {
     await thin.discard(0, 20);
     expect(await pool.used()).toBe(0);
     expect(pool.mode).toBe('write');
+  });
+
+  it('discard_after_out_of_space: what is on its way to be free is waited for, not refused', async () => {
+    const pool = new ThinPool({ dataBlocks: 16, errorIfNoSpace: true });
+    const thin = await pool.newThin(0, 20);
+    await refused('ENOSPC', thin.wipe(1));
+    await thin.discard(0, 16);
+    await thin.wipe(2, thin.all().slice(0, 8));
+    const committed = pool.commit();
+    await thin.wipe(2, thin.all().slice(8, 16));
+    await committed;
+    await thin.verify(2, thin.all().slice(0, 16));
+    await refused('ENOSPC', thin.wipe(3, thin.all().slice(16)));
+  });
+
+  it('disable_discard: volumes do not offer it', async () => {
+    const pool = new ThinPool({ ignoreDiscard: true });
+    const thin = await wiped(pool, 8);
+    expect(thin.device.unmapGranularityBytes).toBe(0);
+  });
+
+  it.each([
+    'discard_no_unmap_with_discard_disabled_discardable_pool',
+    'discard_no_unmap_with_discard_disabled_non_discardable_pool',
+  ])('%s: refused, and everything stays in use', async (name) => {
+    const pool = new ThinPool({
+      ignoreDiscard: true,
+      wrapData: (device) => (name.includes('_non_') ? new NonDiscardableDevice(device) : device),
+    });
+    const thin = await wiped(pool, 8);
+    const initiator = new Initiator({ backend: thin.device });
+    const unmap = initiator.out([0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], new Uint8Array(24));
+    expect(unmap).toMatchObject(checkCondition('5/20/00'));
+    expect(await pool.used()).toBe(8);
+    await thin.verify(1);
+  });
+
+  it.each([
+    ['enable_passdown: set while the pool is in use, it is so from the next discard on', true, 16],
+    ['disable_passdown: set while the pool is in use, nothing is passed down any more', false, 0],
+  ])('%s', async (_, passdown, expected) => {
+    const pool = new ThinPool({ discardPassdown: !passdown });
+    const thin = await wiped(pool, 32);
+    await thin.discard(0, 16);
+    await pool.settle();
+    const before = discarded(pool);
+    pool.configure({ discardPassdown: passdown });
+    await thin.discard(16, 16);
+    await pool.settle();
+    expect(discarded(pool) - before).toBe(expected);
+  });
+
+  it.each([
+    ['pool_granularity_matches_data_dev: a coarser one than the block cannot be passed down', 2 * BLOCK, 0],
+    ['pool_granularity_matches_data_dev: one that divides the block can', BLOCK / 4, 8],
+  ])('%s', async (_, granularity, expected) => {
+    class Granular extends WrappedDevice {
+      override get discardGranularityBytes(): number {
+        return granularity;
+      }
+    }
+    const pool = new ThinPool({ wrapData: (device) => new Granular(device) });
+    const thin = await wiped(pool, 8);
+    await thin.discard(0, 8);
+    expect(await pool.used()).toBe(0);
+    expect(discarded(pool)).toBe(expected);
   });
 });
 

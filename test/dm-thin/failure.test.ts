@@ -120,15 +120,7 @@ describe('failure', () => {
 async function readOnlyPool(): Promise<[ThinPool, Thin]> {
   const pool = new ThinPool();
   const thin = await provisioned(pool);
-  pool.fixture.engine.configure({
-    lowWaterBlocks: 0,
-    noSpaceTimeoutMs: 60_000,
-    errorIfNoSpace: false,
-    readOnly: true,
-    discardPassdown: true,
-    zeroNewBlocks: true,
-    ignoreDiscard: false,
-  });
+  pool.configure({ readOnly: true });
   expect(pool.mode).toBe('read-only');
   return [pool, thin];
 }

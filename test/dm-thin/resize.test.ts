@@ -38,20 +38,11 @@ describe('pool resize', () => {
     'extra_data_space_must_not_be_used_on_reload',
   ])('%s: the pool uses what its metadata counts', async (name) => {
     const pool = new ThinPool({ dataBlocks: 16, errorIfNoSpace: true });
-    const { engine, data } = pool.fixture;
-    data.resize(32 * BLOCK);
+    pool.fixture.data.resize(32 * BLOCK);
     const thin = await pool.newThin(0, 32);
     if (name.endsWith('suspend')) await pool.newSnap(1, thin);
     if (name.endsWith('reload')) {
-      engine.configure({
-        lowWaterBlocks: 1,
-        noSpaceTimeoutMs: 1,
-        errorIfNoSpace: true,
-        readOnly: false,
-        discardPassdown: true,
-        zeroNewBlocks: true,
-        ignoreDiscard: false,
-      });
+      pool.configure({ lowWaterBlocks: 1, noSpaceTimeoutMs: 1, errorIfNoSpace: true });
     }
     await refused('ENOSPC', thin.wipe(1));
     expect(await pool.used()).toBe(16);
@@ -87,15 +78,7 @@ describe('pool resize', () => {
     const thin = await pool.newThin(0, 128);
     const load = thin.wipe(1);
     for (let i = 0; i < 8; i++) {
-      pool.fixture.engine.configure({
-        lowWaterBlocks: i,
-        noSpaceTimeoutMs: TIMEOUT_MS,
-        errorIfNoSpace: i % 2 === 0,
-        readOnly: false,
-        discardPassdown: i % 2 === 1,
-        zeroNewBlocks: true,
-        ignoreDiscard: false,
-      });
+      pool.configure({ lowWaterBlocks: i, errorIfNoSpace: i % 2 === 0, discardPassdown: i % 2 === 1 });
       await setImmediate();
     }
     await load;
@@ -106,15 +89,7 @@ describe('pool resize', () => {
     const pool = new ThinPool();
     pool.metadata.log.length = 0;
     const { engine } = pool.fixture;
-    engine.configure({
-      lowWaterBlocks: 3,
-      noSpaceTimeoutMs: 1,
-      errorIfNoSpace: true,
-      readOnly: false,
-      discardPassdown: false,
-      zeroNewBlocks: true,
-      ignoreDiscard: false,
-    });
+    pool.configure({ lowWaterBlocks: 3, errorIfNoSpace: true, discardPassdown: false });
     expect([pool.mode, engine.space.lowWaterBlocks, engine.reclaimer.passdown]).toEqual(['write', 3, false]);
     expect(pool.metadata.log).toEqual([]);
   });

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect } from 'vitest';
 import type { Errno } from '../../src/base/errors.ts';
+import type { EngineSettings } from '../../src/thin/engine-options.ts';
 import type { ExternalOrigin } from '../../src/thin/external-origin.ts';
 import { ThinDevice, whileHeld } from '../../src/thin/thin-device.ts';
 import { LunClient } from '../support/lun-client.ts';
@@ -90,6 +91,20 @@ export class ThinPool {
   open(id: number, blocks: number, origin: ExternalOrigin | null = null): Thin {
     const { metadata, engine } = this.fixture;
     return new Thin(this, new ThinDevice(engine, metadata.openThin(id), blocks * this.blockSize, origin), blocks);
+  }
+
+  /** The kernel's reload of the pool's table. */
+  configure(changes: Partial<EngineSettings>): void {
+    this.fixture.engine.configure({
+      lowWaterBlocks: 0,
+      noSpaceTimeoutMs: 60_000,
+      errorIfNoSpace: false,
+      readOnly: false,
+      discardPassdown: true,
+      zeroNewBlocks: true,
+      ignoreDiscard: false,
+      ...changes,
+    });
   }
 
   commit(): Promise<void> {

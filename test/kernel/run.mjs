@@ -31,6 +31,8 @@ const { values: options, positionals: wanted } = parseArgs({
     help: { type: 'boolean', short: 'h', default: false },
     verbose: { type: 'boolean', short: 'v', default: false },
     jobs: { type: 'string', default: '1' },
+    env: { type: 'string', multiple: true, default: [] },
+    timeout: { type: 'string' },
     'total-timeout': { type: 'string', default: '1200' },
   },
 });
@@ -40,6 +42,8 @@ if (options.help) {
   --list               names and titles
   --verbose, -v        show what the guests say while they say it
   --jobs N             guests at once (1)
+  --env NAME=VALUE     for the scenarios, as in --env 'SEEDS=10 11' --env OPERATIONS=1000 dm-thin-differential
+  --timeout S          seconds for each, instead of what it says itself
   --total-timeout S    seconds for all of them together (1200); what is left then counts as failed`);
   process.exit(0);
 }
@@ -59,6 +63,13 @@ function readScenario(file) {
     needs: (field('needs') ?? 'dist bin/thinlun').split(' ').filter((path) => path !== 'nothing'),
   };
 }
+
+/** What the guest's shell sets for a scenario. */
+const environment = options.env
+  .map((setting) =>
+    setting.replace(/^(\w+)=(.*)$/s, (_, name, value) => `${name}='${value.replaceAll("'", `'\\''`)}' `),
+  )
+  .join('');
 
 const all = readdirSync(scenariosFolder)
   .filter((file) => /\.(sh|mjs)$/.test(file))
@@ -126,7 +137,7 @@ function notRun(scenario, why) {
 async function runScenario(scenario, remainingS) {
   const missing = scenario.needs.filter((path) => !existsSync(join(project, path)));
   if (missing.length > 0) return notRun(scenario, `${missing.join(' and ')} missing (npm run build)`);
-  const limitS = Math.min(scenario.timeoutS, Math.floor(remainingS));
+  const limitS = Math.min(Number(options.timeout ?? scenario.timeoutS), Math.floor(remainingS));
   if (limitS < 5) return notRun(scenario, 'the total time was over');
   const log = join(logsFolder, `${scenario.name}.log`);
   const stream = createWriteStream(log);
@@ -139,7 +150,7 @@ async function runScenario(scenario, remainingS) {
   const program = scenario.file.endsWith('.mjs') ? 'node' : 'bash';
   const args = [join(here, 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
   for (const bind of binds()) args.push('--bind', bind);
-  args.push('--', `cd /tmp && ${program} /project/test/kernel/scenarios/${scenario.file}`);
+  args.push('--', `cd /tmp && ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`);
   const begin = performance.now();
   const status = await run('bash', args, onText, limitS);
   const seconds = (performance.now() - begin) / 1000;
@@ -150,7 +161,7 @@ async function runScenario(scenario, remainingS) {
   if (status === 124) why = `not finished after ${limitS} s`;
   else if (status !== 0) why = /^FAILED: (.+?)\r?$/m.exec(said)?.[1] ?? `status ${status}`;
   else if (promises === 0) why = 'it ended well but promised nothing';
-  if (why === '') rmSync(log);
+  if (why === '') rmSync(log, { force: true });
   return { scenario, passed: why === '', seconds, why, promises, results: measured, log, said };
 }
 

@@ -4,10 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { KIB, MIB } from '../../src/base/units.ts';
+import type { IoCompletion } from '../../src/block/block-device.ts';
 import { Pool } from '../../src/thin/pool.ts';
 import { createPool } from '../../src/thin/pool-create.ts';
-import type { ThinDevice } from '../../src/thin/thin-device.ts';
+import { openPoolFile } from '../../src/thin/pool-files.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
+import { Moments, NumberedLoad, type WriteSlot, wrongWithSnapshots } from '../support/numbered-load.ts';
+import { SeededRandom } from '../support/seeded-random.ts';
+import { WrappedDevice } from '../support/wrapped-device.ts';
 
 const BLOCK = 64 * KIB;
 let dir: string;
@@ -136,91 +140,65 @@ describe('a snapshot', () => {
   });
 });
 
-/** Writes one after the other, each of its own content, until told to stop; knows when each was submitted and answered. */
-class Writer {
-  readonly submitted: number[] = [];
-  readonly answered: number[] = [];
-  private readonly running: Promise<void>;
-  private stopped = false;
-
-  constructor(device: ThinDevice, sectors: number, tick: () => number) {
-    this.running = this.run(new LunClient(device), sectors, tick);
+/** Takes its time to write, and not always the same. */
+class SlowDevice extends WrappedDevice {
+  override write(at: number, memory: Uint8Array, begin: number, length: number, completion: IoCompletion): void {
+    this.later(() => this.inner.write(at, memory, begin, length, completion));
   }
 
-  private async run(lun: LunClient, sectors: number, tick: () => number): Promise<void> {
-    for (let i = 0; !this.stopped; i++) {
-      this.submitted.push(tick());
-      await lun.write((i % sectors) * 512, numbered(i), i % 50 === 0);
-      this.answered.push(tick());
-      if (i % 8 === 0) await new Promise((resolve) => setImmediate(resolve));
-    }
+  override writeZeroes(at: number, length: number, completion: IoCompletion): void {
+    this.later(() => this.inner.writeZeroes(at, length, completion));
   }
 
-  async stop(): Promise<void> {
-    this.stopped = true;
-    await this.running;
+  private later(work: () => void): void {
+    const start = (): void => {
+      work();
+      this.inner.submit();
+    };
+    setTimeout(start, random.below(6));
   }
 }
 
-function numbered(value: number): Uint8Array {
-  const bytes = new Uint8Array(512);
-  new Uint32Array(bytes.buffer).fill(value + 1);
-  return bytes;
-}
-
-/** The number of the last write that is in `content`, which must be what the writes up to that one leave; -1 for none. */
-function lastWrite(content: Uint8Array, sectors: number): number {
-  const words = new Uint32Array(content.buffer, content.byteOffset, (sectors * 512) / 4);
-  let last = -1;
-  for (let sector = 0; sector < sectors; sector++) last = Math.max(last, words[sector * 128]! - 1);
-  for (let sector = 0; sector < sectors; sector++) {
-    const round = Math.floor((last - sector) / sectors);
-    const expected = last >= sector ? round * sectors + sector + 1 : 0;
-    for (let i = 0; i < 128; i++) {
-      if (words[sector * 128 + i] !== expected) {
-        throw new Error(
-          `sector ${sector} holds ${words[sector * 128 + i]}, not ${expected}; the last write is ${last}`,
-        );
-      }
-    }
-  }
-  return last;
-}
+const random = new SeededRandom();
 
 describe('snapshots under load', () => {
-  it('hold every write that was answered before, none that came after, and of several volumes the same moment', async () => {
-    const sectors = 8 * 128;
+  it('hold whole writes, all that were answered before, none that came after, of several volumes the same moment, for ever', async () => {
+    await pool.close();
+    pool = await Pool.open(dir, {
+      openDevice: (...args) => (args[1] === 'data' ? new SlowDevice(openPoolFile(...args)) : openPoolFile(...args)),
+    });
     const names = ['a', 'b', 'c'];
-    for (const name of names) await pool.createVolume(name, sectors * 512);
-    let time = 0;
-    const tick = (): number => ++time;
-    const devices = names.map((name) => pool.openVolume(name));
-    const writers = devices.map((device) => new Writer(device, sectors, tick));
-    const taken: { round: number; before: number; after: number }[] = [];
-    for (let round = 0; round < 12; round++) {
-      await new Promise((resolve) => setTimeout(resolve, 15));
-      const before = tick();
-      await pool.createSnapshots(names.map((name) => ({ origin: name, name: `${name}.${round}` })));
-      taken.push({ round, before, after: tick() });
+    const moments = new Moments();
+    const loads: NumberedLoad[] = [];
+    for (const name of names) {
+      await pool.createVolume(name, 8 * MIB);
+      const lun = open(name);
+      const write: WriteSlot = (lba, data, fua) => lun.write(lba * 512, data, fua).then(() => true);
+      const load = new NumberedLoad(write, random, moments);
+      load.start(8);
+      loads.push(load);
     }
-    for (const writer of writers) await writer.stop();
-    for (const { round, before, after } of taken) {
-      const lasts: number[] = [];
-      for (const name of names) lasts.push(lastWrite(await contentOf(`${name}.${round}`), sectors));
-      for (const [i, writer] of writers.entries()) {
-        const last = lasts[i]!;
-        const answeredBefore = writer.answered.filter((at) => at < before).length;
-        const submittedBefore = writer.submitted.filter((at) => at <= after).length;
-        expect(last).toBeGreaterThanOrEqual(answeredBefore - 1);
-        expect(last).toBeLessThan(submittedBefore);
-        // What is in one and was submitted at some time: everything that had been answered before that time is in the others.
-        for (const [j, other] of writers.entries()) {
-          const known = other.answered.filter((at) => at < (writer.submitted[last] ?? 0)).length;
-          expect(lasts[j]).toBeGreaterThanOrEqual(known - 1);
-        }
+    const taken: { round: number; before: number; after: number; contents: Uint8Array[] }[] = [];
+    for (let round = 0; round < 8; round++) {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      const before = moments.next();
+      await pool.createSnapshots(names.map((name) => ({ origin: name, name: `${name}.${round}` })));
+      const after = moments.next();
+      const contents = await Promise.all(names.map((name) => contentOf(`${name}.${round}`)));
+      taken.push({ round, before, after, contents });
+      if (round === 4) {
+        // A rollback is a snapshot of the snapshot.
+        await pool.createVolume('d', 8 * MIB);
+        await pool.rollbackVolume('d', 'a.4');
       }
     }
-    expect(taken.at(-1)!.after).toBeGreaterThan(100);
+    for (const load of loads) await load.stop();
+    for (const { round, before, after, contents } of taken) {
+      expect(wrongWithSnapshots(loads, contents, before, after), `seed ${random.seed}`).toEqual([]);
+      for (const [i, name] of names.entries()) expectBytes(await contentOf(`${name}.${round}`), contents[i]!);
+    }
+    expectBytes(await contentOf('d'), taken[4]!.contents[0]!);
+    expect(Math.min(...loads.map(({ writes }) => writes))).toBeGreaterThan(100);
   });
 
   it('are taken while other volumes change without end', async () => {

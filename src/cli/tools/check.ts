@@ -3,13 +3,13 @@ import { type Command, Option } from 'commander';
 import { monotonicClock } from '../../base/clock.ts';
 import { AdvisedError } from '../../daemon/advised-error.ts';
 import { ControlClient } from '../../daemon/control-client.ts';
-import type { CheckMessage } from '../../daemon/control-messages.ts';
 import { requirePool } from '../../daemon/pool-access.ts';
 import { checkDevice, checkPool, type PoolCheck, type PoolCheckOptions } from '../../tools/check-pool.ts';
 import { describeDamage } from '../../tools/damage.ts';
 import { poolFolderOf } from '../../tools/metadata-source.ts';
 import { createProgress } from '../progress.ts';
 import type { RunContext } from '../run-context.ts';
+import type { CheckMessage } from './check-message.ts';
 import { numberArgument, TOOL_FAILURE, toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
