@@ -59,7 +59,9 @@ export abstract class PoolVolumes {
 
   volumes(): VolumeInfo[] {
     const names = new Map(this.catalogue.volumes.map(({ id, name }) => [id, name]));
-    return this.catalogue.volumes.map((record) => ({
+    // One that is just being deleted is still in the catalogue, until the commit has ended.
+    const there = this.catalogue.volumes.filter(({ id }) => this.metadata.hasThin(id));
+    return there.map((record) => ({
       ...record,
       mappedBytes: this.mappedBytes(record),
       originName: names.get(record.origin ?? -1) ?? null,
