@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { checkSchema } from '../../src/daemon/control-messages.ts';
+import { checkSchema } from '../../src/daemon/check-message.ts';
 import { MetadataImage } from '../support/metadata-image.ts';
 import { run } from '../support/processes.mjs';
 import { TestDevice } from '../support/test-device.ts';
