@@ -6,6 +6,7 @@ import { bitmapsFor } from '../persistent-data/bitmap.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { DEFAULT_CACHE_BLOCKS } from '../persistent-data/block-cache.ts';
 import { BlockManager } from '../persistent-data/block-manager.ts';
+import { NO_KEY } from '../persistent-data/btree.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
@@ -18,6 +19,7 @@ import {
 } from './metadata-snapshot.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { PoolView } from './pool-view.ts';
+import { Renumbering } from './renumbering.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
@@ -144,6 +146,16 @@ export class PoolMetadata extends PoolView {
     this.transaction.checkChangeable(action);
     checkMetadataSnapshot(this.transaction, action);
     releaseMetadataSnapshot(this.transaction);
+  }
+
+  /** Gives the pool back the times that its snapshots have used up. EBUSY while a device is open or there is a metadata snapshot. */
+  renumberTimes(): Renumbering {
+    const action = 'renumber the times';
+    this.transaction.checkChangeable(action);
+    checkNoMetadataSnapshot(this.transaction, action);
+    const open = this.devices.openId;
+    if (open !== NO_KEY) throw new StorageError('EBUSY', `Cannot ${action}: thin device ${open} is in use`);
+    return new Renumbering(this.transaction, this.devices);
   }
 
   /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */
