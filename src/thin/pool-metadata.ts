@@ -14,7 +14,7 @@ import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, remova
 import {
   checkMetadataSnapshot,
   checkNoMetadataSnapshot,
-  releaseMetadataSnapshot,
+  releaseStep,
   reserveMetadataSnapshot,
 } from './metadata-snapshot.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
@@ -140,12 +140,18 @@ export class PoolMetadata extends PoolView {
     reserveMetadataSnapshot(this.transaction);
   }
 
-  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none. */
+  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none; ENOSPC as below. */
   releaseSnapshot(): void {
+    while (!this.releaseSnapshotStep(Number.POSITIVE_INFINITY)) {}
+  }
+
+  /** The same in steps, as `deleteThinStep`. */
+  releaseSnapshotStep(maxLeaves: number): boolean {
     const action = 'release the metadata snapshot';
     this.transaction.checkChangeable(action);
     checkMetadataSnapshot(this.transaction, action);
-    releaseMetadataSnapshot(this.transaction);
+    const room = this.#checkRoom(this.#leafChangeBlocks(), action);
+    return releaseStep(this.transaction, deletableLeaves(room, this.transaction.trees.dataMap.bitmapCount, maxLeaves));
   }
 
   /** Gives the pool back the times that its snapshots have used up. EBUSY while a device is open or there is a metadata snapshot. */
