@@ -1,77 +1,106 @@
-import { StorageError } from '../base/errors.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { describeDamage } from './damage.ts';
-import type { MappingRun, MetadataVisitor } from './ir.ts';
+import type { MappingRun, MetadataVisitor, SharingVisitor } from './ir.ts';
+import { LeafRuns } from './leaf-runs.ts';
+import { LeafWalk } from './leaf-walk.ts';
 import { MetadataReader } from './metadata-reader.ts';
-import { checkSuperblockFields, magicDamage, readSuperblockFields, type SuperblockFields } from './superblock-check.ts';
-import { DetailsVisitor, DeviceIdVisitor, dataBlockOf, timeOf } from './thin-visitors.ts';
-import { type NodeView, type TreeVisitor, TreeWalker, unregistered } from './tree-walker.ts';
+import { type DeviceRoot, type PoolRoots, type RootOptions, readPoolRoots } from './pool-roots.ts';
+import { dataBlockOf, timeOf } from './thin-visitors.ts';
+import type { NodeView } from './tree-walker.ts';
 
-export interface VisitOptions {
-  /** The metadata snapshot instead of the live metadata. ENODATA when there is none. */
-  metadataSnapshot?: boolean;
-}
+/** Is told how far a walk is: leaves read (or devices), of how many. */
+export type ProgressReport = (done: number, total: number) => void;
 
 /** Calls `visitor` with everything that is in a pool's metadata. Reads the device by itself. EILSEQ at the first damage. */
-export function visitMetadata(device: BlockDevice, visitor: MetadataVisitor, options: VisitOptions = {}): void {
+export function visitMetadata(device: BlockDevice, visitor: MetadataVisitor, options: RootOptions = {}): void {
   const reader = new MetadataReader(device);
-  const walker = new TreeWalker(reader, unregistered, (damage) => {
-    if (damage.severity !== 'error') return;
-    throw new StorageError('EILSEQ', `Cannot read the metadata of "${device.path}": ${describeDamage(damage)}`);
-  });
-  const live = readSuperblock(reader, 0);
-  let superblock = live;
-  if (options.metadataSnapshot) {
-    if (live.heldRoot === 0) {
-      throw new StorageError('ENODATA', `Cannot read the metadata snapshot of "${device.path}": there is none`);
-    }
-    superblock = readSuperblock(reader, live.heldRoot);
-  }
-  reader.blockCount = live.metadataSpaceMap.blockCount;
-  visitor.pool({
-    time: superblock.time,
-    transactionId: superblock.transactionId,
-    flags: superblock.flags,
-    version: superblock.version,
-    dataBlockSize: superblock.dataBlockSize,
-    dataBlockCount: superblock.dataSpaceMap.blockCount,
-    metadataSnapshot: superblock.heldRoot,
-  });
-  const details = new DetailsVisitor();
-  walker.walk(superblock.detailsRoot, details, 'superblock');
-  const runs = new RunVisitor(visitor);
-  const roots = new DeviceIdVisitor((id, root, path) => {
-    const device = details.devices.get(id);
-    if (device === undefined)
-      throw new StorageError('EILSEQ', `Cannot read device ${id}: it has mappings and no details`);
-    visitor.deviceBegin({ id, ...device });
-    walker.walk(root, runs, path);
+  visitMappings(reader, readPoolRoots(reader, options), visitor);
+}
+
+/** Calls `visitor` with everything below `roots`, each device by itself. EILSEQ at the first damage. */
+export function visitMappings(
+  reader: MetadataReader,
+  roots: PoolRoots,
+  visitor: MetadataVisitor,
+  progress: ProgressReport = () => {},
+): void {
+  const walk = new LeafWalk(reader);
+  const runs = new RunJoiner(visitor);
+  let done = 0;
+  visitor.pool(roots.pool);
+  for (const device of roots.devices) {
+    visitor.deviceBegin(device);
+    const path = pathOf(device);
+    for (const place of walk.leaves(device.root, path)) walk.read(place, path, runs.leaf);
     runs.end();
     visitor.deviceEnd();
-  });
-  walker.walk(superblock.mappingRoot, roots, 'superblock');
+    progress(++done, roots.devices.length);
+  }
   visitor.poolEnd();
 }
 
-function readSuperblock(reader: MetadataReader, number: number): SuperblockFields {
-  const view = reader.acquire();
-  const unreadable = reader.read(number, 'superblock', view) ?? magicDamage(view);
-  const fields = readSuperblockFields(view);
-  reader.release(view);
-  const action = `Cannot read the metadata of "${reader.device.path}"`;
-  if (unreadable !== null) throw new StorageError('EILSEQ', `${action}: ${unreadable}`);
-  if (number === 0) {
-    checkSuperblockFields(fields, reader.blockCount, 'superblock', (damage) => {
-      throw new StorageError('EILSEQ', `${action}: ${describeDamage(damage)}`);
-    });
+/**
+ * Calls `visitor` with everything below `roots`; what devices share only once. A definition is a run of leaves that more than one device
+ * has; its name is its first leaf's block. EILSEQ at the first damage.
+ */
+export function visitSharedMappings(
+  reader: MetadataReader,
+  roots: PoolRoots,
+  visitor: SharingVisitor,
+  progress: ProgressReport = () => {},
+): void {
+  const walk = new LeafWalk(reader);
+  const shared = findRuns(reader, roots.devices, walk);
+  const runs = new RunJoiner(visitor);
+  let done = 0;
+  const visitLeaf = (leaf: NodeView): void => {
+    runs.leaf(leaf);
+    progress(++done, shared.leafCount);
+  };
+  visitor.pool(roots.pool);
+  for (const head of shared.sharedHeads()) {
+    visitor.defBegin(`${head}`);
+    for (let block = head; block !== 0; block = shared.next(block)) {
+      walk.read({ block, begin: 0, end: Number.MAX_SAFE_INTEGER }, 'shared mappings', visitLeaf);
+    }
+    runs.end();
+    visitor.defEnd();
   }
-  return fields;
+  for (const device of roots.devices) {
+    visitor.deviceBegin(device);
+    const path = pathOf(device);
+    let inShared = false;
+    for (const place of walk.leaves(device.root, path)) {
+      if (shared.isHead(place.block)) {
+        inShared = shared.isShared(place.block);
+        if (inShared) {
+          runs.end();
+          visitor.ref(`${place.block}`);
+        }
+      }
+      if (!inShared) walk.read(place, path, visitLeaf);
+    }
+    runs.end();
+    visitor.deviceEnd();
+  }
+  visitor.poolEnd();
+}
+
+function pathOf(device: DeviceRoot): string {
+  return `device ${device.id}`;
+}
+
+function findRuns(reader: MetadataReader, devices: readonly DeviceRoot[], walk: LeafWalk): LeafRuns {
+  const runs = new LeafRuns(reader.blockCount);
+  for (const device of devices) {
+    for (const { block } of walk.leaves(device.root, pathOf(device))) runs.add(block);
+    runs.endSequence();
+  }
+  runs.finish();
+  return runs;
 }
 
 /** Joins mappings to runs, across leaves. */
-class RunVisitor implements TreeVisitor {
-  readonly name = 'device';
-  readonly valueSize = 8;
+class RunJoiner {
   readonly #visitor: MetadataVisitor;
   readonly #run: MappingRun = { virtualBegin: 0, dataBegin: 0, length: 0, time: 0 };
 
@@ -79,7 +108,7 @@ class RunVisitor implements TreeVisitor {
     this.#visitor = visitor;
   }
 
-  leaf(leaf: NodeView): void {
+  readonly leaf = (leaf: NodeView): void => {
     const run = this.#run;
     for (let i = 0; i < leaf.count; i++) {
       const key = leaf.key(i);
@@ -97,7 +126,7 @@ class RunVisitor implements TreeVisitor {
       run.length = 1;
       run.time = time;
     }
-  }
+  };
 
   end(): void {
     if (this.#run.length > 0) this.#visitor.run(this.#run);

@@ -1,3 +1,5 @@
+import { assert } from '../base/assert.ts';
+
 /** Blocks of one page: as many as a bitmap counts. */
 export const PAGE_BLOCKS = 16320;
 const ENTRIES_PER_WORD = 16;
@@ -8,6 +10,8 @@ const THREE = 3;
 const NEXT_BITS: readonly number[] = [2, 3, 1];
 /** From a bitmap's two bits to the count. */
 export const COUNT_OF_BITS: readonly number[] = [0, 2, 1, 3];
+/** From the count to a bitmap's two bits. */
+export const BITS_OF_COUNT: readonly number[] = COUNT_OF_BITS;
 
 /**
  * Counts of a page, as narrow as the largest of them allows: two bits a block, packed as in a bitmap block, then a byte, then a word.
@@ -31,6 +35,17 @@ class Page {
     }
     if (this.#wide instanceof Uint8Array && this.#wide[entry] === MAX_BYTE) this.#widen(new Uint32Array(PAGE_BLOCKS));
     this.#wide![entry]!++;
+  }
+
+  remove(entry: number): void {
+    if (this.bits === null) {
+      this.#wide![entry]!--;
+      return;
+    }
+    const at = entry >>> 4;
+    const shift = 2 * (entry & 15);
+    const less = BITS_OF_COUNT[this.count(entry) - 1]!;
+    this.bits[at] = (this.bits[at]! & ~(3 << shift)) | (less << shift);
   }
 
   count(entry: number): number {
@@ -62,6 +77,12 @@ export class ReferenceCounter {
       this.#pages.set(ordinal, this.#lastPage);
     }
     this.#lastPage!.add(block - ordinal * PAGE_BLOCKS);
+  }
+
+  /** Takes one reference back. */
+  remove(block: number): void {
+    assert(this.count(block) > 0, 'a reference is taken back that nobody had');
+    this.#pages.get(Math.floor(block / PAGE_BLOCKS))!.remove(block % PAGE_BLOCKS);
   }
 
   count(block: number): number {
