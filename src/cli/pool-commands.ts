@@ -7,6 +7,7 @@ import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/
 import { nameArgument, sizeArgument } from './arguments.ts';
 import type { Output } from './output.ts';
 import { addOptionFlags, describeOptions, type OptionFlags, optionsOf } from './pool-option-flags.ts';
+import { addPoolRenumberCommand } from './pool-renumber.ts';
 import { addPoolSetCommand } from './pool-set.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { withPool } from './with-pool.ts';
@@ -53,6 +54,7 @@ Examples:
     .action((dir: string, flags: CreateFlags) => create(context, dir, flags));
 
   addPoolSetCommand(pool, context);
+  addPoolRenumberCommand(pool, context);
 
   pool
     .command('status')

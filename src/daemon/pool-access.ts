@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { Pool } from '../thin/pool.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlClient, NoServerError } from './control-client.ts';
 import type { PoolControl } from './pool-control.ts';
@@ -74,6 +75,21 @@ export function openForServing(dir: string, options: PoolServiceOptions): Promis
       'EBUSY',
       `Cannot serve the pool "${dir}": process ${pid} serves it already`,
       `See where with "thinlun pool status ${dir}", or end it with "kill ${pid}".`,
+    );
+  });
+}
+
+/** Opens the pool in `dir` in this process for what cannot be done while it is served. Throws EBUSY when a server has it. */
+export function openAlone(dir: string, { logger, clock }: PoolAccessOptions): Promise<Pool> {
+  return untilFree(dir, clock, async () => {
+    const server = await ControlClient.connect(dir);
+    if (server === null) return Pool.open(dir, { logger, clock });
+    const pid = (await server.status()).server?.pid;
+    await server.close();
+    throw new AdvisedError(
+      'EBUSY',
+      `Cannot open the pool "${dir}" alone: process ${pid} serves it`,
+      `This is done while nobody uses the pool: end the server with "kill ${pid}", and start it again afterwards.`,
     );
   });
 }

@@ -128,6 +128,29 @@ export function dropSomeLeaves(nodes: TreeNodes, root: number, maxLeaves: number
   }
 }
 
+/** In `leavesCached`: where `dropSomeLeaves` goes next. */
+export const NEXT_TO_DROP = -1;
+
+/**
+ * Whether the next `count` leaves from `key` on, or those that `dropSomeLeaves` takes next, are in the cache, with the nodes above them; those that
+ * are not have been noted for `BlockManager.prefetch`. Only leaves with the same parent are looked at.
+ */
+export function leavesCached(nodes: TreeNodes, root: number, key: number, count: number): boolean {
+  let node = nodes.tryRead(root);
+  for (let depth = 1; node !== null && !isLeaf(node.words); depth++) {
+    nodes.checkDepth(depth);
+    const { words }: ReadableBlock = node;
+    const first = key === NEXT_TO_DROP ? firstExclusive(nodes, node) : Math.max(lowerBound(words, key), 0);
+    node = nodes.tryRead(childAt(words, first));
+    if (node === null || !isLeaf(node.words)) continue;
+    let cached = true;
+    const end = Math.min(entryCount(words), first + count);
+    for (let i = first + 1; i < end; i++) cached = nodes.tryRead(childAt(words, i)) !== null && cached;
+    return cached;
+  }
+  return node !== null;
+}
+
 /** Levels of the tree below a node: 0 for a leaf. */
 function levelsBelow(nodes: TreeNodes, root: number): number {
   const { blocks } = nodes.transaction;

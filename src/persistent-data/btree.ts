@@ -1,6 +1,6 @@
 import type { ReadableBlock, ReadonlyWords } from './block.ts';
 import { deleteTree } from './btree-delete.ts';
-import { deletionCost, dropLeaves, dropSomeLeaves } from './btree-drop.ts';
+import { deletionCost, dropLeaves, dropSomeLeaves, leavesCached } from './btree-drop.ts';
 import { type Insertion, insertEntry } from './btree-insert.ts';
 import { childAt, entryCount, isLeaf, keyAt, lowerBound, valueAt } from './btree-node.ts';
 import { type Removal, removeEntries } from './btree-remove.ts';
@@ -219,6 +219,11 @@ export class BTree {
     blocks.release(mark);
     this.removedCount = this.#removal.removedCount;
     return this.#removal.root;
+  }
+
+  /** See `leavesCached`. */
+  leavesCached(root: number, key: number, count: number): boolean {
+    return leavesCached(this.nodes, root, key, count);
   }
 
   /** One more reference to the tree: it is then shared by two roots. */

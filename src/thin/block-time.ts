@@ -13,6 +13,7 @@
 import type { ReadonlyWords } from '../persistent-data/block.ts';
 
 export const BLOCK_TIME_SIZE = 8;
+export const BLOCK_TIME_WORDS = 2;
 export const TIME_LIMIT: number = 2 ** 24;
 const TIME_MASK = 0xffffff;
 
@@ -27,4 +28,9 @@ export function timeAt(words: ReadonlyWords, at: number): number {
 export function writeBlockTime(words: Uint32Array, at: number, dataBlock: number, time: number): void {
   words[at] = (dataBlock % 256) * TIME_LIMIT + time;
   words[at + 1] = Math.floor(dataBlock / 256);
+}
+
+/** Of a mapping that stays where it is. */
+export function writeTime(words: Uint32Array, at: number, time: number): void {
+  words[at] = (words[at]! >>> 24) * TIME_LIMIT + time;
 }

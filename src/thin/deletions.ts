@@ -1,6 +1,7 @@
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Waiters } from '../base/waiters.ts';
+import type { IoCompletion } from '../block/block-device.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import type { Catalogue, DeletionRecord } from './catalogue.ts';
 import type { PoolEngine } from './pool-engine.ts';
@@ -29,6 +30,9 @@ export class Deletions {
   private readonly waiters: Waiters = new Waiters();
   private readonly next = (): void => this.owner.engine.commits.whenQuiet(this.stepBound);
   private readonly stepBound = (): void => this.step();
+  /** The leaves of the next step have been read ahead, or cannot be. */
+  private readAhead = false;
+  private readonly prefetched: IoCompletion = { ioDone: () => this.next() };
 
   constructor(owner: DeletionsOwner) {
     this.owner = owner;
@@ -99,6 +103,11 @@ export class Deletions {
       return;
     }
     try {
+      if (!this.readAhead && metadata.hasThin(id) && !metadata.isDeletionCached(id, STEP_LEAVES)) {
+        this.readAhead = true;
+        if (metadata.prefetch(this.prefetched)) return;
+      }
+      this.readAhead = false;
       if (!metadata.hasThin(id) || metadata.deleteThinStep(id, STEP_LEAVES)) {
         void this.finish(id);
         return;

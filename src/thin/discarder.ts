@@ -4,6 +4,8 @@ import { Phase, type ThinIo } from './thin-io.ts';
 
 /** Mappings removed in one go before other requests have their turn. */
 const REMOVE_BATCH = 2048;
+/** After so many vain attempts to read ahead the rest is read synchronously. */
+const MAX_MISSES = 2;
 
 /**
  * Discards: whole blocks are unmapped; what is left at the two ends is zeroed, so that a discarded range always reads as zeroes. The
@@ -88,11 +90,16 @@ export class Discarder {
       engine.commits.wait(io);
       return;
     }
+    if (io.misses < MAX_MISSES && !engine.metadata.isRemovalCached(io.device.thin, io.removeBegin, REMOVE_BATCH)) {
+      engine.waitForMetadata(io, Phase.REMOVE);
+      return;
+    }
     try {
       const begin = io.removeBegin;
       io.removeBegin = engine.metadata.removeRange(io.device.thin, begin, io.removeEnd, REMOVE_BATCH);
       engine.journal?.noteRemove(io.device.thin.id, begin, io.removeBegin);
       io.triedCommit = false;
+      io.misses = 0;
     } catch (error) {
       if (error instanceof MetadataSpaceError && engine.space.retryAfterCommit(io)) return;
       engine.answer(io, engine.changeFailed('Cannot remove mappings', error));

@@ -137,6 +137,38 @@ export class PoolCommits implements CommitOwner {
     return result;
   }
 
+  /**
+   * Runs `step`, which frees space, until it returns true, and whatever else is to be done between two of them; then commits. Throws what a
+   * step throws; what the steps before have done stays.
+   */
+  async changeInSteps(step: () => boolean): Promise<void> {
+    const { engine } = this;
+    const takeStep = (): Promise<boolean> =>
+      new Promise((resolve, reject) => {
+        this.whenQuiet(() => {
+          try {
+            engine.space.requireChangeable(true);
+            resolve(this.tryChange(step));
+          } catch (error) {
+            reject(error);
+          }
+        });
+      });
+    for (let done = false; !done; ) {
+      try {
+        done = await takeStep();
+      } catch (error) {
+        // What earlier steps have freed can be used after a commit.
+        if (!(error instanceof MetadataSpaceError) || engine.metadata.mustAbort || !engine.metadata.changed)
+          throw error;
+        await this.commit();
+      }
+      engine.schedule();
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    await this.commit();
+  }
+
   private tryChange<T>(change: () => T): T {
     try {
       return change();

@@ -4,6 +4,9 @@ import { DEVICE_ID_LIMIT } from './device-details.ts';
 import { PoolVolumes, type VolumeInfo } from './pool-volumes.ts';
 import { checkVolumeSize, deviceName, newSnapshotRecord, newVolumeRecord, withoutVolume } from './volume-records.ts';
 
+/** As with deletions. */
+const RELEASE_STEP_LEAVES = 24;
+
 /**
  * What dm-thin's messages do: by device id, and with a transaction id that is the user's, which only `setTransactionId` changes. Each
  * device has its volume all the same. Refused with EOPNOTSUPP where the metadata is not to change, as in the kernel, but for what frees metadata:
@@ -104,7 +107,7 @@ export abstract class PoolDevices extends PoolVolumes {
   releaseMetadataSnapshot(): Promise<void> {
     return this.exclusive(async () => {
       this.checkMessage(true);
-      await this.engine.mutate(() => this.metadata.releaseSnapshot(), true);
+      await this.engine.commits.changeInSteps(() => this.metadata.releaseSnapshotStep(RELEASE_STEP_LEAVES));
     });
   }
 

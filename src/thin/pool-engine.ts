@@ -229,9 +229,9 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     return true;
   }
 
-  private waitForMetadata(io: ThinIo): void {
+  waitForMetadata(io: ThinIo, phase: Phase = Phase.MAP): void {
     io.misses++;
-    io.phase = Phase.MAP;
+    io.phase = phase;
     this.afterPrefetch.push(io);
   }
 

@@ -6,6 +6,7 @@ import { bitmapsFor } from '../persistent-data/bitmap.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { DEFAULT_CACHE_BLOCKS } from '../persistent-data/block-cache.ts';
 import { BlockManager } from '../persistent-data/block-manager.ts';
+import { NO_KEY } from '../persistent-data/btree.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
@@ -13,11 +14,12 @@ import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, remova
 import {
   checkMetadataSnapshot,
   checkNoMetadataSnapshot,
-  releaseMetadataSnapshot,
+  releaseStep,
   reserveMetadataSnapshot,
 } from './metadata-snapshot.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { PoolView } from './pool-view.ts';
+import { Renumbering } from './renumbering.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
@@ -138,12 +140,28 @@ export class PoolMetadata extends PoolView {
     reserveMetadataSnapshot(this.transaction);
   }
 
-  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none. */
+  /** Gives the metadata snapshot up: what only it kept is free after the next commit. EINVAL when there is none; ENOSPC as below. */
   releaseSnapshot(): void {
+    while (!this.releaseSnapshotStep(Number.POSITIVE_INFINITY)) {}
+  }
+
+  /** The same in steps, as `deleteThinStep`. */
+  releaseSnapshotStep(maxLeaves: number): boolean {
     const action = 'release the metadata snapshot';
     this.transaction.checkChangeable(action);
     checkMetadataSnapshot(this.transaction, action);
-    releaseMetadataSnapshot(this.transaction);
+    const room = this.#checkRoom(this.#leafChangeBlocks(), action);
+    return releaseStep(this.transaction, deletableLeaves(room, this.transaction.trees.dataMap.bitmapCount, maxLeaves));
+  }
+
+  /** Gives the pool back the times that its snapshots have used up. EBUSY while a device is open or there is a metadata snapshot. */
+  renumberTimes(): Renumbering {
+    const action = 'renumber the times';
+    this.transaction.checkChangeable(action);
+    checkNoMetadataSnapshot(this.transaction, action);
+    const open = this.devices.openId;
+    if (open !== NO_KEY) throw new StorageError('EBUSY', `Cannot ${action}: thin device ${open} is in use`);
+    return new Renumbering(this.transaction, this.devices);
   }
 
   /** EEXIST, EINVAL for an id of more than 24 bits, ENOSPC. */

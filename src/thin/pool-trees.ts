@@ -127,6 +127,17 @@ export class PoolTrees {
     this.mappingRoot = this.#devices.remove(this.mappingRoot, id);
   }
 
+  /** At most what it costs to drop a reference to a top-level tree, in leaves of its devices; not exact above `limit`. */
+  rootsCost(mappingRoot: number, limit: number): number {
+    if (this.metadataBlocks.isShared(mappingRoot)) return 0;
+    let cost = 0;
+    for (let id = 0; cost <= limit; id = this.#devices.foundKey + 1) {
+      if (!this.#devices.lookupNext(mappingRoot, id, this.#rootValue)) break;
+      cost += this.mappings.deletionCost(readU64(this.#rootValue, 0), limit - cost);
+    }
+    return cost;
+  }
+
   /** Drops one reference to a top-level tree and to a details tree: those of a metadata snapshot. */
   deleteRoots(mappingRoot: number, detailsRoot: number): void {
     this.#devices.delete(mappingRoot);

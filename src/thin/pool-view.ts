@@ -1,9 +1,13 @@
 import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
+import { NEXT_TO_DROP } from '../persistent-data/btree-drop.ts';
 import { PoolState } from './pool-state.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
 import { refineSharing } from './sharing.ts';
 import { NO_ROOT, type ThinMetadata } from './thin-metadata.ts';
+
+/** Of a leaf that is not the only one. */
+const MIN_LEAF_ENTRIES = 84;
 
 /** What a pool's metadata holds: devices, and where their blocks are. The changes are `PoolMetadata`'s. */
 export class PoolView extends PoolState {
@@ -49,6 +53,21 @@ export class PoolView extends PoolState {
     if (!this.lookupRun(thin, begin, end, result, nonBlocking)) return false;
     if (!result.mapped || !result.shared || !this.exactSharing || this.devices.isNew(thin.id)) return true;
     return refineSharing(this.transaction.trees, thin, begin, result, nonBlocking);
+  }
+
+  /** Whether a `removeRange` of about so many mappings from `begin` on finds their leaves in the cache; if not, `prefetch` reads them. */
+  isRemovalCached(thin: ThinMetadata, begin: number, mappings: number): boolean {
+    this.checkThin(thin);
+    const leaves = Math.ceil(mappings / MIN_LEAF_ENTRIES);
+    return this.transaction.trees.mappings.leavesCached(thin.root, begin, leaves);
+  }
+
+  /** The same of a `deleteThinStep`. */
+  isDeletionCached(id: number, maxLeaves: number): boolean {
+    const thin = this.openThin(id);
+    const cached = this.transaction.trees.mappings.leavesCached(thin.root, NEXT_TO_DROP, maxLeaves);
+    this.closeThin(thin);
+    return cached;
   }
 
   /** The highest virtual block with a mapping; -1 when there is none. */

@@ -48,6 +48,12 @@ export class ThinDevices {
     return (this.#open.get(id)?.openCount ?? 0) > 0;
   }
 
+  /** One that somebody has open; `NO_KEY` when there is none. */
+  get openId(): number {
+    for (const thin of this.#open.values()) if (thin.openCount > 0) return thin.id;
+    return NO_KEY;
+  }
+
   open(id: number): ThinMetadata {
     let thin = this.#open.get(id);
     if (thin === undefined) {

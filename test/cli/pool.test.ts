@@ -204,6 +204,21 @@ describe('pool grow', () => {
   });
 });
 
+describe('pool renumber', () => {
+  it('counts snapshots from 1 again, while no server has the pool', async () => {
+    const dir = await createPool('p');
+    await createVolume(dir, 'a');
+    expect(await thinlun(['pool', 'renumber', dir])).toMatchObject({
+      code: 0,
+      stdout: 'The pool "p" counts its snapshots from 1 again.\n',
+    });
+    await serve([dir]);
+    const refused = await thinlun(['pool', 'renumber', dir]);
+    expect(refused).toMatchObject({ code: 1, stdout: '' });
+    expect(refused.stderr).toMatch(/Cannot open the pool .* alone: process \d+ serves it/);
+  });
+});
+
 describe('pool status', () => {
   it('is a list of names and values', async () => {
     const dir = await createPool('my-pool');

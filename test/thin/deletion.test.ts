@@ -176,6 +176,25 @@ describe('a device that is deleted in steps', () => {
     expect(used(pool)).toBe(0);
   });
 
+  it('has its leaves read ahead', async () => {
+    const { device, pool } = make(2048, 100_000);
+    pool.createThin(1);
+    write(pool, 1, range(0, 40_000));
+    pool.commitSync();
+    const cold = PoolMetadata.open(device, { cacheBlocks: 2048 });
+    const { blockingReads } = cold.stats;
+    for (let gone = false; !gone; gone = cold.deleteThinStep(1, 24)) {
+      for (let i = 0; i < 4 && !cold.isDeletionCached(1, 24); i++) {
+        await new Promise<void>((resolve) => {
+          if (!cold.prefetch({ ioDone: () => resolve() })) resolve();
+        });
+      }
+    }
+    expect(cold.stats.prefetchedReads).toBeGreaterThan(150);
+    // Bitmaps, the top of the trees, the last few leaves.
+    expect(cold.stats.blockingReads - blockingReads).toBeLessThan(40);
+  });
+
   it('leaves other devices as they are, whatever is shared how', () => {
     const change = fc.oneof(
       fc.record({ op: fc.constant('write' as const), device: fc.nat(3), begin: fc.nat(15_000), length: fc.nat(3000) }),

@@ -93,6 +93,38 @@ describe('a metadata snapshot', () => {
     expectGood(device);
   });
 
+  it('that has little in common with the devices any more is released in steps, each leaving everything in order', () => {
+    const { device, pool } = newPool();
+    for (const id of [1, 2, 3]) {
+      pool.createThin(id);
+      write(pool, id, 0, id === 2 ? 10 : 1000);
+    }
+    pool.createSnap(4, 3);
+    pool.commitSync();
+    pool.reserveSnapshot();
+    pool.commitSync();
+    write(pool, 1, 0, 1000);
+    pool.deleteThin(2);
+    pool.deleteThin(3);
+    pool.commitSync();
+    const live = contentsOf(device).devices;
+    let steps = 1;
+    let held = 4;
+    for (; !pool.releaseSnapshotStep(1); steps++) {
+      pool.commitSync();
+      expectGood(device);
+      expect(contentsOf(device).devices).toEqual(live);
+      const left = dumpHeld(device).devices.size;
+      expect(left).toBeLessThanOrEqual(held);
+      held = left;
+    }
+    expect(steps).toBeGreaterThan(5);
+    pool.commitSync();
+    expectGood(device);
+    expect(contentsOf(device).devices).toEqual(live);
+    expect(pool.dataBlockCount - pool.freeDataBlocks).toBe(2000);
+  });
+
   it('keeps discarded blocks from being used again until it is released', () => {
     const { device, pool } = newPool();
     pool.createThin(1);

@@ -270,7 +270,7 @@ describe('writes to devices that share blocks in every way', () => {
         world.expectCrashSafe();
         expectClean(world.device);
       }),
-      { numRuns: 60 },
+      { numRuns: 20 },
     );
   });
 });

@@ -1,0 +1,31 @@
+import type { Command } from 'commander';
+import { monotonicClock } from '../base/clock.ts';
+import { createLogger } from '../daemon/logger.ts';
+import { openAlone } from '../daemon/pool-access.ts';
+import type { RunContext } from './run-context.ts';
+
+/** `thinlun pool renumber`, below the command `pool`. */
+export function addPoolRenumberCommand(pool: Command, { output }: RunContext): void {
+  pool
+    .command('renumber')
+    .description("give back the times that a pool's snapshots have used up")
+    .argument('<dir>', "the pool's folder")
+    .addHelpText(
+      'after',
+      `
+The format counts 16,777,215 snapshots; then no more can be taken. This sets all times back and the count to 1. No volume changes.
+It is done while no server has the pool, and takes about a second for each million mapped blocks.
+
+Examples:
+  thinlun pool renumber /srv/pool`,
+    )
+    .action(async (dir: string) => {
+      const open = await openAlone(dir, { logger: createLogger('warn'), clock: monotonicClock });
+      try {
+        await open.renumberTimes();
+        output.line(`The pool "${open.name}" counts its snapshots from 1 again.`);
+      } finally {
+        await open.close();
+      }
+    });
+}
