@@ -248,7 +248,7 @@ export class Catalogue {
   /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
   follow(metadataTransactionId: number): void {
     const { pending: _, ...settled } = this.file;
-    const volumes = this.volumesAt(metadataTransactionId) ?? settled.volumes;
+    const volumes = this.volumesAt(metadataTransactionId, () => false) ?? settled.volumes;
     this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
   }
 
