@@ -23,7 +23,7 @@ export interface LunRequestOwner {
  * | WRITE_ZEROES | offset, length, fua | the range reads as zeroes and stays (or becomes) mapped |
  * | EXTENT | offset, length | sets `extentLength` and `extentMapped`: how far from `offset`, at most `length`, the map says the same; what is not mapped holds nothing but zeroes |
  *
- * Errors: ENOSPC (no data space), EROFS (of UNMAP: nothing can be unmapped now), EIO, ENXIO (past the end), ESHUTDOWN (closing).
+ * Errors: ENOSPC (no space; of UNMAP: a part of a block could not be zeroed), EROFS (of UNMAP: the map cannot change now), EIO, ENXIO (past the end), ESHUTDOWN (closing).
  */
 export class LunRequest {
   op: LunOp = LunOp.READ;

@@ -1,6 +1,8 @@
 import { SingleBar } from 'cli-progress';
 
 const BAR_WIDTH = 30;
+/** What is done by then needs no bar. */
+const DELAY_MS = 300;
 
 /** How far a long work is. */
 export interface Progress {
@@ -25,14 +27,17 @@ export function createProgress(title: string, options: { quiet?: boolean | undef
     synchronousUpdate: true,
   });
   let started = false;
+  const begin = performance.now();
   return {
     update: (done, total) => {
-      if (!started) bar.start(total, done);
-      else {
-        bar.setTotal(total);
-        bar.update(done);
+      if (!started) {
+        if (performance.now() - begin < DELAY_MS) return;
+        bar.start(total, done);
+        started = true;
+        return;
       }
-      started = true;
+      bar.setTotal(total);
+      bar.update(done);
     },
     end: () => {
       if (started) bar.stop();

@@ -141,8 +141,13 @@ function volumeRow(volume: VolumeMessage): string[] {
     formatSize(volume.sizeBytes),
     formatSize(volume.mappedBytes),
     String(volume.logicalBlockSize),
-    volume.readOnly ? 'ro' : 'rw',
+    accessOf(volume),
     volume.origin ?? '-',
     volume.serial,
   ];
+}
+
+function accessOf({ readOnly, receivedBytes }: VolumeMessage): string {
+  if (receivedBytes !== null) return 'receiving';
+  return readOnly ? 'ro' : 'rw';
 }

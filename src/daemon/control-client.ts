@@ -1,7 +1,8 @@
 import { request as httpRequest } from 'node:http';
 import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
-import { AdvisedError } from './advised-error.ts';
+import { StreamScanner } from '../thin/stream-scanner.ts';
+import { AdvisedError, advise } from './advised-error.ts';
 import {
   CONTROL_VERSION,
   type CreateSnapshotsMessage,
@@ -16,16 +17,22 @@ import {
   poolSchema,
   type RenameVolumeMessage,
   type ResizeVolumeMessage,
+  type ResumeTokenMessage,
   type RollbackVolumeMessage,
+  resumeTokenSchema,
+  type SendVolumeMessage,
   type SetOptionsMessage,
+  STREAM_HEADER_NAME,
   type StatusLinesMessage,
   statusLinesSchema,
+  streamSchema,
   type VolumeMessage,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
-import type { PoolControl } from './pool-control.ts';
+import type { PoolControl, VolumeChunks } from './pool-control.ts';
+import { askForStream, sendStreamTo, textOf } from './stream-exchange.ts';
 
 const ANSWER_TIMEOUT_MS = 60_000;
 const MAX_ANSWER_SIZE = 64 * 1024 * 1024;
@@ -134,6 +141,37 @@ export class ControlClient implements PoolControl {
     return this.#ask('GET', '/pool/status-lines', undefined, statusLinesSchema);
   }
 
+  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+    const path = `/${CONTROL_VERSION}/volumes/${encodeURIComponent(name)}/send`;
+    const response = await askForStream(this.#name.path, path, request).catch((error: unknown) => {
+      throw this.#unreachable('GET', error);
+    });
+    this.answered++;
+    if (response.statusCode !== 200) throw this.#refused(await textOf(response));
+    const { expectedBytes } = this.#parse(String(response.headers[STREAM_HEADER_NAME]), streamSchema);
+    const close = async (): Promise<void> => void response.destroy();
+    return { expectedBytes, chunks: this.#watched(response), close };
+  }
+
+  async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
+    const path = `/${CONTROL_VERSION}/volumes/${encodeURIComponent(name)}/receive`;
+    const answer = await sendStreamTo(this.#name.path, path, input).catch((error: unknown) => {
+      if (!(error instanceof StorageError)) throw this.#unreachable('POST', error);
+      const token = `"thinlun receive ${this.#dir} ${name} --resume-token"`;
+      throw advise(
+        error,
+        `What has come is kept apart, as "thinlun volume list ${this.#dir}" shows. Go on with the token that ${token} prints, or delete it.`,
+      );
+    });
+    this.answered++;
+    if (answer.status >= 300) throw this.#refused(answer.body);
+    return this.#parse(answer.body, volumeSchema);
+  }
+
+  resumeToken(name: string): Promise<ResumeTokenMessage> {
+    return this.#ask('GET', `/volumes/${encodeURIComponent(name)}/resume-token`, undefined, resumeTokenSchema);
+  }
+
   async deleteVolume(name: string): Promise<void> {
     await this.#ask('DELETE', `/volumes/${encodeURIComponent(name)}`, undefined, deletedSchema);
   }
@@ -155,11 +193,29 @@ export class ControlClient implements PoolControl {
     }
     this.answered++;
     if (answer.status >= 200 && answer.status < 300) return this.#parse(answer.body, schema);
-    const { error } = this.#parse(answer.body, errorSchema);
+    throw this.#refused(answer.body);
+  }
+
+  #refused(body: string): StorageError {
+    const { error } = this.#parse(body, errorSchema);
     const code = errnoOf(error);
-    throw error.hint === null
+    return error.hint === null
       ? new StorageError(code, error.message)
       : new AdvisedError(code, error.message, error.hint);
+  }
+
+  /** A stream whose end is checked: a connection that breaks says no reason, the stream itself may. */
+  async *#watched(response: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    const scanner = new StreamScanner();
+    try {
+      for await (const chunk of response) {
+        scanner.push(chunk);
+        yield chunk;
+      }
+    } catch (error) {
+      if (scanner.failure === null) throw this.#unreachable('GET', error);
+    }
+    if (scanner.failure !== null) throw new StorageError('EIO', scanner.failure);
   }
 
   #parse<T>(text: string, schema: z.ZodType<T>): T {

@@ -8,6 +8,9 @@ import * as z from 'zod';
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
 
+/** The header that has a stream's `StreamMessage`. */
+export const STREAM_HEADER_NAME = 'x-thinlun-stream';
+
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
 
@@ -85,6 +88,8 @@ export interface VolumeMessage {
   origin: string | null;
   /** A snapshot that stays as it is. */
   readOnly: boolean;
+  /** So much has been received of a volume that nobody can use before it is whole; null for all others. */
+  receivedBytes: number | null;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
 }
@@ -118,6 +123,25 @@ export interface RollbackVolumeMessage {
   snapshot: string;
   /** Though initiators use the volume, and though `snapshot` is none of it. */
   force?: boolean | undefined;
+}
+
+export interface SendVolumeMessage {
+  /** A read-only volume that the receiver has. */
+  from?: string | undefined;
+  /** What `ResumeTokenMessage` has. */
+  resume?: string | undefined;
+  /** Name for the snapshot that is taken of a writable volume: it is kept. */
+  keep?: string | undefined;
+}
+
+/** Beside the stream of a volume. */
+export interface StreamMessage {
+  /** An upper limit of the data that comes. */
+  expectedBytes: number;
+}
+
+export interface ResumeTokenMessage {
+  token: string;
 }
 
 /** One of dm-thin's, as `dmsetup message` takes it. */
@@ -262,6 +286,7 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   naa: z.string().regex(/^[0-9a-f]+$/),
   origin: z.string().nullable(),
   readOnly: z.boolean(),
+  receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
 });
 
@@ -333,6 +358,15 @@ export const createSnapshotsSchema: z.ZodType<CreateSnapshotsMessage> = z.strict
 });
 
 export const renameVolumeSchema: z.ZodType<RenameVolumeMessage> = z.strictObject({ name: volumeName });
+
+export const sendVolumeSchema: z.ZodType<SendVolumeMessage> = z.strictObject({
+  from: z.string().min(1).max(255).optional(),
+  resume: z.string().min(1).max(1024).optional(),
+  keep: z.string().min(1).max(255).optional(),
+});
+
+export const streamSchema: z.ZodType<StreamMessage> = z.object({ expectedBytes: size });
+export const resumeTokenSchema: z.ZodType<ResumeTokenMessage> = z.object({ token: z.string() });
 
 export const rollbackVolumeSchema: z.ZodType<RollbackVolumeMessage> = z.strictObject({
   snapshot: volumeName,

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createAdaptorServer } from '@hono/node-server';
+import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
@@ -22,14 +22,18 @@ import {
   poolSchema,
   renameVolumeSchema,
   resizeVolumeSchema,
+  resumeTokenSchema,
   rollbackVolumeSchema,
+  STREAM_HEADER_NAME,
+  sendVolumeSchema,
   setOptionsSchema,
   statusLinesSchema,
+  streamSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
-import type { PoolControl } from './pool-control.ts';
+import type { PoolControl, VolumeChunks } from './pool-control.ts';
 
 const MAX_REQUEST_SIZE = 64 * 1024;
 
@@ -68,6 +72,12 @@ async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T
 /** What the socket answers: one pool's `PoolControl` as paths below `/v1`. `work` runs every call that a whole request asks for. */
 function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Promise<T>) => Promise<T>): Hono {
   const app = new Hono().basePath(`/${CONTROL_VERSION}`);
+  // Before the limit: a stream has none.
+  app.post('/volumes/:name/receive', async (c) => {
+    const { incoming } = c.env as HttpBindings;
+    const input = incoming.iterator({ destroyOnReturn: false });
+    return c.json(volumeSchema.parse(await control.receive(c.req.param('name'), input)));
+  });
   app.use(
     bodyLimit({
       maxSize: MAX_REQUEST_SIZE,
@@ -111,6 +121,15 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     return c.json(commitSchema.parse({ transactionId: await work(control.message(request)) }));
   });
   app.get('/pool/status-lines', async (c) => c.json(statusLinesSchema.parse(await work(control.statusLines()))));
+  app.post('/volumes/:name/send', async (c) => {
+    const request = await readMessage(c, sendVolumeSchema);
+    const stream = await work(control.send(c.req.param('name'), request));
+    const header = streamSchema.parse({ expectedBytes: stream.expectedBytes });
+    return c.body(bodyOf(stream), 200, { [STREAM_HEADER_NAME]: JSON.stringify(header) });
+  });
+  app.get('/volumes/:name/resume-token', async (c) =>
+    c.json(resumeTokenSchema.parse(await work(control.resumeToken(c.req.param('name'))))),
+  );
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
     await work(control.deleteVolume(name));
@@ -140,6 +159,28 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   return app;
 }
 
+/** A stream as an answer, made as fast as it is read; it ends when nobody reads it any more. */
+function bodyOf({ chunks, close }: VolumeChunks): ReadableStream<Uint8Array> {
+  const iterator = chunks[Symbol.asyncIterator]();
+  return new ReadableStream<Uint8Array>({
+    pull: async (controller) => {
+      try {
+        const { value, done } = await iterator.next();
+        if (!done) {
+          controller.enqueue(value);
+          return;
+        }
+        await close();
+        controller.close();
+      } catch (error) {
+        await close();
+        throw error;
+      }
+    },
+    cancel: close,
+  });
+}
+
 /** Between the last connection that can be made and the end of listening. */
 const ACCEPT_MS = 20;
 /** How long a connection without a whole request may hold up `close`. */
@@ -162,6 +203,8 @@ export class ControlServer {
       }
     };
     this.#server = createAdaptorServer({ fetch: controlRoutes(control, logger, work).fetch }) as Server;
+    // A volume that is received takes as long as it takes.
+    this.#server.requestTimeout = 0;
     this.#name = name;
   }
 

@@ -6,11 +6,21 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
+  ResumeTokenMessage,
   RollbackVolumeMessage,
+  SendVolumeMessage,
   SetOptionsMessage,
   StatusLinesMessage,
+  StreamMessage,
   VolumeMessage,
 } from './control-messages.ts';
+
+/** A stream on its way; it has to be closed, wherever it is. */
+export interface VolumeChunks extends StreamMessage {
+  /** To be read once. */
+  readonly chunks: AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
 
 /**
  * What can be done with a pool, wherever it is open: in this process (`PoolService`) or in a server's (`ControlClient`).
@@ -40,6 +50,15 @@ export interface PoolControl {
    * initiators use the volume, EINVAL when `snapshot` is none of it.
    */
   rollbackVolume(name: string, request: RollbackVolumeMessage): Promise<VolumeMessage>;
+  /**
+   * Begins the stream of a volume at one moment. ENOENT; EINVAL where the base may have changed, and for a token that does not fit; EBUSY while it is
+   * received itself; EEXIST for the name of a snapshot to be kept.
+   */
+  send(name: string, request: SendVolumeMessage): Promise<VolumeChunks>;
+  /** Makes a volume of a stream, or brings one to the stream's moment. EEXIST; ENOENT; EINVAL, also for a damaged stream; ENOSPC; what `input` throws. */
+  receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage>;
+  /** Where the stream of a volume has to go on that was received in part. ENOENT, EINVAL. */
+  resumeToken(name: string): Promise<ResumeTokenMessage>;
   /** Does what one of dm-thin's messages says, with the kernel's errors; returns the transaction id. */
   message(request: DmMessage): Promise<number>;
   /** What `dmsetup status` says of the pool and its volumes, in the order of their LUNs. */

@@ -67,5 +67,19 @@ export function volumeMessage(volume: VolumeInfo): VolumeMessage {
   const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
   const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
   const { originName: origin, readOnly = false } = volume;
-  return { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, origin, readOnly, externalOrigin };
+  const receivedBytes = volume.receiving?.positionBytes ?? null;
+  return {
+    name,
+    id,
+    lun,
+    sizeBytes,
+    mappedBytes,
+    logicalBlockSize,
+    serial,
+    naa,
+    origin,
+    readOnly,
+    receivedBytes,
+    externalOrigin,
+  };
 }

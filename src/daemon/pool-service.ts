@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
+import { CatalogueError } from '../thin/catalogue.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
 import { parseThinMessage, type ThinMessage } from '../thin/thin-message.ts';
@@ -14,15 +15,18 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
+  ResumeTokenMessage,
   RollbackVolumeMessage,
+  SendVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
-import type { PoolControl } from './pool-control.ts';
+import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
+import { VolumeTransfers } from './volume-transfers.ts';
 
 export interface PoolServiceOptions {
   logger: Logger;
@@ -41,21 +45,27 @@ export class PoolService implements PoolControl {
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
+  readonly #transfers: VolumeTransfers;
 
   private constructor(pool: Pool) {
     this.pool = pool;
+    this.#transfers = new VolumeTransfers(pool);
   }
 
   /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
   static async open(dir: string, options: PoolServiceOptions): Promise<PoolService> {
     const { logger, clock, readOnly, onEvent } = options;
-    const pool = await Pool.open(dir, {
-      logger,
-      clock,
-      ...(readOnly === undefined ? {} : { readOnly }),
-      ...(onEvent === undefined ? {} : { onEvent }),
-    });
-    return new PoolService(pool);
+    try {
+      const pool = await Pool.open(dir, {
+        logger,
+        clock,
+        ...(readOnly === undefined ? {} : { readOnly }),
+        ...(onEvent === undefined ? {} : { onEvent }),
+      });
+      return new PoolService(pool);
+    } catch (error) {
+      throw adviseOpen(dir, error);
+    }
   }
 
   async status(): Promise<PoolMessage> {
@@ -164,6 +174,33 @@ export class PoolService implements PoolControl {
     });
   }
 
+  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+    const { keep } = request;
+    if (keep === undefined) return this.#alive(() => this.#transfers.send(name, request));
+    return this.#exclusive(async () => {
+      const stream = await this.#transfers.send(name, request);
+      this.exports?.add(this.pool.volume(keep));
+      return stream;
+    });
+  }
+
+  receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
+    return this.#alive(async () => {
+      const before = this.pool.volumes().find((volume) => volume.name === name && volume.receiving === undefined);
+      const volume = await this.#transfers.receive(name, input);
+      if (before === undefined) this.exports?.add(volume);
+      else {
+        this.exports?.contentChanged(volume.name);
+        if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
+      }
+      return volumeMessage(volume);
+    });
+  }
+
+  async resumeToken(name: string): Promise<ResumeTokenMessage> {
+    return { token: this.pool.resumeToken(name) };
+  }
+
   message({ message }: DmMessage): Promise<number> {
     return this.#exclusive(async () => {
       this.pool.requireMessages();
@@ -194,6 +231,7 @@ export class PoolService implements PoolControl {
   close(): Promise<void> {
     this.#closing ??= this.#turn
       .catch(() => {})
+      .then(() => this.pool.endTransfers())
       .then(() => this.exports?.close())
       .finally(() => this.pool.close());
     return this.#closing;
@@ -203,13 +241,13 @@ export class PoolService implements PoolControl {
     const { pool, exports } = this;
     switch (message.kind) {
       case 'create_thin': {
-        const made = await pool.createThin(message.id, message.sizeBytes);
-        exports?.add(made);
+        const volume = await pool.createThin(message.id, message.sizeBytes);
+        exports?.add(volume);
         break;
       }
       case 'create_snap': {
-        const made = await pool.createSnap(message.id, message.origin);
-        exports?.add(made);
+        const volume = await pool.createSnap(message.id, message.origin);
+        exports?.add(volume);
         break;
       }
       case 'delete': {
@@ -250,17 +288,18 @@ export class PoolService implements PoolControl {
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {
-    if (this.#closing !== null) {
-      return Promise.reject(new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed'));
-    }
-    const result = this.#turn
-      .catch(() => {})
-      .then(call)
-      .catch((error: unknown) => {
-        throw this.#advised(error);
-      });
+    const result = this.#alive(() => this.#turn.catch(() => {}).then(call));
     this.#turn = result;
     return result;
+  }
+
+  async #alive<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closing !== null) throw new StorageError('ESHUTDOWN', 'Cannot change the pool: it is being closed');
+    try {
+      return await call();
+    } catch (error) {
+      throw this.#advised(error);
+    }
   }
 
   #advised(error: unknown): unknown {
@@ -282,4 +321,18 @@ export class PoolService implements PoolControl {
         return error;
     }
   }
+}
+
+/** Of metadata that is not what it ought to be. */
+const DAMAGE: ReadonlySet<string> = new Set(['EILSEQ', 'ENOTBLK', 'ENODATA']);
+
+/** What to do about a pool that does not open. */
+function adviseOpen(dir: string, error: unknown): unknown {
+  if (error instanceof CatalogueError) {
+    const advice = `Put back the pool.json that belongs to the metadata; "thinlun check ${dir}" says whether the metadata itself is good.`;
+    return advise(error, advice);
+  }
+  if (!(error instanceof StorageError) || !DAMAGE.has(error.code)) return error;
+  const advice = `See all of it with "thinlun check ${dir}"; "thinlun repair -i ${dir} -o NEW" saves what can be read. Write nothing to it before.`;
+  return advise(error, advice);
 }

@@ -41,6 +41,8 @@ export class VolumeExports {
   /** Puts a volume at its LUN. */
   add(volume: VolumeInfo): void {
     const { name, lun, logicalBlockSize } = volume;
+    // Nobody may see it before it is whole.
+    if (volume.receiving !== undefined || volume.temporary) return;
     if (this.target.luns.length >= MAX_REPORTED_LUNS) {
       this.#logger.error(
         { volume: name, lun },

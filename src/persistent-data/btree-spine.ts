@@ -108,6 +108,13 @@ export class TreeNodes {
     }
   }
 
+  /** A node has keys outside of `[begin, end)`. */
+  refuseKeys(number: number, begin: number, end: number): never {
+    const { treeName } = this.valueType;
+    const range = end === Number.POSITIVE_INFINITY ? `from ${begin} up` : `${begin} to ${end - 1}`;
+    throw new StorageError('EILSEQ', `Cannot use block ${number} of ${treeName}: it has keys outside of ${range}`);
+  }
+
   #checkLeaf(block: ReadableBlock): void {
     // Values are looked at once: what changes them later is ours.
     if (block.judgedAs === this.valueType) return;

@@ -58,15 +58,22 @@ export class BTree {
    */
   findLeaf(root: number, key: number, nonBlocking: boolean): ReadableBlock | null {
     this.leafEnd = Number.POSITIVE_INFINITY;
+    let begin = 0;
     let number = root;
     for (let depth = 1; ; depth++) {
       this.nodes.checkDepth(depth);
       const node = nonBlocking ? this.nodes.tryRead(number) : this.nodes.read(number);
       if (node === null) return null;
       const { words } = node;
+      const count = entryCount(words);
+      // Keys elsewhere than where their parents say would be taken for missing.
+      if (count > 0 && (keyAt(words, 0) < begin || keyAt(words, count - 1) >= this.leafEnd)) {
+        this.nodes.refuseKeys(number, begin, this.leafEnd);
+      }
       if (isLeaf(words)) return node;
       const index = Math.max(lowerBound(words, key), 0);
-      if (index + 1 < entryCount(words)) this.leafEnd = keyAt(words, index + 1);
+      begin = keyAt(words, index);
+      if (index + 1 < count) this.leafEnd = keyAt(words, index + 1);
       number = childAt(words, index);
     }
   }

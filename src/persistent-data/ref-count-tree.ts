@@ -1,5 +1,5 @@
 import { StorageError } from '../base/errors.ts';
-import { BTree } from './btree.ts';
+import { BTree, NO_KEY } from './btree.ts';
 import type { TransactionManager } from './transaction-manager.ts';
 import { plainValues } from './value-type.ts';
 
@@ -25,6 +25,11 @@ export class RefCountTree {
   /** 0 when there is no entry. */
   get(block: number): number {
     return this.#tree.lookup(this.root, block, this.#value) ? this.#value[0]! : 0;
+  }
+
+  /** The first block at or above `block` that has an entry; -1 when there is none. */
+  next(block: number): number {
+    return this.#tree.lookupNext(this.root, block, this.#value) ? this.#tree.foundKey : NO_KEY;
   }
 
   set(block: number, count: number): void {

@@ -82,6 +82,7 @@ export class MetadataSpaceMap implements MetadataBlocks {
       map.#loadBitmap(i, place);
     }
     blocks.release(mark);
+    map.#checkCounts(root);
     return map;
   }
 
@@ -276,6 +277,25 @@ export class MetadataSpaceMap implements MetadataBlocks {
     const old = this.#places[ordinal]!;
     this.#places[ordinal] = this.allocate();
     this.#decrement(old);
+  }
+
+  /**
+   * A block that is counted too low would be handed out while it is in use, and the pool with it. What the format says twice must
+   * agree: the number of blocks in use (more than the root says only costs space), and which blocks have a count in the overflow tree.
+   */
+  #checkCounts(root: SpaceMapRoot): void {
+    const action = 'Cannot open the metadata space map';
+    if (this.#allocatedCount < root.allocatedCount) {
+      const reason = `its bitmaps count ${this.#allocatedCount} blocks in use, its root ${root.allocatedCount}`;
+      throw new StorageError('EILSEQ', `${action}: ${reason}`);
+    }
+    for (let block = this.#refCounts.next(0); block >= 0; block = this.#refCounts.next(block + 1)) {
+      if (block < this.#states.length && (this.#states[block]! & COUNT) === OVERFLOW_COUNT) continue;
+      throw new StorageError(
+        'EILSEQ',
+        `${action}: block ${block} is in the overflow tree, its bitmap says less than 3`,
+      );
+    }
   }
 
   #loadBitmap(ordinal: number, place: number): void {

@@ -94,7 +94,7 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   end = 0;
   count = 0;
   flag = false;
-  /** The request was an UNMAP and nothing can be unmapped now. */
+  /** The request was an UNMAP, and it cannot be done, or not all of it, for now. */
   unmapRefused = false;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
@@ -258,7 +258,7 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   requestDone(request: LunRequest, error: Errno | null): void {
     request.data.clear();
     // UNMAP asks and does not demand: as in the kernel, a pool whose map cannot change lets it do nothing.
-    this.unmapRefused = error === 'EROFS' && request.op === LunOp.UNMAP;
+    this.unmapRefused = (error === 'EROFS' || error === 'ENOSPC') && request.op === LunOp.UNMAP;
     if (error !== null && !this.unmapRefused) {
       const failure = FAILURE_SENSE[error];
       this.fail(request.op === LunOp.READ || request.op === LunOp.EXTENT ? failure.read : failure.write);

@@ -49,6 +49,24 @@ export interface VolumeRecord {
   /** A snapshot that stays as it is. */
   readOnly?: boolean | undefined;
   externalOrigin?: ExternalOriginRecord | undefined;
+  /** Names what a read-only volume holds: a UUID that whoever sends it gave it, and that copies of it share. */
+  contentId?: string | undefined;
+  /** It is being received, and is nobody's to use before that has ended. */
+  receiving?: ReceivingRecord | undefined;
+  /** It serves one command only: the next open deletes it. */
+  temporary?: boolean | undefined;
+}
+
+/** How far a volume has been received. */
+export interface ReceivingRecord {
+  /** What it is going to hold. */
+  contentId: string;
+  /** What the stream differs from; null: nothing. */
+  baseContentId: string | null;
+  /** Device id of the volume that gets the content in the end; null: this one. */
+  targetId: number | null;
+  /** Everything before is there, and durable. */
+  positionBytes: number;
 }
 
 /** A device whose volume was deleted, and which is being taken away. */
@@ -95,6 +113,16 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   externalOrigin: z
     .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
     .optional(),
+  contentId: z.uuid().optional(),
+  receiving: z
+    .strictObject({
+      contentId: z.uuid(),
+      baseContentId: z.uuid().nullable(),
+      targetId: COUNT.max(2 ** 24 - 1).nullable(),
+      positionBytes: COUNT,
+    })
+    .optional(),
+  temporary: z.boolean().optional(),
 });
 
 const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
@@ -116,6 +144,13 @@ const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
 /** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
 export function isValidName(name: string): boolean {
   return NAME.safeParse(name).success;
+}
+
+/** `pool.json` cannot be understood, or belongs to other metadata: EINVAL. The metadata may be good. */
+export class CatalogueError extends StorageError {
+  constructor(message: string) {
+    super('EINVAL', message);
+  }
 }
 
 export class Catalogue {
@@ -149,16 +184,17 @@ export class Catalogue {
     try {
       json = JSON.parse(text);
     } catch (error) {
-      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
+      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
     }
     const parsed = CATALOGUE.safeParse(json);
     if (!parsed.success) {
       const issue = parsed.error.issues[0]!;
       const where = issue.path.length > 0 ? issue.path.join('.') : 'the document';
-      throw new StorageError('EINVAL', `Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
+      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
     }
     const catalogue = new Catalogue(dir, parsed.data);
     catalogue.checkUnique(parsed.data.volumes);
+    if (parsed.data.pending) catalogue.checkUnique(parsed.data.pending.volumes);
     return catalogue;
   }
 
@@ -198,6 +234,13 @@ export class Catalogue {
     return transactionId === metadataTransactionId ? volumes : null;
   }
 
+  /** The devices that are being deleted according to `volumesAt`. */
+  deletingAt(metadataTransactionId: number, hasDevice: HasDevice): readonly DeletionRecord[] {
+    const { pending, deleting } = this.file;
+    if (pending === undefined || !this.isCommitted(pending, metadataTransactionId, hasDevice)) return deleting;
+    return pending.deleting;
+  }
+
   find(name: string): VolumeRecord | undefined {
     return this.file.volumes.find((volume) => volume.name === name);
   }
@@ -210,8 +253,7 @@ export class Catalogue {
     } else if (metadataTransactionId === settled.transactionId) {
       if (pending !== undefined) this.save(settled);
     } else {
-      throw new StorageError(
-        'EINVAL',
+      throw new CatalogueError(
         `Cannot use the pool "${this.dir}": its metadata is at transaction ${metadataTransactionId}, its catalogue at ` +
           `${settled.transactionId}${pending ? ` or ${pending.transactionId}` : ''}: one of the two was replaced`,
       );
@@ -245,11 +287,14 @@ export class Catalogue {
     this.save({ ...settled, ...pending });
   }
 
-  /** The metadata is being replaced by one at that transaction id: the volumes stay as they are, until the pool is opened and compares. */
+  /**
+   * The metadata is being replaced by one at that transaction id. The volumes stay as they are, until the pool is opened and compares. No
+   * deletion goes on: the device may be there again because somebody wants it back.
+   */
   follow(metadataTransactionId: number): void {
     const { pending: _, ...settled } = this.file;
     const volumes = this.volumesAt(metadataTransactionId, () => false) ?? settled.volumes;
-    this.change(volumes, { ...settled, volumes: [...volumes], transactionId: metadataTransactionId });
+    this.change(volumes, { ...settled, volumes: [...volumes], deleting: [], transactionId: metadataTransactionId });
   }
 
   /** Replaces the volumes in one step: for changes that the metadata has no part in. */
@@ -281,7 +326,9 @@ export class Catalogue {
     for (const key of ['id', 'name', 'lun', 'serial'] as const) {
       const seen = new Set(volumes.map((volume) => volume[key]));
       if (seen.size !== volumes.length) {
-        throw new StorageError('EINVAL', `Cannot use the catalogue in "${this.dir}": two volumes have the same ${key}`);
+        throw new CatalogueError(
+          `Cannot use the catalogue "${join(this.dir, FILE)}": two volumes have the same ${key}`,
+        );
       }
     }
   }

@@ -48,17 +48,26 @@ export class Discarder {
     io.skipUnmapped = true;
     io.stepBegin = offset;
     io.stepEnd = offset;
-    this.next(io);
+    if (io.removeBegin >= io.removeEnd) {
+      this.next(io);
+    } else {
+      io.phase = Phase.REMOVE;
+      this.remove(io);
+    }
   }
 
-  /** Head, then tail, then the whole blocks between; `stepEnd` says how far it is. */
+  /**
+   * The whole blocks are unmapped: head, then tail; `stepEnd` says how far it is. They come last, as to zero a part of a shared block takes a
+   * new one, which the whole blocks may have brought.
+   */
   next(io: ThinIo): void {
     const { engine } = this;
     const size = engine.blockSizeBytes;
     const { offset, length } = io.request;
     const end = offset + length;
-    const noWholeBlock = io.removeBegin >= io.removeEnd;
-    const headEnd = noWholeBlock ? end : io.removeBegin * size;
+    const firstWhole = Math.ceil(offset / size);
+    const noWholeBlock = firstWhole >= io.removeEnd;
+    const headEnd = noWholeBlock ? end : firstWhole * size;
     const tailBegin = noWholeBlock ? end : Math.min(io.removeEnd * size, end);
     if (io.stepEnd < headEnd) {
       io.stepBegin = io.stepEnd;
@@ -68,11 +77,8 @@ export class Discarder {
       io.stepBegin = tailBegin;
       io.stepEnd = end;
       engine.provisioner.write(io);
-    } else if (noWholeBlock) {
-      engine.answer(io, null);
     } else {
-      io.phase = Phase.REMOVE;
-      this.remove(io);
+      engine.answer(io, null);
     }
   }
 
@@ -93,7 +99,8 @@ export class Discarder {
       return;
     }
     if (io.removeBegin >= io.removeEnd) {
-      engine.answer(io, null);
+      io.phase = Phase.MAP;
+      this.next(io);
       return;
     }
     if (engine.metadata.freeMetadataBlocks === 0) engine.commits.request();

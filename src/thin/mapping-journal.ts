@@ -109,7 +109,15 @@ export class MappingJournal {
     const kindAndSum = readU32LE(buffer, at + 8);
     const kind = kindAndSum & 0xff;
     writeU32LE(buffer, at + 8, kind);
-    if (readU64LE(buffer, at) !== this.epoch || this.sum(at, kind) !== kindAndSum) return false;
+    if (readU64LE(buffer, at) !== this.epoch) return false;
+    if (this.sum(at, kind) !== kindAndSum || (kind !== Kind.INSERT && kind !== Kind.REMOVE)) {
+      // As a process leaves it that was killed in the middle of a write, before it acknowledged the change; or damage.
+      this.logger.warn(
+        { path: this.path },
+        'the mapping journal ends in half a record: it and what follows is not used',
+      );
+      return false;
+    }
     const device = readU32LE(buffer, at + 12);
     const first = readU64LE(buffer, at + 16);
     const second = readU64LE(buffer, at + 24);

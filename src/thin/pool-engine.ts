@@ -339,7 +339,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       this.metadataFailed(action, error.message);
       return 'EIO';
     }
-    this.logger.warn({ error: error.message }, action);
+    // Whoever asked is told.
+    this.logger.debug({ error: error.message }, action);
     if (error instanceof MetadataSpaceError) this.commits.request();
     return error.code;
   }

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { type Errno, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { LunOp } from '../block/lun-backend.ts';
 import { IoQueue } from './io-queue.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import type { ThinDevice } from './thin-device.ts';
@@ -135,11 +136,17 @@ export class PoolSpace {
     this.onEvent({ kind: 'mode', mode, reason });
   }
 
+  /** Throws EIO when the pool has failed. */
+  requireAlive(): void {
+    if (this.mode === 'fail') {
+      throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
+    }
+  }
+
   /** Throws when the mode lets nobody change the metadata; out of metadata space, what frees or adds some is let through. */
   requireChangeable(inReserve: boolean): void {
+    this.requireAlive();
     switch (this.mode) {
-      case 'fail':
-        throw new StorageError('EIO', 'Cannot change the pool: it has failed, see its log');
       case 'read-only': {
         const reason = this.owner.metadata.needsCheck ? 'its metadata needs a check' : 'it is read-only';
         throw new StorageError('EROFS', `Cannot change the pool: ${reason}`);
@@ -157,8 +164,10 @@ export class PoolSpace {
       case 'write':
         return true;
       case 'out-of-data-space':
-        if (!this.failsWhenFull) this.owner.park(io, this.noSpace);
-        else if (!this.waitForFreed(io)) this.owner.answer(io, 'ENOSPC');
+        if (this.comesBack(io)) return false;
+        // A discard that waited could not give back what others wait for.
+        if (this.failsWhenFull || io.request.op === LunOp.UNMAP) this.owner.answer(io, 'ENOSPC');
+        else this.owner.park(io, this.noSpace);
         return false;
       case 'out-of-metadata-space':
         this.owner.answer(io, 'ENOSPC');
@@ -171,7 +180,7 @@ export class PoolSpace {
 
   /** There was no data block for `io`: it waits for what is being freed, or the pool is out of data space. */
   dataExhausted(io: ThinIo): void {
-    if (this.waitForFreed(io)) return;
+    if (this.comesBack(io)) return;
     if (this.mode === 'write') {
       this.setMode('out-of-data-space', 'no free data block');
       const { noSpaceTimeoutMs } = this.settings;
@@ -182,8 +191,8 @@ export class PoolSpace {
     this.mayAllocate(io);
   }
 
-  /** Whether data blocks are on their way back to the allocator: `io` waits for them then. */
-  private waitForFreed(io: ThinIo): boolean {
+  /** Whether data blocks are on their way back to the allocator, for which `io` then waits. */
+  private comesBack(io: ThinIo): boolean {
     const { metadata, reclaimer, commits } = this.owner;
     if (metadata.freed.count > 0) commits.request();
     else if (!reclaimer.busy) return false;

@@ -14,9 +14,11 @@ import {
   checkVolumeSize,
   descendsFrom,
   freeDeviceId,
+  likeVolume,
   newSnapshotRecord,
   newVolumeRecord,
   rollbackProblem,
+  type SnapshotOptions,
   type VolumeOptions,
   wantedVolume,
   withOrigin,
@@ -85,7 +87,7 @@ export abstract class PoolVolumes {
   }
 
   /** See `createSnapshots`. */
-  async createSnapshot(origin: string, name: string, options: { readOnly?: boolean } = {}): Promise<VolumeInfo> {
+  async createSnapshot(origin: string, name: string, options: SnapshotOptions = {}): Promise<VolumeInfo> {
     const [made] = await this.createSnapshots([{ origin, name }], options);
     return made!;
   }
@@ -96,15 +98,21 @@ export abstract class PoolVolumes {
    * without that one. Volumes that are open wait for it. Throws ENOENT, EEXIST, EINVAL for a bad name, ENOSPC; ERANGE when the pool has
    * taken as many snapshots as the format can count.
    */
-  createSnapshots(wanted: readonly SnapshotWish[], options: { readOnly?: boolean } = {}): Promise<VolumeInfo[]> {
+  createSnapshots(wanted: readonly SnapshotWish[], options: SnapshotOptions = {}): Promise<VolumeInfo[]> {
     return this.exclusive(async () => {
-      const readOnly = options.readOnly ?? false;
+      const { readOnly = false, temporary = false } = options;
       const volumes = [...this.catalogue.volumes];
       const made: NewSnapshot[] = [];
       for (const wish of wanted) {
         const origin = this.record(wish.origin);
         const { deleting } = this.catalogue;
-        const record = newSnapshotRecord(volumes, origin, { name: wish.name, readOnly }, this.random, deleting);
+        const record = newSnapshotRecord(
+          volumes,
+          origin,
+          { name: wish.name, readOnly, temporary },
+          this.random,
+          deleting,
+        );
         volumes.push(record);
         made.push({ record, origin });
       }
@@ -118,6 +126,7 @@ export abstract class PoolVolumes {
     return this.exclusive(async () => {
       const record = this.record(name);
       const { volumes } = this.catalogue;
+      this.engine.space.requireAlive();
       checkNewName(volumes, newName, `rename "${name}" to`);
       const next = { ...record, name: newName };
       this.catalogue.replace(volumes.map((volume) => (volume === record ? next : volume)));
@@ -150,7 +159,7 @@ export abstract class PoolVolumes {
         throw new StorageError('EINVAL', `Cannot roll back the volume "${name}" to "${snapshotName}": ${reason}`);
       }
       const { volumes } = this.catalogue;
-      const { readOnly: _, ...like } = snapshot;
+      const like = likeVolume(snapshot);
       const { serial, naa, lun, origin } = record;
       const id = freeDeviceId(volumes, this.catalogue.deleting);
       const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin };
@@ -318,14 +327,17 @@ export abstract class PoolVolumes {
     }
   }
 
-  /** Puts a snapshot of the volume `of` in the place of a volume's device, which is deleted; under the feet of who has the volume open. */
-  private exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord, stamp: () => void): Promise<void> {
+  /**
+   * Puts another device in the place of a volume's, which is deleted; under the feet of who has the volume open. It is a snapshot of the
+   * volume `of`; null: it is there already.
+   */
+  protected exchange(from: VolumeRecord, to: VolumeRecord, of: VolumeRecord | null, stamp: () => void): Promise<void> {
     const { metadata } = this;
     const device = this.devices.get(from.name)?.device;
-    return whileHeld(this.openOf([from, of]), async () => {
+    return whileHeld(this.openOf(of === null ? [from] : [from, of]), async () => {
       try {
         await this.engine.mutate(() => {
-          metadata.createSnap(to.id, of.id);
+          if (of !== null) metadata.createSnap(to.id, of.id);
           if (device !== undefined) {
             metadata.closeThin(device.thin);
             device.thin = metadata.openThin(to.id);
@@ -335,7 +347,9 @@ export abstract class PoolVolumes {
         if (device !== undefined) device.sizeBytes = to.sizeBytes;
       } catch (error) {
         if (device !== undefined && device.thin.id !== from.id && this.engine.space.mode !== 'fail') {
-          device.thin = metadata.openThin(from.id);
+          // A commit that could not be flushed may be what the device has now.
+          if (metadata.hasThin(to.id)) device.sizeBytes = to.sizeBytes;
+          else device.thin = metadata.openThin(from.id);
           device.thin.abortedWithChanges = true;
         }
         throw error;
@@ -343,14 +357,16 @@ export abstract class PoolVolumes {
     });
   }
 
-  private checkWritable({ readOnly }: VolumeRecord, action: string): void {
-    if (readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
+  private checkWritable(record: VolumeRecord, action: string): void {
+    likeVolume(record);
+    if (record.readOnly) throw new StorageError('EINVAL', `Cannot ${action}: it is read-only`);
   }
 
   protected async resize(record: VolumeRecord, sizeBytes: number): Promise<VolumeInfo> {
     const next = { ...record, sizeBytes };
     this.checkWritable(record, `resize the volume "${record.name}"`);
     checkVolumeSize(next);
+    this.engine.space.requireAlive();
     if (sizeBytes < record.sizeBytes) this.engine.space.requireChangeable(true);
     const isOverlay = record.externalOrigin !== undefined;
     const device = this.openVolume(record.name);

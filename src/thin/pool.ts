@@ -11,7 +11,6 @@ import { Deletions } from './deletions.ts';
 import { ExternalOrigins } from './external-origin.ts';
 import type { RandomBytes } from './identity.ts';
 import { MappingJournal } from './mapping-journal.ts';
-import { PoolDevices } from './pool-devices.ts';
 import { PoolEngine } from './pool-engine.ts';
 import { isFile, openPoolFile } from './pool-files.ts';
 import { PoolGrowth } from './pool-growth.ts';
@@ -20,6 +19,7 @@ import { PoolMetadata } from './pool-metadata.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
+import { PoolTransfers } from './pool-transfers.ts';
 import { bootId, recover } from './recovery.ts';
 import { reconcile } from './volume-records.ts';
 
@@ -45,12 +45,12 @@ export interface PoolOpenOptions {
  * A pool of thin volumes in a folder: `pool.json`, `metadata`, `data`. One process has it open at a time.
  * Administrative calls take turns; each is durable when its promise is fulfilled, and has changed nothing when it is rejected.
  */
-export class Pool extends PoolDevices {
+export class Pool extends PoolTransfers {
   readonly dir: string;
   private readonly lock: PoolLock;
   protected readonly catalogue: Catalogue;
   protected readonly metadata: PoolMetadata;
-  private readonly metadataDevice: BlockDevice;
+  protected readonly metadataDevice: BlockDevice;
   private readonly data: BlockDevice;
   private readonly journal: MappingJournal | null;
   protected readonly engine: PoolEngine;
@@ -143,7 +143,7 @@ export class Pool extends PoolDevices {
       const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
-      if (pool.mode === 'write') for (const record of catalogue.volumes) await pool.finishShrink(record);
+      if (pool.mode === 'write') await pool.finishChanges();
       pool.growth.kick();
       pool.deletions.kick();
       return pool;
@@ -208,6 +208,12 @@ export class Pool extends PoolDevices {
     });
   }
 
+  /** Ends what the end of the last process has left undone. */
+  private async finishChanges(): Promise<void> {
+    for (const { name, temporary } of this.catalogue.volumes) if (temporary) await this.deleteVolume(name);
+    for (const record of this.catalogue.volumes) if (!record.readOnly) await this.finishShrink(record);
+  }
+
   /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
   commit(): Promise<void> {
     return this.engine.commits.flushAll();
@@ -215,6 +221,7 @@ export class Pool extends PoolDevices {
 
   /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */
   async close(): Promise<void> {
+    await this.endTransfers();
     if (this.closed) return;
     this.closed = true;
     await this.turn.catch(() => {});

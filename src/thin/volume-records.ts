@@ -44,17 +44,32 @@ export function newVolumeRecord(
   return record;
 }
 
-/** The record of a snapshot of `origin`: everything like it but the identity. Throws as `newVolumeRecord` does. */
+/** What a volume has in common with its snapshots. Throws EBUSY for one that has not been received whole. */
+export function likeVolume(
+  volume: VolumeRecord,
+): Omit<VolumeRecord, 'readOnly' | 'contentId' | 'receiving' | 'temporary'> {
+  const { readOnly: _, contentId: _contentId, receiving, temporary: _temporary, ...like } = volume;
+  if (receiving === undefined) return like;
+  throw new StorageError('EBUSY', `Cannot use the volume "${volume.name}": it has not been received whole`);
+}
+
+export interface SnapshotOptions {
+  readOnly?: boolean;
+  /** The next open of the pool deletes it. */
+  temporary?: boolean;
+}
+
+/** The record of a snapshot of `origin`: everything like it but the identity. Throws as `newVolumeRecord` does, EBUSY. */
 export function newSnapshotRecord(
   volumes: readonly VolumeRecord[],
   origin: VolumeRecord,
-  wanted: { name: string; readOnly: boolean },
+  wanted: SnapshotOptions & { name: string },
   random: RandomBytes,
   deleting: readonly DeletionRecord[],
 ): VolumeRecord {
-  const { readOnly: _, ...like } = origin;
-  const made = newVolumeRecord(volumes, { ...like, name: wanted.name, origin: origin.id }, random, deleting);
-  return wanted.readOnly ? { ...made, readOnly: true } : made;
+  const { name, readOnly = false, temporary = false } = wanted;
+  const flags = { ...(readOnly ? { readOnly } : {}), ...(temporary ? { temporary } : {}) };
+  return newVolumeRecord(volumes, { ...likeVolume(origin), ...flags, name, origin: origin.id }, random, deleting);
 }
 
 /** Throws EINVAL for a name that no volume can have, EEXIST for one that a volume has. */

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { messageOf, wrapError } from '../base/errors.ts';
+import { wrapError } from '../base/errors.ts';
 import type { BlockDevice } from '../block/block-device.ts';
-import { Catalogue } from '../thin/catalogue.ts';
 import { openPoolFile } from '../thin/pool-files.ts';
 import { type CheckOptions, type CheckSummary, checkMetadataInTurns } from './check.ts';
-import type { Damage, Severity } from './damage.ts';
+import { checkFolder } from './check-folder.ts';
+import type { Damage } from './damage.ts';
 import { CountFaults, clearNeedsCheck } from './fix-counts.ts';
 import { type BlockView, MetadataReader } from './metadata-reader.ts';
 import { runInTurns } from './steps.ts';
@@ -98,11 +98,10 @@ async function checkOnce(
   };
   const summary = await checkMetadataInTurns(device, keep, { ...rules, clock, onProgress, counts: faults });
   if (dir !== null && summary.errors === 0 && !rules.superblockOnly && !rules.metadataSnapshot) {
-    const { transactionId } = readSuperblockFields(before);
-    compareCatalogue(dir, transactionId, deviceIds(device, before), (severity, message) => {
+    await checkFolder(dir, readSuperblockFields(before), deviceIds(device, before), (severity, path, message) => {
       if (severity === 'error') summary.errors++;
       else summary.warnings++;
-      keep({ invariant: 'catalogue', severity, path: 'pool.json', begin: null, end: null, message });
+      keep({ invariant: 'catalogue', severity, path, begin: null, end: null, message });
     });
   }
   const after = reader.acquire();
@@ -118,34 +117,6 @@ function readCatalogue(dir: string): string {
     return readFileSync(join(dir, 'pool.json'), 'utf8');
   } catch (error) {
     throw wrapError(`Cannot read the catalogue of the pool "${dir}"`, error);
-  }
-}
-
-function compareCatalogue(
-  dir: string,
-  transactionId: number,
-  ids: ReadonlySet<number>,
-  found: (severity: Severity, message: string) => void,
-): void {
-  let catalogue: Catalogue;
-  try {
-    catalogue = Catalogue.load(dir);
-  } catch (error) {
-    found('error', messageOf(error));
-    return;
-  }
-  const volumes = catalogue.volumesAt(transactionId, (id) => ids.has(id));
-  if (volumes === null) {
-    found('error', `it belongs to another transaction than the metadata, which is at ${transactionId}`);
-    return;
-  }
-  for (const { name, id } of volumes) {
-    if (!ids.has(id)) found('error', `the metadata has no device ${id}, which is the volume "${name}"`);
-  }
-  const known = new Set(volumes.map(({ id }) => id));
-  for (const id of ids) {
-    if (!known.has(id))
-      found('warning', `device ${id} of the metadata has no name; it gets one when the pool is opened`);
   }
 }
 

@@ -14,7 +14,13 @@ import {
 } from './space-map-check.ts';
 import { type IndexEntry, IndexTreeVisitor, indexBlockEntries } from './space-map-fields.ts';
 import { runInTurns, runToEnd, type StepOptions, type Steps } from './steps.ts';
-import { checkSuperblockFields, magicDamage, readSuperblockFields, type SuperblockFields } from './superblock-check.ts';
+import {
+  checkHeldFields,
+  checkSuperblockFields,
+  magicDamage,
+  readSuperblockFields,
+  type SuperblockFields,
+} from './superblock-check.ts';
 import { DetailsVisitor, DeviceIdVisitor, isDeviceId, MappingVisitor } from './thin-visitors.ts';
 import { TreeWalker, unregistered } from './tree-walker.ts';
 
@@ -175,7 +181,7 @@ class Check {
     const { heldRoot } = superblock;
     if (this.#options.metadataSnapshot) {
       if (heldRoot === 0) this.#damage('superblock', 'error', 'metadata snapshot', 'there is none');
-      else yield* this.#metadataSnapshot(heldRoot, true);
+      else yield* this.#metadataSnapshot(superblock, true);
       return;
     }
     this.#metadataReferences.add(0);
@@ -189,7 +195,7 @@ class Check {
     for (const entry of dataIndex.entries) this.#metadataReferences.add(entry.block);
     const { mappingRoot = superblock.mappingRoot, detailsRoot = superblock.detailsRoot } = this.#options;
     yield* this.#devices({ ...superblock, mappingRoot, detailsRoot }, 'superblock', true);
-    if (heldRoot !== 0) yield* this.#metadataSnapshot(heldRoot, false);
+    if (heldRoot !== 0) yield* this.#metadataSnapshot(superblock, false);
 
     const dataCounts = new OverflowCounts(Kind.dataCounts);
     dataCounts.source = this.#walker.steps(dataSpaceMap.refCountRoot, dataCounts, dataPath);
@@ -304,13 +310,13 @@ class Check {
     }
   }
 
-  *#metadataSnapshot(block: number, count: boolean): Steps<void> {
+  *#metadataSnapshot(live: SuperblockFields, count: boolean): Steps<void> {
+    const block = live.heldRoot;
     const path = `metadata snapshot > block ${block}`;
     this.#metadataReferences.add(block);
     const held = this.#superblock(block, path);
     if (held === null) return;
-    if (held.heldRoot !== 0)
-      this.#damage('superblock', 'error', path, `it holds a metadata snapshot itself (${held.heldRoot})`);
+    checkHeldFields(held, live, path, this.#report);
     const { mappingRoot = held.mappingRoot, detailsRoot = held.detailsRoot } = count ? this.#options : {};
     yield* this.#devices({ ...held, mappingRoot, detailsRoot }, path, count);
   }

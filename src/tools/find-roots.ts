@@ -87,6 +87,9 @@ function choose(
       b.devices.block - a.devices.block,
   );
   if (best === undefined) return null;
+  const equal = candidates.filter((other) => compareAges(best, other) === 0).length - 1;
+  if (equal > 0)
+    found(`Of the same age: ${equal} more; the one with the most mappings is taken, which may undo discards.`);
   const withDetails =
     best.details === null ? 'without details: they are made anew' : `details in ${best.details.block}`;
   found(`Taken: mappings in block ${best.devices.block} (devices: ${best.devices.deviceCount}), ${withDetails}.`);

@@ -23,12 +23,17 @@ export class CountFaults implements CountReport {
   otherErrors = 0;
   /** Counts that are too high, of metadata and data blocks. */
   readonly #leaks: { name: SpaceMapName; leak: CountDifference }[] = [];
-  #dataInUse: number | null = null;
+  #inUse: Partial<Record<SpaceMapName, number>> = {};
   #totalWrong = false;
 
   /** There is something to mend, and nothing else is wrong. */
   get mendable(): boolean {
-    return this.otherErrors === 0 && this.#dataInUse !== null && (this.#leaks.length > 0 || this.#totalWrong);
+    return (
+      this.otherErrors === 0 &&
+      this.#inUse.data !== undefined &&
+      this.#inUse.metadata !== undefined &&
+      (this.#leaks.length > 0 || this.#totalWrong)
+    );
   }
 
   damage({ invariant, severity }: Damage): void {
@@ -44,7 +49,7 @@ export class CountFaults implements CountReport {
   }
 
   inUse(name: SpaceMapName, blockCount: number): void {
-    if (name === 'data') this.#dataInUse = blockCount;
+    this.#inUse[name] = blockCount;
   }
 
   /**
@@ -57,7 +62,9 @@ export class CountFaults implements CountReport {
   *mend(device: BlockDevice): Steps<void> {
     const superblock = readSuperblock(device, false);
     superblock.flags &= ~NEEDS_CHECK_FLAG;
-    superblock.dataSpaceMap = { ...superblock.dataSpaceMap, allocatedCount: this.#dataInUse! };
+    const { data, metadata } = this.#inUse;
+    superblock.dataSpaceMap = { ...superblock.dataSpaceMap, allocatedCount: data! };
+    superblock.metadataSpaceMap = { ...superblock.metadataSpaceMap, allocatedCount: metadata! };
     const memory = alignedMemory(DEFAULT_CACHE_BLOCKS * BLOCK_SIZE);
     const blocks = new BlockManager(device, superblock.metadataSpaceMap.blockCount, memory);
     const withheld = noWithheldRuns();

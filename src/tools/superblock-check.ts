@@ -90,3 +90,35 @@ export function checkSuperblockFields(
   }
   return walkable;
 }
+
+/** What is wrong with the metadata snapshot's copy of a superblock, as far as the copy by itself does not tell. */
+export function checkHeldFields(
+  held: SuperblockFields,
+  live: SuperblockFields,
+  path: string,
+  report: DamageReport,
+): void {
+  const wrong = (message: string): void =>
+    report({ invariant: 'superblock', severity: 'error', path, begin: null, end: null, message });
+  if (held.heldRoot !== 0) wrong(`it holds a metadata snapshot itself (${held.heldRoot})`);
+  for (const field of ['version', 'dataBlockSize', 'metadataBlockSize', 'compatRoFlags', 'incompatFlags'] as const) {
+    if (held[field] !== live[field]) wrong(`${FIELD_NAMES[field]} is ${held[field]}, in the superblock ${live[field]}`);
+  }
+  for (const field of ['time', 'transactionId', 'metadataBlockCount'] as const) {
+    if (held[field] > live[field]) wrong(`${FIELD_NAMES[field]} is ${held[field]}, in the superblock ${live[field]}`);
+  }
+  for (const map of [held.dataSpaceMap, held.metadataSpaceMap]) {
+    if (Object.values(map).some((value) => value !== 0)) wrong('it has a space map, expected none');
+  }
+}
+
+const FIELD_NAMES = {
+  version: 'version',
+  dataBlockSize: 'data block size',
+  metadataBlockSize: 'metadata block size',
+  compatRoFlags: 'compat_ro flags',
+  incompatFlags: 'incompat flags',
+  time: 'time',
+  transactionId: 'transaction id',
+  metadataBlockCount: 'number of metadata blocks at format',
+} as const;

@@ -38,7 +38,7 @@ export interface DetailsTree {
  * Everything on a metadata device that is a whole tree: in use, or left over from an older transaction and not yet overwritten. A node is as good as
  * its checksum, its shape and everything below it.
  *
- * Memory: 29 bytes for each metadata block, and the trees of devices and details.
+ * Memory: 37 bytes for each metadata block, and the trees of devices and details.
  */
 export class TreeScan {
   /** By block; those that are part of a larger one, too. */

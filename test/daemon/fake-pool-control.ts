@@ -7,12 +7,14 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
+  ResumeTokenMessage,
   RollbackVolumeMessage,
+  SendVolumeMessage,
   SetOptionsMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
-import type { PoolControl } from '../../src/daemon/pool-control.ts';
+import type { PoolControl, VolumeChunks } from '../../src/daemon/pool-control.ts';
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
 const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
@@ -96,6 +98,7 @@ export class FakePoolControl implements PoolControl {
       logicalBlockSize: logicalBlockSize ?? 512,
       origin: null,
       readOnly: false,
+      receivedBytes: null,
       externalOrigin: null,
     });
     return this.#volume(name);
@@ -158,5 +161,26 @@ export class FakePoolControl implements PoolControl {
     const volume = this.volumes.get(name);
     if (volume === undefined) throw new StorageError('ENOENT', `There is no volume "${name}"`);
     return volume;
+  }
+
+  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+    await this.#enter();
+    const text = Buffer.from(JSON.stringify({ name, ...request }));
+    const chunks = (async function* (): AsyncIterable<Uint8Array> {
+      yield text;
+    })();
+    return { expectedBytes: text.length, chunks, close: async () => {} };
+  }
+
+  async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
+    await this.#enter();
+    let sizeBytes = 0;
+    for await (const chunk of input) sizeBytes += chunk.length;
+    return this.createVolume({ name, sizeBytes });
+  }
+
+  async resumeToken(name: string): Promise<ResumeTokenMessage> {
+    await this.#enter();
+    return { token: name };
   }
 }

@@ -81,12 +81,12 @@ describe('a unit whose unmapped blocks may read as anything', () => {
   });
 });
 
-describe('a unit that cannot unmap at the moment', () => {
+describe.each(['EROFS', 'ENOSPC'] as const)('a unit that cannot unmap at the moment (%s)', (errno) => {
   const make = (): Initiator => {
     const initiator = new Initiator();
     initiator.out(cdb10(0x2a, 0, 16), pattern(16 * 512));
     initiator.lun.log.length = 0;
-    initiator.lun.failures.set(LunOp.UNMAP, 'EROFS');
+    initiator.lun.failures.set(LunOp.UNMAP, errno);
     return initiator;
   };
 

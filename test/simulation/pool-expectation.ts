@@ -24,6 +24,8 @@ interface Pending {
 export class PoolExpectation {
   volumes: Volumes = new Map();
   pending: Pending | null = null;
+  /** The volumes if the call that was in doubt is done. */
+  alternative: Volumes | null = null;
   #now = 0;
   #nextToken = 1;
   readonly #writes = new Map<number, Submitted>();
@@ -51,6 +53,8 @@ export class PoolExpectation {
       endAt: Infinity,
       ok: false,
       durable: false,
+      isDoubted: false,
+      isAcknowledged: false,
     };
     this.#writes.set(id, { write, volume: this.volume(volume) });
     this.volume(volume).begin(write);
@@ -61,9 +65,10 @@ export class PoolExpectation {
     const { write, volume } = entry;
     this.#writes.delete(id);
     write.endAt = this.#now++;
-    write.ok = ok;
+    write.ok = ok && !write.isDoubted;
+    write.isAcknowledged = ok && write.isDoubted;
     volume.end(write, this.newToken);
-    if (!ok) return;
+    if (!write.ok) return;
     if (durable) this.#settle([entry]);
     else this.#unflushed.push(entry);
   }
@@ -135,25 +140,24 @@ export class PoolExpectation {
     );
   }
 
-  /** The administrative call has been answered. */
-  answered(ok: boolean): void {
+  /** The administrative call has been answered; `inDoubt`: with an error, but it may be done all the same, now or when the pool is opened again. */
+  answered(ok: boolean, inDoubt: boolean = false): void {
+    if (inDoubt) this.alternative = this.pending!.after();
     this.pending!.answered(ok);
     this.pending = null;
   }
 
-  /** Uncommitted changes may have been lost, or not. */
+  /** What was in doubt is done, or not. */
+  resolve(isDone: boolean): void {
+    if (isDone && this.alternative !== null) this.volumes = this.alternative;
+    this.alternative = null;
+  }
+
+  /** A transaction was aborted: what is not durable may be gone, or not. */
   doubt(): void {
     for (const volume of this.volumes.values()) volume.doubt();
     this.#unflushed = [];
     for (const covered of this.#flushes.values()) covered.length = 0;
-  }
-
-  /** The process was killed: what was answered is there; what was not may be. */
-  killed(): void {
-    for (const { write } of this.#writes.values()) write.endAt = this.#now;
-    this.#writes.clear();
-    this.#settle(this.#unflushed);
-    this.#flushes.clear();
   }
 
   #begin(after: () => Volumes, answered?: (ok: boolean) => void): void {

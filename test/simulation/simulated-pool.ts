@@ -8,6 +8,7 @@ import { Catalogue } from '../../src/thin/catalogue.ts';
 import { newUuid } from '../../src/thin/identity.ts';
 import { Pool } from '../../src/thin/pool.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
+import type { PoolMode } from '../../src/thin/pool-mode.ts';
 import { DEFAULT_POOL_OPTIONS, type PoolOptions } from '../../src/thin/pool-options.ts';
 import type { ThinDevice } from '../../src/thin/thin-device.ts';
 import { RecordedFolder } from '../support/recorded-folder.ts';
@@ -21,7 +22,7 @@ import { findWrongSectors, verifyPool } from './verify-pool.ts';
 
 const SECTOR = 512;
 /** Turns of the event loop without an answer after which time goes on. */
-const PATIENCE_TURNS = 40;
+const PATIENCE_TURNS = 24;
 /** Seconds without an answer after which a request hangs: well beyond every timeout. */
 const HANG_SECONDS = 300;
 
@@ -69,11 +70,16 @@ export class SimulatedPool {
   /** Requests that were answered with an error, by errno. */
   readonly errors = new Map<Errno, number>();
   readonly counts: Record<string, number> = {};
+  /** Modes that the pool has told of. */
+  readonly modes: PoolMode[] = [];
+  /** Volumes that were told by a flush that something is wrong. */
+  readonly flushErrors = new Set<string>();
   readonly #options: SimulatedPoolOptions;
   readonly #random: SeededRandom;
   readonly #devices = new Map<string, ThinDevice>();
   readonly #outstanding = new Map<number, string>();
   #pool: Pool | null = null;
+  #beforeDoubt = '';
   #nextId = 1;
   #answers = 0;
 
@@ -138,23 +144,41 @@ export class SimulatedPool {
       random: (size) => this.#bytes(size),
       openDevice: (_, file) => (file === 'metadata' ? this.metadataDevice : this.dataDevice),
       bootId: () => 'simulated',
+      onEvent: (event) => {
+        if (event.kind !== 'mode') return;
+        this.history.push(`  MODE ${event.mode}: ${event.reason}`);
+        this.modes.push(event.mode);
+        if (event.mode === 'read-only' || event.mode === 'fail') this.tell((model) => model.doubt());
+      },
     });
-    for (const name of this.expectation.volumes.keys()) this.#use(name);
+    const { expectation } = this;
+    expectation.resolve(this.#identities() !== this.#beforeDoubt);
+    for (const name of expectation.volumes.keys()) this.#use(name);
+  }
+
+  get isOpen(): boolean {
+    return this.#pool !== null;
   }
 
   /** In order, with everything answered. */
-  async close(): Promise<void> {
+  async close({ mayFail = false }: { mayFail?: boolean } = {}): Promise<void> {
     await this.settle();
     this.tell((model) => model.beginFlush(0, null));
     this.#devices.clear();
     const pool = this.pool;
     this.#pool = null;
-    await this.#awaited('close', pool.close());
-    this.tell((model) => model.endFlush(0, true));
+    let ok = true;
+    try {
+      await this.#awaited('close', pool.close());
+    } catch (error) {
+      if (!mayFail) throw error;
+      ok = false;
+    }
+    this.tell((model) => model.endFlush(0, ok));
   }
 
   async reopen(): Promise<void> {
-    await this.close();
+    await this.close({ mayFail: this.#options.anyError === true });
     await this.open();
   }
 
@@ -196,6 +220,7 @@ export class SimulatedPool {
     this.tell((model) => model.beginFlush(id, name));
     const { error } = await this.#request(id, name, LunOp.FLUSH, 0, 0, false, null);
     this.tell((model) => model.endFlush(id, error === null));
+    if (error !== null) this.flushErrors.add(name);
     return error;
   }
 
@@ -235,7 +260,9 @@ export class SimulatedPool {
       `create ${name} ${sectors}`,
       (model) => model.create(name, sectors, blockSectors),
       () => this.pool.createVolume(name, sectors * SECTOR),
-      () => this.#use(name),
+      (ok) => {
+        if (ok) this.#use(name);
+      },
     );
   }
 
@@ -251,7 +278,8 @@ export class SimulatedPool {
         await this.pool.deleteVolume(name);
       },
       (ok) => {
-        if (!ok) this.#use(name);
+        const isThere = !ok && this.pool.mode !== 'fail' && this.expectation.volumes.has(name);
+        if (isThere && !this.#devices.has(name)) this.#use(name);
       },
     );
   }
@@ -367,6 +395,15 @@ export class SimulatedPool {
     return memory;
   }
 
+  /** Which volumes there are; a rollback gives a volume another device. */
+  #identities(): string {
+    return JSON.stringify(this.pool.volumes().map(({ name, id, sizeBytes }) => [name, id, sizeBytes]));
+  }
+
+  get #isWorking(): boolean {
+    return this.pool.mode !== 'read-only' && this.pool.mode !== 'fail';
+  }
+
   #use(name: string): void {
     this.#devices.set(name, this.pool.openVolume(name));
   }
@@ -423,6 +460,8 @@ export class SimulatedPool {
   ): Promise<Errno | null> {
     const id = this.#nextId++;
     this.#begun(id, title.split(' ')[0]!, `${id} ${title}`);
+    const wasWorking = this.#isWorking;
+    const before = wasWorking ? this.#identities() : '';
     if (tell !== null) this.tell(tell);
     let error: Errno | null = null;
     try {
@@ -430,7 +469,14 @@ export class SimulatedPool {
     } catch (thrown) {
       error = errnoOf(thrown);
     }
-    if (tell !== null) this.tell((model) => model.answered(error === null));
+    // What failed with the pool may be done all the same.
+    const inDoubt = error !== null && wasWorking && !this.#isWorking;
+    if (tell !== null) this.tell((model) => model.answered(error === null, inDoubt));
+    if (inDoubt) this.#beforeDoubt = before;
+    if (inDoubt && this.pool.mode === 'read-only') {
+      this.expectation.resolve(this.#identities() !== before);
+      for (const name of this.expectation.volumes.keys()) if (!this.#devices.has(name)) this.#use(name);
+    }
     this.#ended(id, error);
     answered(error === null);
     return error;

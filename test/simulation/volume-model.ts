@@ -15,6 +15,10 @@ export interface ModelWrite {
   endAt: number;
   ok: boolean;
   durable: boolean;
+  /** It was answered well, or under way, when a transaction was aborted: it may be gone. */
+  isDoubted: boolean;
+  /** And it was answered well, then or later. */
+  isAcknowledged: boolean;
 }
 
 /** A write as one sector sees it. */
@@ -29,7 +33,19 @@ export const UNMAPPED = 0;
 export const UNKNOWN = -1;
 
 function settled(value: number): ModelWrite {
-  return { id: 0, kind: 'write', begin: 0, end: 0, value, begunAt: -1, endAt: -1, ok: true, durable: true };
+  return {
+    id: 0,
+    kind: 'write',
+    begin: 0,
+    end: 0,
+    value,
+    begunAt: -1,
+    endAt: -1,
+    ok: true,
+    durable: true,
+    isDoubted: false,
+    isAcknowledged: false,
+  };
 }
 
 const end = (entry: Entry): number => entry.endAt ?? entry.write.endAt;
@@ -109,12 +125,23 @@ export class VolumeModel {
     }
   }
 
-  /** What is in doubt is so for good: a transaction was aborted. */
+  /** A transaction was aborted: what is not durable is there, or not. */
   doubt(): void {
     for (const entries of this.#entries.values()) {
-      for (const { write } of entries) if (!write.durable) write.ok = false;
+      for (const { write } of entries) {
+        if (write.durable) continue;
+        write.isDoubted = write.ok || write.endAt === Infinity;
+        write.isAcknowledged = write.ok;
+        write.ok = false;
+      }
     }
     this.tokens.fill(UNKNOWN);
+    for (const busy of this.#busyBlocks.values()) busy.only = 'both';
+  }
+
+  /** Whether a write that had been answered well is gone where `sector` holds `value`. */
+  isLost(sector: number, value: number): boolean {
+    return !this.#allowed(sector, (write) => write.ok || write.isAcknowledged).includes(value);
   }
 
   /** What `sector` may hold now. */

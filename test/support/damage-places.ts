@@ -46,16 +46,33 @@ interface Node {
   image: string;
   block: (image: MetadataImage) => number;
   value: keyof typeof VALUE_FIELDS & string;
+  isInternal?: true;
 }
 
-const firstRoot = (image: MetadataImage): number => image.words(image.mappingRoot)[8 + 2 * 252]!;
+/** The root of the n-th device's tree. */
+const deviceRoot =
+  (n: number) =>
+  (image: MetadataImage): number =>
+    image.words(image.mappingRoot)[8 + 2 * 252 + 2 * n]!;
 
 const NODES: readonly Node[] = [
-  { name: 'top-level internal node', image: C00, block: (image) => image.mappingRoot, value: 'pointer' },
+  {
+    name: 'top-level internal node',
+    image: C00,
+    block: (image) => image.mappingRoot,
+    value: 'pointer',
+    isInternal: true,
+  },
   { name: 'top-level leaf', image: A11, block: (image) => image.mappingRoot, value: 'pointer' },
-  { name: 'mapping internal node', image: A12, block: firstRoot, value: 'pointer' },
-  { name: 'mapping leaf', image: A11, block: firstRoot, value: 'mapping' },
-  { name: 'details internal node', image: C00, block: (image) => image.detailsRoot, value: 'pointer' },
+  { name: 'mapping internal node', image: A12, block: deviceRoot(1), value: 'pointer', isInternal: true },
+  { name: 'mapping leaf', image: A11, block: deviceRoot(0), value: 'mapping' },
+  {
+    name: 'details internal node',
+    image: C00,
+    block: (image) => image.detailsRoot,
+    value: 'pointer',
+    isInternal: true,
+  },
   { name: 'details leaf', image: A11, block: (image) => image.detailsRoot, value: 'details' },
   { name: 'data index leaf', image: A11, block: (image) => image.dataIndexRoot, value: 'index' },
   { name: 'data ref count leaf', image: C00, block: (image) => image.dataOverflow, value: 'count' },
@@ -87,12 +104,13 @@ function* spotsOf(
   }
 }
 
-function* nodeSpots({ name, image, block: find, value }: Node): Iterable<Spot> {
+function* nodeSpots({ name, image, block: find, value, isInternal = undefined }: Node): Iterable<Spot> {
   const words = pristine(image).words(find(pristine(image)));
   const block = find(pristine(image));
   const { size, fields } = VALUE_FIELDS[value]!;
   const count = words[4]!;
-  if (words[6] !== size || count === 0) throw new Error(`${name} is not what the table says`);
+  if (words[6] !== size || count === 0 || words[1] !== (isInternal ? 1 : 2))
+    throw new Error(`${name} is not what the table says`);
   yield* spotsOf(name, image, block, NODE_FIELDS);
   const key: Field[] = [{ name: 'key', offset: 0, size: 8 }];
   const chosen = count === 1 ? [0] : [0, count - 1];

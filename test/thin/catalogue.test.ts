@@ -53,6 +53,19 @@ describe('Catalogue', () => {
     expect(() => Catalogue.load(dir).settle(5, none)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
   });
 
+  it('follows metadata that was replaced, and goes on with no deletion', () => {
+    const catalogue = Catalogue.create(dir, identity);
+    catalogue.begin([volume(1)], 1, [{ id: 9, transactionId: 0 }]);
+    catalogue.finish();
+    catalogue.begin([volume(2)], 2);
+    catalogue.follow(7);
+    expect(Catalogue.load(dir)).toMatchObject({ transactionId: 7, volumes: [volume(1)], deleting: [] });
+    catalogue.begin([volume(3)], 8);
+    catalogue.follow(8);
+    expect(Catalogue.load(dir)).toMatchObject({ transactionId: 8, volumes: [volume(3)] });
+    expect(readFileSync(join(dir, 'pool.json'), 'utf8')).not.toContain('pending');
+  });
+
   it('forgets a change that the metadata did not take', () => {
     const catalogue = Catalogue.create(dir, identity);
     catalogue.begin([volume(1)], 1);

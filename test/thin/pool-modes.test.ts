@@ -3,7 +3,7 @@ import { MIB } from '../../src/base/units.ts';
 import type { EngineSettings } from '../../src/thin/engine-options.ts';
 import type { PoolMode } from '../../src/thin/pool-mode.ts';
 import { FaultyDevice } from '../support/faulty-device.ts';
-import { type LunClient, pattern } from '../support/lun-client.ts';
+import { expectBytes, type LunClient, pattern } from '../support/lun-client.ts';
 import { BLOCK, type Fixture, makePool } from './pool-fixture.ts';
 
 const SETTINGS: EngineSettings = {
@@ -229,6 +229,37 @@ describe('out of data space', () => {
     await lun.unmap(0, BLOCK);
     await lun.flush();
     await waiting;
+  });
+
+  it('gives whole blocks back though the ends of a discard are shared and cannot be zeroed', async () => {
+    const pool = makePool({ dataBlocks: 9 });
+    const lun = pool.client(1, 64 * BLOCK);
+    await lun.write(0, pattern(4 * BLOCK, 1));
+    await pool.engine.mutate(() => pool.metadata.createSnap(2, 1));
+    await lun.write(8 * BLOCK, pattern(5 * BLOCK, 2));
+    const waiting = lun.write(20 * BLOCK, pattern(512, 3));
+    await turns();
+    expect(pool.engine.space.mode).toBe('out-of-data-space');
+    // Frees nothing, and does not wait for what is not there either.
+    await expect(lun.unmap(512, 3 * BLOCK)).rejects.toThrow('ENOSPC');
+    expect(await lun.extent(0, 4 * BLOCK)).toEqual({ mapped: true, length: BLOCK });
+    expectBytes(await lun.read(0, BLOCK), pattern(4 * BLOCK, 1).subarray(0, BLOCK));
+    // Frees two blocks, of which its ends take one.
+    await lun.unmap(3 * BLOCK + 512, 7 * BLOCK);
+    const rest = pattern(4 * BLOCK, 1).subarray(3 * BLOCK);
+    rest.fill(0, 512);
+    expectBytes(await lun.read(3 * BLOCK, BLOCK), rest);
+    await waiting;
+    expect(pool.engine.space.mode).toBe('write');
+  });
+
+  it('waits for blocks that were discarded and not committed, also where writes fail at once', async () => {
+    const pool = makePool({ dataBlocks: 4, errorIfNoSpace: true });
+    const lun = pool.client(1, 64 * BLOCK);
+    await lun.write(0, pattern(4 * BLOCK, 1));
+    await expect(lun.write(9 * BLOCK, pattern(512, 1))).rejects.toThrow('ENOSPC');
+    await lun.unmap(0, BLOCK);
+    await lun.write(9 * BLOCK, pattern(512, 1));
   });
 
   it('is set anew: writes that wait fail when they are to, and wait again when they are to', async () => {

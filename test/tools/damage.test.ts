@@ -6,7 +6,7 @@ import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import { RunResult } from '../../src/thin/run-lookup.ts';
 import { type CheckSummary, checkMetadata } from '../../src/tools/check.ts';
 import { type Damage, describeDamage } from '../../src/tools/damage.ts';
-import { damagedImage, pristine, type Spot, spots } from '../support/damage-places.ts';
+import { damagedImage, type Spot, spots } from '../support/damage-places.ts';
 import {
   BITMAP_FIELDS,
   DETAILS_FIELDS,
@@ -167,13 +167,33 @@ describe('a damaged bit with a right checksum', () => {
     expect(text.split('\n')).toEqual(readFileSync(TABLE, 'utf8').split('\n'));
   });
 
-  it('is found by the checker, unless nobody reads the field', () => {
-    const unread =
-      /uuid|padding|not_used|unused|compat_flags|trans_id|transaction_id|entry past the last|highest bit of flags/;
+  it('is found by the checker, unless nobody reads the field or the other value may be as well', () => {
+    const unread = /uuid|padding|not_used|unused|compat_flags|trans_id|transaction_id|entry past the last/;
     const silent = ALL.filter((spot) => !spot.isChecksum && !unread.test(spot.name)).filter(
       (spot) => checked(damagedImage(spot, true)).damages.length === 0,
     );
-    expect(silent.map(({ name }) => name)).toEqual([]);
-    expect(pristine(ALL[0]!.image).typeOf(0)).toBe(160774);
+    expect(silent.map(({ name }) => name)).toEqual([
+      // Needs check, which is no damage; and flags without a meaning.
+      'superblock: flags, lowest bit',
+      'superblock: flags, highest bit',
+      // Later than it is: snapshots have other times then, and the same order.
+      'superblock: time, lowest bit',
+      // A data device that is a block larger.
+      'superblock: data_space_map.nr_blocks, lowest bit',
+      'metadata snapshot: flags, lowest bit',
+      'metadata snapshot: flags, highest bit',
+      'metadata snapshot: time, lowest bit',
+      // A parent's first key may be below its child's.
+      'top-level internal node, first entry: key, lowest bit',
+      // Earlier than it is: believed to be shared.
+      'mapping leaf, first entry: time, lowest bit',
+      // Another virtual block.
+      'mapping leaf, last entry: key, lowest bit',
+      'mapping leaf, last entry: time, lowest bit',
+      'details internal node, first entry: key, lowest bit',
+      'details leaf, first entry: creation_time, lowest bit',
+      // A bound, and lower than it could be.
+      'metadata index, first entry: none_free_before, lowest bit',
+    ]);
   });
 });

@@ -180,7 +180,7 @@ function adviceFor(path: string, found: PoolCheck): string {
     return `Only totals are wrong, which free space is calculated from. To set them right:\n  thinlun check --auto-repair ${path}`;
   }
   if (only('catalogue')) {
-    return 'The metadata itself is good. Put back the pool.json that belongs to it; without one, "thinlun dump" still reads every device.';
+    return 'The metadata itself is good: put back the file that belongs to it. "thinlun dump" reads every device without the others.';
   }
   return `Write nothing to it. To save what can be read into new metadata (a file or device of the same size):\n  thinlun repair -i ${path} -o NEW`;
 }

@@ -1,0 +1,90 @@
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { Catalogue } from '../../thin/catalogue.ts';
+import { countExclusive, highestBlock } from '../../tools/ls.ts';
+import { DEFAULT_LS_FIELDS, LS_FIELDS, type LsRow, lsLines } from '../../tools/ls-fields.ts';
+import type { MetadataSource } from '../../tools/metadata-source.ts';
+import { PoolReader } from '../../tools/pool-reader.ts';
+import { createProgress } from '../progress.ts';
+import type { RunContext } from '../run-context.ts';
+import { toolAction } from './tool-command.ts';
+import { useMetadata } from './use-metadata.ts';
+
+interface LsFlags {
+  format?: readonly string[];
+  /** false with --no-headers. */
+  headers: boolean;
+  metadataSnap?: boolean;
+  quiet?: boolean;
+}
+
+export function addLsCommand(program: Command, context: RunContext): void {
+  program
+    .command('ls')
+    .description('list the devices in metadata and what they use, as thin_ls does')
+    .argument('<path>', "a pool's folder, or metadata: a file or block device")
+    .option('-o, --format <fields>', 'fields to print, with commas between them', fieldsArgument)
+    .option('--no-headers', 'print no headings')
+    .option('-m, --metadata-snap', 'read the metadata snapshot: also while a server or the kernel has the pool')
+    .option('-q, --quiet', 'show no progress')
+    .addHelpText(
+      'after',
+      `
+Fields: ${[...LS_FIELDS.keys()].join(', ')}.
+Default: ${DEFAULT_LS_FIELDS.join(',')}, and NAME for a pool's folder. EXCLUSIVE and SHARED fields read every mapping.
+
+Examples:
+  thinlun ls /srv/pool
+  thinlun ls /srv/pool -o DEV,NAME,MAPPED,EXCLUSIVE,SHARED
+  thinlun ls /dev/vg0/metadata --no-headers -o DEV,MAPPED_BYTES`,
+    )
+    .action(
+      toolAction(context, (path: string, flags: LsFlags) => {
+        return useMetadata(path, { metadataSnapshot: flags.metadataSnap ?? false }, (source) => {
+          list(context, path, source, flags);
+        });
+      }),
+    );
+}
+
+function list({ output }: RunContext, path: string, source: MetadataSource, flags: LsFlags): void {
+  const pool = new PoolReader(source.device, { metadataSnapshot: flags.metadataSnap });
+  const isFolder = source.dir !== null && resolve(source.dir) === resolve(path);
+  const [first, ...others] = DEFAULT_LS_FIELDS;
+  const fields = flags.format ?? (isFolder ? [first!, 'NAME', ...others] : DEFAULT_LS_FIELDS);
+  const needs = fields.map((field) => LS_FIELDS.get(field)!);
+  const names = source.dir === null || !fields.includes('NAME') ? new Map() : namesOf(source.dir, pool);
+  const progress = createProgress('Reading the mappings', flags);
+  try {
+    const exclusive = needs.some(({ scan }) => scan) ? countExclusive(pool, progress.update) : null;
+    const rows = pool.devices.map(
+      (device): LsRow => ({
+        ...device,
+        name: names.get(device.id) ?? '',
+        exclusiveBlocks: exclusive?.get(device.id) ?? 0,
+        highestBlock: needs.some(({ highest }) => highest) ? highestBlock(pool, device) : 0,
+      }),
+    );
+    progress.end();
+    const { dataBlockSize: blockSize } = pool.superblock;
+    for (const line of lsLines(fields, rows, { blockSize, headers: flags.headers })) output.line(line);
+  } finally {
+    progress.end();
+  }
+}
+
+function namesOf(dir: string, pool: PoolReader): Map<number, string> {
+  const volumes =
+    Catalogue.load(dir).volumesAt(pool.live.transactionId, (id) => pool.devices.some((device) => device.id === id)) ??
+    [];
+  return new Map(volumes.map(({ id, name }) => [id, name]));
+}
+
+function fieldsArgument(text: string): readonly string[] {
+  const fields = text.split(',');
+  const unknown = fields.find((field) => !LS_FIELDS.has(field));
+  if (unknown !== undefined) {
+    throw new InvalidArgumentError(`There is no field "${unknown}"; there are ${[...LS_FIELDS.keys()].join(', ')}`);
+  }
+  return fields;
+}
