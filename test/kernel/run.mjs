@@ -66,7 +66,9 @@ function readScenario(file) {
 
 /** What the guest's shell sets for a scenario. */
 const environment = options.env
-  .map((setting) => setting.replace(/^(\w+)=(.*)$/s, (_, name, value) => `${name}='${value.replaceAll("'", `'\\''`)}' `))
+  .map((setting) =>
+    setting.replace(/^(\w+)=(.*)$/s, (_, name, value) => `${name}='${value.replaceAll("'", `'\\''`)}' `),
+  )
   .join('');
 
 const all = readdirSync(scenariosFolder)
