@@ -15,6 +15,7 @@ import { addPackCommands } from './cli/tools/pack.ts';
 import { addRepairCommand } from './cli/tools/repair.ts';
 import { addRestoreCommand } from './cli/tools/restore.ts';
 import { addRmapCommand } from './cli/tools/rmap.ts';
+import { addTrimCommand } from './cli/tools/trim.ts';
 import { addTransferCommands } from './cli/transfer-commands.ts';
 import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
@@ -69,6 +70,7 @@ Examples:
   addRmapCommand(program, context);
   addDeltaCommand(program, context);
   addInspectCommand(program, context);
+  addTrimCommand(program, context);
   addDumpCommand(program, context);
   addRestoreCommand(program, context);
   addRepairCommand(program, context);

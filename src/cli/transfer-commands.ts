@@ -117,10 +117,11 @@ async function sendTo(
   const stream = await pool.send(volume, request);
   const progress = createProgress('Sending', { quiet });
   const scanner = new StreamScanner();
+  // A reader that stands still keeps nobody from stopping.
+  stopped.catch(() => output.abandon());
   try {
     for await (const chunk of until(stream.chunks, stopped)) {
-      // A reader that stands still keeps nobody from stopping.
-      await Promise.race([output.write(chunk), stopped]);
+      await output.write(chunk);
       show(progress, scanner, chunk);
     }
   } finally {

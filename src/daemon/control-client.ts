@@ -17,15 +17,10 @@ import {
   poolSchema,
   type RenameVolumeMessage,
   type ResizeVolumeMessage,
-  type ResumeTokenMessage,
   type RollbackVolumeMessage,
-  resumeTokenSchema,
-  type SendVolumeMessage,
   type SetOptionsMessage,
-  STREAM_HEADER_NAME,
   type StatusLinesMessage,
   statusLinesSchema,
-  streamSchema,
   type VolumeMessage,
   volumeListSchema,
   volumeSchema,
@@ -33,6 +28,16 @@ import {
 import { ControlSocketName } from './control-socket.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { askForStream, sendStreamTo, textOf } from './stream-exchange.ts';
+import {
+  type ResumeTokenMessage,
+  resumeTokenSchema,
+  type SendVolumeMessage,
+  STREAM_HEADER_NAME,
+  streamSchema,
+  type TrimMessage,
+  type TrimmedMessage,
+  trimmedSchema,
+} from './stream-messages.ts';
 
 const ANSWER_TIMEOUT_MS = 60_000;
 const MAX_ANSWER_SIZE = 64 * 1024 * 1024;
@@ -170,6 +175,10 @@ export class ControlClient implements PoolControl {
 
   resumeToken(name: string): Promise<ResumeTokenMessage> {
     return this.#ask('GET', `/volumes/${encodeURIComponent(name)}/resume-token`, undefined, resumeTokenSchema);
+  }
+
+  trim(request: TrimMessage): Promise<TrimmedMessage> {
+    return this.#ask('POST', '/pool/trim', request, trimmedSchema);
   }
 
   async deleteVolume(name: string): Promise<void> {

@@ -8,9 +8,6 @@ import * as z from 'zod';
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
 
-/** The header that has a stream's `StreamMessage`. */
-export const STREAM_HEADER_NAME = 'x-thinlun-stream';
-
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
 
@@ -123,25 +120,6 @@ export interface RollbackVolumeMessage {
   snapshot: string;
   /** Though initiators use the volume, and though `snapshot` is none of it. */
   force?: boolean | undefined;
-}
-
-export interface SendVolumeMessage {
-  /** A read-only volume that the receiver has. */
-  from?: string | undefined;
-  /** What `ResumeTokenMessage` has. */
-  resume?: string | undefined;
-  /** Name for the snapshot that is taken of a writable volume: it is kept. */
-  keep?: string | undefined;
-}
-
-/** Beside the stream of a volume. */
-export interface StreamMessage {
-  /** An upper limit of the data that comes. */
-  expectedBytes: number;
-}
-
-export interface ResumeTokenMessage {
-  token: string;
 }
 
 /** One of dm-thin's, as `dmsetup message` takes it. */
@@ -358,15 +336,6 @@ export const createSnapshotsSchema: z.ZodType<CreateSnapshotsMessage> = z.strict
 });
 
 export const renameVolumeSchema: z.ZodType<RenameVolumeMessage> = z.strictObject({ name: volumeName });
-
-export const sendVolumeSchema: z.ZodType<SendVolumeMessage> = z.strictObject({
-  from: z.string().min(1).max(255).optional(),
-  resume: z.string().min(1).max(1024).optional(),
-  keep: z.string().min(1).max(255).optional(),
-});
-
-export const streamSchema: z.ZodType<StreamMessage> = z.object({ expectedBytes: size });
-export const resumeTokenSchema: z.ZodType<ResumeTokenMessage> = z.object({ token: z.string() });
 
 export const rollbackVolumeSchema: z.ZodType<RollbackVolumeMessage> = z.strictObject({
   snapshot: volumeName,

@@ -22,18 +22,22 @@ import {
   poolSchema,
   renameVolumeSchema,
   resizeVolumeSchema,
-  resumeTokenSchema,
   rollbackVolumeSchema,
-  STREAM_HEADER_NAME,
-  sendVolumeSchema,
   setOptionsSchema,
   statusLinesSchema,
-  streamSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
+import {
+  resumeTokenSchema,
+  STREAM_HEADER_NAME,
+  sendVolumeSchema,
+  streamSchema,
+  trimmedSchema,
+  trimSchema,
+} from './stream-messages.ts';
 
 const MAX_REQUEST_SIZE = 64 * 1024;
 
@@ -116,6 +120,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     const request = await readMessage(c, rollbackVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.rollbackVolume(c.req.param('name'), request))));
   });
+  app.post('/pool/trim', async (c) => {
+    const request = await readMessage(c, trimSchema);
+    return c.json(trimmedSchema.parse(await work(control.trim(request))));
+  });
   app.post('/pool/message', async (c) => {
     const request = await readMessage(c, dmMessageSchema);
     return c.json(commitSchema.parse({ transactionId: await work(control.message(request)) }));
@@ -125,7 +133,7 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     const request = await readMessage(c, sendVolumeSchema);
     const stream = await work(control.send(c.req.param('name'), request));
     const header = streamSchema.parse({ expectedBytes: stream.expectedBytes });
-    return c.body(bodyOf(stream), 200, { [STREAM_HEADER_NAME]: JSON.stringify(header) });
+    return c.body(bodyOf(stream, logger), 200, { [STREAM_HEADER_NAME]: JSON.stringify(header) });
   });
   app.get('/volumes/:name/resume-token', async (c) =>
     c.json(resumeTokenSchema.parse(await work(control.resumeToken(c.req.param('name'))))),
@@ -160,7 +168,7 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
 }
 
 /** A stream as an answer, made as fast as it is read; it ends when nobody reads it any more. */
-function bodyOf({ chunks, close }: VolumeChunks): ReadableStream<Uint8Array> {
+function bodyOf({ chunks, close }: VolumeChunks, logger: Logger): ReadableStream<Uint8Array> {
   const iterator = chunks[Symbol.asyncIterator]();
   return new ReadableStream<Uint8Array>({
     pull: async (controller) => {
@@ -173,8 +181,10 @@ function bodyOf({ chunks, close }: VolumeChunks): ReadableStream<Uint8Array> {
         await close();
         controller.close();
       } catch (error) {
+        // The stream itself has told why. An error here would cut off what is still on its way.
+        logger.error({ error: messageOf(error) }, 'a stream could not be sent to its end');
         await close();
-        throw error;
+        controller.close();
       }
     },
     cancel: close,

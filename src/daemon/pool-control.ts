@@ -6,14 +6,18 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
-  ResumeTokenMessage,
   RollbackVolumeMessage,
-  SendVolumeMessage,
   SetOptionsMessage,
   StatusLinesMessage,
-  StreamMessage,
   VolumeMessage,
 } from './control-messages.ts';
+import type {
+  ResumeTokenMessage,
+  SendVolumeMessage,
+  StreamMessage,
+  TrimMessage,
+  TrimmedMessage,
+} from './stream-messages.ts';
 
 /** A stream on its way; it has to be closed, wherever it is. */
 export interface VolumeChunks extends StreamMessage {
@@ -59,6 +63,8 @@ export interface PoolControl {
   receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage>;
   /** Where the stream of a volume has to go on that was received in part. ENOENT, EINVAL. */
   resumeToken(name: string): Promise<ResumeTokenMessage>;
+  /** Discards a part of the free space, while the volumes are in use. EOPNOTSUPP where the device cannot; EROFS; EIO. */
+  trim(request: TrimMessage): Promise<TrimmedMessage>;
   /** Does what one of dm-thin's messages says, with the kernel's errors; returns the transaction id. */
   message(request: DmMessage): Promise<number>;
   /** What `dmsetup status` says of the pool and its volumes, in the order of their LUNs. */

@@ -15,9 +15,7 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
-  ResumeTokenMessage,
   RollbackVolumeMessage,
-  SendVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
   StatusLinesMessage,
@@ -25,6 +23,7 @@ import type {
 } from './control-messages.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
+import type { ResumeTokenMessage, SendVolumeMessage, TrimMessage, TrimmedMessage } from './stream-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
 import { VolumeTransfers } from './volume-transfers.ts';
 
@@ -199,6 +198,14 @@ export class PoolService implements PoolControl {
 
   async resumeToken(name: string): Promise<ResumeTokenMessage> {
     return { token: this.pool.resumeToken(name) };
+  }
+
+  trim({ fromBlock }: TrimMessage): Promise<TrimmedMessage> {
+    return this.#exclusive(async () => {
+      const { trimmedBlocks, nextBlock } = await this.pool.trimFree(fromBlock);
+      const { blockSizeBytes, dataBlocks: blockCount } = this.pool.status();
+      return { trimmedBytes: trimmedBlocks * blockSizeBytes, nextBlock, blockCount };
+    });
   }
 
   message({ message }: DmMessage): Promise<number> {

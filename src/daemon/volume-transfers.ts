@@ -3,8 +3,8 @@ import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { parseToken } from '../thin/stream-format.ts';
 import { AdvisedError, advise } from './advised-error.ts';
-import type { SendVolumeMessage } from './control-messages.ts';
 import type { VolumeChunks } from './pool-control.ts';
+import type { SendVolumeMessage } from './stream-messages.ts';
 
 /** The streams of one pool, with advice for what may go wrong with them. */
 export class VolumeTransfers {

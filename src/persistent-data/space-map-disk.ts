@@ -161,6 +161,20 @@ export class DiskSpaceMap implements SpaceMap {
     return block;
   }
 
+  /**
+   * The first block at or behind `from` that `find` could hand out, and how many behind it, in one bitmap and at most `limit`: as
+   * `[begin, end)`; null when there is none. The search of `find` does not go on.
+   */
+  freeRun(from: number, limit: number): { begin: number; end: number } | null {
+    const begin = this.#find(from, this.#blockCount);
+    if (begin === NOT_FOUND) return null;
+    const ordinal = Math.floor(begin / BITMAP_ENTRIES);
+    const last = Math.min(this.#blockCount, (ordinal + 1) * BITMAP_ENTRIES, begin + limit);
+    let end = begin + 1;
+    while (end < last && this.#findIn(ordinal, end, end + 1) === end) end++;
+    return { begin, end };
+  }
+
   /** A block that `find` has returned will not be used. */
   giveBack(block: number): void {
     if (block < this.#lowestSkipped) this.#lowestSkipped = block;

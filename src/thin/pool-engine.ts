@@ -59,7 +59,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   private scheduled = false;
   private prefetching = false;
   private readonly idleWaiters: Waiters = new Waiters();
-  private readonly reclaimWaiters: Waiters = new Waiters();
+  readonly reclaimWaiters: Waiters = new Waiters();
 
   private readonly runBound = (): void => this.run();
   private readonly prefetchDone: IoCompletion = {

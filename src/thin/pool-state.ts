@@ -87,6 +87,11 @@ export class PoolState {
     return this.transaction.trees.dataMap.freeCount - this.reserved.count;
   }
 
+  /** The next free data blocks at or behind `from`, at most `limit`; null when there are none. Those set aside or just freed are not free. */
+  freeDataRun(from: number, limit: number): { begin: number; end: number } | null {
+    return this.transaction.trees.dataMap.freeRun(from, limit);
+  }
+
   get metadataBlockCount(): number {
     return this.transaction.trees.metadataMap.blockCount;
   }

@@ -15,6 +15,7 @@ import {
   descendsFrom,
   freeDeviceId,
   likeVolume,
+  type NewSnapshot,
   newSnapshotRecord,
   newVolumeRecord,
   rollbackProblem,
@@ -35,11 +36,6 @@ export interface SnapshotWish {
   /** A volume or a snapshot. */
   origin: string;
   name: string;
-}
-
-export interface NewSnapshot {
-  record: VolumeRecord;
-  origin: VolumeRecord;
 }
 
 /**

@@ -21,6 +21,7 @@ import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-opt
 import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { PoolTransfers } from './pool-transfers.ts';
 import { bootId, recover } from './recovery.ts';
+import { type TrimStep, trimStep } from './trim-free.ts';
 import { reconcile } from './volume-records.ts';
 
 const COPY_BUFFERS = 16;
@@ -212,6 +213,11 @@ export class Pool extends PoolTransfers {
   private async finishChanges(): Promise<void> {
     for (const { name, temporary } of this.catalogue.volumes) if (temporary) await this.deleteVolume(name);
     for (const record of this.catalogue.volumes) if (!record.readOnly) await this.finishShrink(record);
+  }
+
+  /** Discards free space, a part of it; the next part begins at `nextBlock`. Volumes stay in use. Throws EOPNOTSUPP, EROFS, EIO. */
+  trimFree(fromBlock: number): Promise<TrimStep> {
+    return trimStep(this.engine, fromBlock);
   }
 
   /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */

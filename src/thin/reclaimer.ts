@@ -11,12 +11,24 @@ class Batch {
   readonly epoch: number;
   readonly begins: number[] = [];
   readonly ends: number[] = [];
+  /** Discarded even if freed blocks are not. */
+  readonly isTrim: boolean;
   nextRun = 0;
   done = 0;
+  failed = 0;
 
-  constructor(epoch: number) {
+  constructor(epoch: number, isTrim: boolean) {
     this.epoch = epoch;
+    this.isTrim = isTrim;
   }
+}
+
+/** Free blocks that are being discarded. */
+export interface Trim {
+  readonly begins: readonly number[];
+  /** Of the runs: equal to their count when it has ended. */
+  readonly done: number;
+  readonly failed: number;
 }
 
 class DiscardSlot implements IoCompletion {
@@ -79,8 +91,13 @@ export class Reclaimer {
   }
 
   setPassdown(passdown: boolean): void {
+    this.#passdown = passdown && this.canDiscard;
+  }
+
+  /** The device can discard whole blocks. */
+  get canDiscard(): boolean {
     const { discardGranularityBytes } = this.device;
-    this.#passdown = passdown && discardGranularityBytes > 0 && this.blockSizeBytes % discardGranularityBytes === 0;
+    return discardGranularityBytes > 0 && this.blockSizeBytes % discardGranularityBytes === 0;
   }
 
   /** Blocks are on their way back. */
@@ -91,7 +108,7 @@ export class Reclaimer {
   /** Takes the runs that the commit just made free, and empties `freed`. */
   take(freed: RunSet): void {
     if (freed.count === 0) return;
-    const batch = new Batch(this.deferred.close());
+    const batch = new Batch(this.deferred.close(), false);
     freed.forEach((begin, end) => {
       batch.begins.push(begin);
       batch.ends.push(end);
@@ -100,13 +117,25 @@ export class Reclaimer {
     this.batches.push(batch);
   }
 
+  /** Takes free blocks away from the allocator and discards them; `run` comes next. */
+  trim(runs: readonly { begin: number; end: number }[]): Trim {
+    const batch = new Batch(this.deferred.close(), true);
+    for (const { begin, end } of runs) {
+      batch.begins.push(begin);
+      batch.ends.push(end);
+      this.quarantine.add(begin, end);
+    }
+    this.batches.push(batch);
+    return batch;
+  }
+
   /** Goes on with what can go on; the caller submits the device. */
   run(): void {
     let released = false;
     for (;;) {
       const batch = this.batches[0];
       if (batch === undefined || !this.deferred.drained(batch.epoch)) break;
-      if (this.#passdown) {
+      if (this.#passdown || batch.isTrim) {
         while (batch.nextRun < batch.begins.length && this.slots.length > 0) this.discard(batch);
       } else {
         while (batch.nextRun < batch.begins.length) {
@@ -134,7 +163,10 @@ export class Reclaimer {
 
   /** For `DiscardSlot` only. A discard is a favour: that it failed is counted, and the blocks are free all the same. */
   discardDone(slot: DiscardSlot, error: Errno | null): void {
-    if (error !== null) this.stats.failedDiscards++;
+    if (error !== null) {
+      this.stats.failedDiscards++;
+      this.batches[0]!.failed++;
+    }
     this.quarantine.remove(slot.begin, slot.end);
     this.slots.push(slot);
     this.batches[0]!.done++;

@@ -53,6 +53,11 @@ export function likeVolume(
   throw new StorageError('EBUSY', `Cannot use the volume "${volume.name}": it has not been received whole`);
 }
 
+export interface NewSnapshot {
+  record: VolumeRecord;
+  origin: VolumeRecord;
+}
+
 export interface SnapshotOptions {
   readOnly?: boolean;
   /** The next open of the pool deletes it. */

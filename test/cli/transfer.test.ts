@@ -182,6 +182,26 @@ describe('send and receive', () => {
     await until(async () => (await names(target))[0]?.startsWith('copy (') ?? false);
   });
 
+  it('go on after the receiver was killed', async () => {
+    const source = await filledPool(6);
+    const target = await createPool('target');
+    const file = join(temporaryFolder(), 'stream');
+    await shell(`thinlun send ${source} web --keep a > ${file}`);
+    const receiver = startOpen(['receive', target, 'copy']);
+    receiver.child.stdin!.write(readFileSync(file).subarray(0, 5 * MIB));
+    await until(() => {
+      const { pending, volumes } = JSON.parse(readFileSync(join(target, 'pool.json'), 'utf8'));
+      return pending === undefined && volumes.length === 1;
+    });
+    receiver.child.kill('SIGKILL');
+    await receiver.ended;
+    expect(await names(target)).toEqual(['copy (0)']);
+    await shell(
+      `thinlun send ${source} a --resume $(thinlun receive ${target} copy --resume-token) | thinlun receive ${target} copy --quiet`,
+    );
+    expectBytes(await contentOf(target, 'copy'), await contentOf(source, 'a'));
+  });
+
   it('leave no temporary snapshot behind when they are killed', async () => {
     const source = await filledPool(40);
     const sender = startOpen(['send', source, 'web']);

@@ -7,14 +7,18 @@ import type {
   PoolMessage,
   RenameVolumeMessage,
   ResizeVolumeMessage,
-  ResumeTokenMessage,
   RollbackVolumeMessage,
-  SendVolumeMessage,
   SetOptionsMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl, VolumeChunks } from '../../src/daemon/pool-control.ts';
+import type {
+  ResumeTokenMessage,
+  SendVolumeMessage,
+  TrimMessage,
+  TrimmedMessage,
+} from '../../src/daemon/stream-messages.ts';
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
 const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
@@ -163,24 +167,42 @@ export class FakePoolControl implements PoolControl {
     return volume;
   }
 
-  async send(name: string, request: SendVolumeMessage): Promise<VolumeChunks> {
+  /** What `send` sends, until it is closed. */
+  stream: AsyncIterable<Uint8Array> = (async function* () {})();
+  /** Streams that are open. */
+  streams = 0;
+
+  async send(_name: string, { keep }: SendVolumeMessage): Promise<VolumeChunks> {
     await this.#enter();
-    const text = Buffer.from(JSON.stringify({ name, ...request }));
-    const chunks = (async function* (): AsyncIterable<Uint8Array> {
-      yield text;
-    })();
-    return { expectedBytes: text.length, chunks, close: async () => {} };
+    this.streams++;
+    let open = true;
+    const close = async (): Promise<void> => {
+      if (open) this.streams--;
+      open = false;
+    };
+    return { expectedBytes: keep === undefined ? 1 : 2, chunks: this.stream, close };
   }
+
+  /** After so many bytes `receive` has enough. */
+  receiveLimit = Number.POSITIVE_INFINITY;
 
   async receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
     await this.#enter();
     let sizeBytes = 0;
-    for await (const chunk of input) sizeBytes += chunk.length;
+    for await (const chunk of input) {
+      sizeBytes += chunk.length;
+      if (sizeBytes > this.receiveLimit) throw new StorageError('ENOSPC', 'that is enough');
+    }
     return this.createVolume({ name, sizeBytes });
   }
 
   async resumeToken(name: string): Promise<ResumeTokenMessage> {
     await this.#enter();
     return { token: name };
+  }
+
+  async trim({ fromBlock }: TrimMessage): Promise<TrimmedMessage> {
+    await this.#enter();
+    return { trimmedBytes: 65536, nextBlock: fromBlock === 0 ? 1 : null, blockCount: 2 };
   }
 }

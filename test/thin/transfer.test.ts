@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { KIB, MIB } from '../../src/base/units.ts';
 import { Pool } from '../../src/thin/pool.ts';
 import { createPool } from '../../src/thin/pool-create.ts';
-import type { SendOptions } from '../../src/thin/pool-transfers.ts';
+import type { SendOptions } from '../../src/thin/pool-sending.ts';
 import { parseToken } from '../../src/thin/stream-format.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
