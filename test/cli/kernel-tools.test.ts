@@ -1,4 +1,13 @@
-import { copyFileSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  copyFileSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { KIB, MIB } from '../../src/base/units.ts';
@@ -75,8 +84,11 @@ function contents(xml: string): unknown {
   return [...parseThinXml(xml).devices].map(([id, { mappings, ...details }]) => [id, details, [...mappings]]);
 }
 
+/** The devices of a pool, as if it had no folder. */
 function trimArguments(dir: string): string[] {
-  return ['trim', '--metadata-dev', join(dir, 'metadata'), '--data-dev', join(dir, 'data')];
+  const folder = temporaryFolder();
+  for (const name of ['metadata', 'data']) linkSync(join(dir, name), join(folder, name));
+  return ['trim', '--metadata-dev', join(folder, 'metadata'), '--data-dev', join(folder, 'data')];
 }
 
 describe('tools on live metadata', () => {
