@@ -144,7 +144,8 @@ async function receive(
     throw new StorageError('ENOENT', `Cannot read "${input}": there is no such file`);
   const progress = createProgress('Receiving', { quiet });
   try {
-    const bytes = watched(until(byteInput(input, 'A stream'), stopped), progress);
+    // The pool is not taken before there is something to receive: what makes the stream may need it for a moment.
+    const bytes = await begun(watched(until(byteInput(input, 'A stream'), stopped), progress));
     const volume = await withPool(dir, (pool) => pool.receive(name, bytes));
     progress.end();
     if (json) output.json(volume);
@@ -152,6 +153,17 @@ async function receive(
   } finally {
     progress.end();
   }
+}
+
+/** The same, when its first piece is there. */
+async function begun<T>(input: AsyncIterable<T>): Promise<AsyncIterable<T>> {
+  const iterator = input[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  return (async function* () {
+    if (first.done) return;
+    yield first.value;
+    yield* { [Symbol.asyncIterator]: () => iterator };
+  })();
 }
 
 async function* watched(input: AsyncIterable<Uint8Array>, progress: Progress): AsyncIterable<Uint8Array> {

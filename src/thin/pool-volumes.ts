@@ -58,7 +58,8 @@ export abstract class PoolVolumes {
   protected closed = false;
 
   volumes(): VolumeInfo[] {
-    return this.catalogue.volumes.map((record) => this.info(record));
+    // One that is just being deleted is still in the catalogue, until the commit has ended.
+    return this.catalogue.volumes.filter(({ id }) => this.metadata.hasThin(id)).map((record) => this.info(record));
   }
 
   /** Throws ENOENT. */

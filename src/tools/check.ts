@@ -252,7 +252,7 @@ class Check {
     const quiet = new TreeWalker(this.reader, unregistered, () => {});
     // Once for the references and once for the entries, as a leaf that is shared is visited only once.
     yield* this.#walker.steps(superblock.detailsRoot, new DetailsVisitor(Kind.details), path);
-    yield* quiet.steps(superblock.detailsRoot, details, path);
+    const detailsTree = yield* quiet.steps(superblock.detailsRoot, details, path);
 
     const found: { id: number; root: number; path: string }[] = [];
     const devices = new DeviceIdVisitor((id, root, leafPath) => found.push({ id, root, path: leafPath }), Kind.devices);
@@ -261,8 +261,15 @@ class Check {
     mappings.kind = Kind.mappings;
     if (!this.#options.skipMappings) yield* this.#mappings(found, mappings);
     const roots = new Map<number, number>();
-    yield* quiet.steps(superblock.mappingRoot, new DeviceIdVisitor((id, root) => roots.set(id, root)), path);
-    this.#compareDevices(roots, details, path, count);
+    const devicesTree = yield* quiet.steps(
+      superblock.mappingRoot,
+      new DeviceIdVisitor((id, root) => roots.set(id, root)),
+      path,
+    );
+    this.#compareDevices(roots, details, path, count, {
+      details: detailsTree?.complete === true,
+      devices: devicesTree?.complete === true,
+    });
   }
 
   *#mappings(devices: readonly { id: number; root: number; path: string }[], mappings: MappingVisitor): Steps<void> {
@@ -281,7 +288,14 @@ class Check {
     }
   }
 
-  #compareDevices(roots: ReadonlyMap<number, number>, details: DetailsVisitor, path: string, count: boolean): void {
+  /** `complete`: which of the two trees could be read as a whole; of the other one nothing is missed. */
+  #compareDevices(
+    roots: ReadonlyMap<number, number>,
+    details: DetailsVisitor,
+    path: string,
+    count: boolean,
+    complete: { details: boolean; devices: boolean },
+  ): void {
     for (const [id, root] of roots) {
       const tree = this.#nodes.find(root);
       const device = details.devices.get(id);
@@ -292,7 +306,9 @@ class Check {
       }
       if (!isDeviceId(id)) this.#damage('devices', 'error', `${path} > mappings`, 'not a device id', id);
       if (device === undefined) {
-        this.#damage('devices', 'error', `${path} > details`, 'a device has mappings and no details', id);
+        if (complete.details) {
+          this.#damage('devices', 'error', `${path} > details`, 'a device has mappings and no details', id);
+        }
         continue;
       }
       if (tree?.complete && device.mappedBlocks !== mapped) {
@@ -305,7 +321,7 @@ class Check {
       }
     }
     for (const id of details.devices.keys()) {
-      if (!roots.has(id))
+      if (complete.devices && !roots.has(id))
         this.#damage('devices', 'error', `${path} > details`, 'a device has details and no mappings', id);
     }
   }

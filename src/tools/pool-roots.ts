@@ -6,6 +6,8 @@ import { checkSuperblockFields, magicDamage, readSuperblockFields, type Superblo
 import { DetailsVisitor, DeviceIdVisitor } from './thin-visitors.ts';
 import { TreeWalker, unregistered } from './tree-walker.ts';
 
+const ATTEMPTS = 5;
+
 export interface DeviceRoot extends DeviceRecord {
   /** Of its tree of mappings. */
   root: number;
@@ -40,7 +42,7 @@ export function metadataError(reader: MetadataReader, reason: string): StorageEr
 
 /** Reads superblock, details and roots, and sets the reader's `blockCount`. EILSEQ at the first damage. */
 export function readPoolRoots(reader: MetadataReader, options: RootOptions = {}): PoolRoots {
-  const live = readSuperblock(reader, 0);
+  const live = options.metadataSnapshot ? readBusy(reader) : readSuperblock(reader, 0);
   const superblock = options.metadataSnapshot ? readHeld(reader, live.heldRoot, options.metadataSnapshot) : live;
   reader.blockCount = live.metadataSpaceMap.blockCount;
   const pool = {
@@ -72,6 +74,18 @@ export function readDevices(reader: MetadataReader, mappingRoot: number, details
   walker.walk(mappingRoot, collect, 'superblock');
   for (const id of details.devices.keys()) throw metadataError(reader, `device ${id} has details and no mappings`);
   return devices;
+}
+
+/** The superblock of a pool that may be in use: a read beside a write may get some of both. */
+function readBusy(reader: MetadataReader): SuperblockFields {
+  for (let attempt = 1; attempt < ATTEMPTS; attempt++) {
+    try {
+      return readSuperblock(reader, 0);
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.code !== 'EILSEQ') throw error;
+    }
+  }
+  return readSuperblock(reader, 0);
 }
 
 function readHeld(reader: MetadataReader, heldRoot: number, asked: true | number): SuperblockFields {

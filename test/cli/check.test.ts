@@ -2,7 +2,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkSchema } from '../../src/daemon/control-messages.ts';
+import { MetadataImage } from '../support/metadata-image.ts';
 import { run } from '../support/processes.mjs';
+import { TestDevice } from '../support/test-device.ts';
 import { optionalTool } from '../support/tools.ts';
 import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson, withPool } from './command.ts';
 
@@ -143,4 +145,58 @@ describe('check', () => {
     expect(folder).toMatchObject({ code: 64, stdout: '' });
     expect(folder.stderr).toMatch(/there is no pool.json in it\n {2}Make a pool/);
   });
+
+  it('sets leaks right and clears the mark, and says with its status what thin_check says', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'a');
+    const path = join(dir, 'metadata');
+    const device = new TestDevice(new Uint8Array(readFileSync(path)));
+    const image = new MetadataImage(device);
+    image.change(image.dataBitmap, (words) => image.setBits(words, 900, 0b10));
+    image.changeSuperblock((words) => words.fill(1, 1, 2).fill(words[18]! + 1, 18, 19));
+    writeFileSync(path, device.memory);
+    const leaky = await thinlun(['check', dir]);
+    expect(leaky).toMatchObject({ code: 64, stderr: '' });
+    expect(leaky.stdout).toContain('leak: superblock > data space map [900]: a reference count of 1, expected 0\n');
+    expect(leaky.stdout).toContain(`thinlun check --auto-repair ${dir}\n`);
+    expect(await thinlun(['check', '-q', path])).toMatchObject({ code: 64, stdout: '', stderr: '' });
+    expect((await thinlun(['check', '--ignore-non-fatal-errors', dir])).code).toBe(0);
+    expect((await thinlun(['check', '--skip-mappings', dir])).code).toBe(0);
+    expect((await thinlun(['check', '-m', dir])).stdout).toContain('error: metadata snapshot: there is none');
+    const judge = optionalTool('thin_check');
+    const repaired = await thinlun(['check', '--auto-repair', dir]);
+    expect(repaired).toMatchObject({ code: 0, stderr: '' });
+    expect(repaired.stdout).toMatch(/The metadata has been repaired\.\nThe metadata is clean/);
+    expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({
+      ok: true,
+      needsCheck: false,
+      warnings: 0,
+    });
+    if (judge !== null) expect((await run(judge, [path])).code).toBe(0);
+  }, 60_000);
+
+  it.each([
+    [['-m', '--auto-repair']],
+    [['-m', '--clear-needs-check-flag']],
+    [['--auto-repair', '--skip-mappings']],
+    [['--auto-repair', '--super-block-only']],
+    [['--auto-repair', '--ignore-non-fatal-errors']],
+    [['--override-mapping-root', '5', '--auto-repair']],
+    [['--override-details-root', '5', '--clear-needs-check-flag']],
+    [['--override-mapping-root', 'x']],
+    [['-q', '--json']],
+  ])('refuses %j, as thin_check does', async (options) => {
+    const result = await thinlun(['check', ...options, '/nonexistent']);
+    expect(result).toMatchObject({ code: 2, stdout: '' });
+    expect(result.stderr).toMatch(/^thinlun: option /);
+  });
+
+  it('does not repair what a server has', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
+    const result = await thinlun(['check', '--auto-repair', dir]);
+    expect(result).toMatchObject({ code: 64, stdout: '' });
+    expect(result.stderr).toMatch(/process \d+ serves it\n {2}End it with "kill \d+"/);
+    expect(await server.stop()).toEqual({ code: 0, signal: null });
+  }, 60_000);
 });

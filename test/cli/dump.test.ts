@@ -96,10 +96,17 @@ describe('dump', () => {
 
   it('refuses a pool that is being served, and says what can be done', async () => {
     const dir = await createPool();
+    await createVolume(dir, 'a');
     const server = await serve([dir]);
     const { code, stderr } = await thinlun(['dump', dir]);
     expect(code).toBe(64);
-    expect(stderr).toMatch(/process \d+ serves it\n {2}End it with "kill \d+", or read a metadata snapshot: /);
+    expect(stderr).toMatch(
+      /process \d+ serves it\n {2}End it with "kill \d+", or take a metadata snapshot with "thinlun message /,
+    );
+    expect(await thinlun(['message', dir, 'reserve_metadata_snap'])).toMatchObject({ code: 0 });
+    const held = await thinlun(['dump', '-m', dir]);
+    expect(held).toMatchObject({ code: 0, stderr: '' });
+    expect(held.stdout).toContain('<device dev_id="1" mapped_blocks="0"');
     await server.stop();
     expect((await thinlun(['dump', dir])).code).toBe(0);
   });
@@ -112,7 +119,9 @@ describe('dump', () => {
     expect(lost.stderr).toContain('give --data-block-size');
     const found = await thinlun(['dump', '--repair', image, '--data-block-size', '128', '--nr-data-blocks', '1024']);
     expect(found.code).toBe(0);
-    expect(found.stderr).toMatch(/^The superblock is lost: .*\nTrees of mappings: .*\nTaken: mappings in block \d+/);
+    expect(found.stderr).toMatch(
+      /^The superblock is lost: .*\nTrees of mappings: .*\n(?:Of the same age: .*\n)?Taken: mappings in block \d+/,
+    );
     const devices = (xml: string): string => xml.slice(xml.indexOf('\n'));
     expect(devices(found.stdout)).toBe(devices(readFileSync(join(GOLDEN, 'a12-filled-900.xml'), 'utf8')));
   });
@@ -219,7 +228,7 @@ describe('repair', () => {
     const result = await thinlun(['repair', '-i', copy, '-o', dir]);
     expect(result).toMatchObject({ code: 0, stdout: '' });
     expect(result.stderr).toMatch(
-      /^The superblock is lost: .*\n.*\nTaken: mappings in block \d+ \(devices: 1\), details in \d+\.\n$/,
+      /^The superblock is lost: .*\n.*\n(?:Of the same age: .*\n)?Taken: mappings in block \d+ \(devices: 1\), details in \d+\.\n$/,
     );
     expect((await volumesOf(dir)).map(({ name }) => name)).toEqual(['a']);
     expect((await thinlun(['dump', dir])).stdout).toBe(xml);

@@ -301,3 +301,20 @@ describe('a rollback', () => {
     await open('a').write(0, pattern(512, 1));
   });
 });
+
+describe('the list of volumes', () => {
+  it('can be asked for while one of them is being deleted', async () => {
+    await pool.createVolume('a', 4 * MIB);
+    await pool.createVolume('b', 4 * MIB);
+    let ended = false;
+    const deleted = pool.deleteVolume('a').finally(() => {
+      ended = true;
+    });
+    while (!ended) {
+      expect(pool.volumes().at(-1)!.name).toBe('b');
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await deleted;
+    expect(pool.volumes().map(({ name }) => name)).toEqual(['b']);
+  });
+});

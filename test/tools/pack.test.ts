@@ -17,7 +17,7 @@ import { TestDevice } from '../support/test-device.ts';
 
 const A11 = 'a11-five-snaps-broke-one-overflow-tree';
 /** What thin_metadata_pack 1.1.0 made of that image. */
-const SAMPLE = join(import.meta.dirname, 'samples', 'a11-by-thin_metadata_pack-1.1.0.pack');
+const SAMPLE = join(import.meta.dirname, 'samples', 'a11-five-snaps-by-1.1.0.pack');
 
 function sourceOf(bytes: Uint8Array): PackSource {
   return { sizeBytes: bytes.length, read: (offset, length) => bytes.subarray(offset, offset + length) };

@@ -36,7 +36,7 @@ It takes the superblock's trees when they are whole, else the newest ones on the
 the superblock is lost, the block size has to be given, unless a pool's folder tells it.
 
 Examples:
-  cp /srv/pool/metadata damaged && thinlun repair -i damaged -o /srv/pool
+  thinlun repair -i damaged -o /srv/pool                after: cp /srv/pool/metadata damaged
   thinlun repair -i /dev/vg0/damaged -o /dev/vg0/metadata --data-block-size 128
   thinlun dump --repair damaged | less                  look first`,
     )

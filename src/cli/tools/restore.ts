@@ -37,8 +37,8 @@ The superblock is written last: when it fails or is interrupted, the output is n
 fit the pool's data; volumes that the folder has no name for get one when the pool is opened.
 
 Examples:
-  truncate -s 64M metadata && thinlun restore -i pool.xml -o metadata
   thinlun restore -i pool.xml -o /srv/pool
+  truncate -s 64M metadata && thinlun restore -i pool.xml -o metadata
   thinlun dump /dev/vg0/small | thinlun restore -i - -o /dev/vg0/large`,
     )
     .action(toolAction(context, (flags: RestoreFlags) => restore(flags)));

@@ -39,7 +39,8 @@ async function open(path: string, options: MetadataSourceOptions): Promise<Metad
     if (server === null) return openDevice(path, options);
     const pid = (await server.status()).server?.pid;
     await server.close();
-    const advice = options.write ? '' : `, or read a metadata snapshot: "thinlun message ${dir} reserve_metadata_snap"`;
+    const snapshot = `, or take a metadata snapshot with "thinlun message ${dir} reserve_metadata_snap" and read that (-m)`;
+    const advice = options.write ? '' : snapshot;
     throw new AdvisedError(
       'EBUSY',
       `Cannot open the metadata of the pool "${dir}": process ${pid} serves it`,

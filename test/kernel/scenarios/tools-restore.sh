@@ -31,7 +31,7 @@ judge() {
   thinlun check -q $META || { thinlun check $META; fail "check $1"; }
   for format in xml human_readable; do
     thin_dump -f $format $META >/tmp/theirs
-    thinlun dump -f $format $META >/tmp/ours
+    thinlun dump -q -f $format $META >/tmp/ours
     cmp /tmp/theirs /tmp/ours || fail "dump $1 as $format"
   done
 }
@@ -45,8 +45,8 @@ replace() { # with new metadata of another size
 exchange format $META $DATA
 exchange change $META $DATA 1 # leaves devices 1 and 2, its snapshot
 judge 'of ours'
-thinlun dump $META >/tmp/pool.xml
-replace thinlun restore -i /tmp/pool.xml
+thinlun dump -q $META >/tmp/pool.xml
+replace thinlun restore -q -i /tmp/pool.xml
 judge 'after a restore'
 kernel_opens 1 2
 for id in 1 2; do exchange device $id /dev/mapper/thin$id; done
