@@ -256,7 +256,16 @@ describe('the tests', () => {
   });
 
   it('have a folder that says what they test', () => {
-    const known = [...Object.keys(LAYERS), 'support', 'contracts', 'simulation', 'golden', 'conformance', 'kernel'];
+    const known = [
+      ...Object.keys(LAYERS),
+      'support',
+      'contracts',
+      'simulation',
+      'golden',
+      'conformance',
+      'dm-thin',
+      'kernel',
+    ];
     known.push('bench', 'e2e', 'native-bindings', 'targetcli-scripts', 'docs');
     const wrong = tests
       .map((file) => file.path)

@@ -9,9 +9,12 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs -o size=75% tmpfs /tmp
 # The root folder is read-only and shared: what programs want to write gets a copy in memory.
+# Not what lies in /var/tmp and in caches: it may be more than the guest has.
 for folder in etc var root; do
   mkdir "/tmp/.$folder"
-  cp -a --no-preserve=xattr "/$folder/." "/tmp/.$folder/" 2>/dev/null
+  find "/$folder" -mindepth 1 -maxdepth 1 ! -path /var/tmp ! -path /var/cache \
+    -exec cp -a --no-preserve=xattr -t "/tmp/.$folder/" {} + 2>/dev/null
+  [ $folder != var ] || mkdir -p /tmp/.var/tmp /tmp/.var/cache
   mount --bind "/tmp/.$folder" "/$folder"
 done
 mount -t tmpfs tmpfs /run

@@ -72,7 +72,10 @@ try {
   for (let done = 0; done < operations; done += CROSS_EVERY) {
     await player.play(Math.min(CROSS_EVERY, operations - done));
     await player.cross();
-    if (done === 0) await player.needCheck();
+    if (done === 0) {
+      await player.needCheck();
+      await player.crossShared();
+    }
   }
   await player.close();
 } catch (error) {

@@ -155,17 +155,45 @@ export class Player {
     }
   }
 
+  /** A device that is active and has a block; made where there is none. */
+  async written(): Promise<number> {
+    if (this.existing.size === 0 && (await this.message('create_thin 0')) === null) this.existing.add(0);
+    const id = (await this.anyActive())!;
+    await this.growData(8);
+    await this.write(id, 0, this.settings.blockSizeBytes);
+    return id;
+  }
+
+  /**
+   * Crosses with a metadata snapshot, and with leaves and blocks that so many devices share that their counts are in the overflow
+   * trees.
+   */
+  async crossShared(): Promise<void> {
+    const id = await this.written();
+    const snapshots = [20, 21, 22, 23, 24];
+    for (const snapshot of snapshots) await this.message(`create_snap ${snapshot} ${id}`);
+    if (!this.held) await this.message('reserve_metadata_snap');
+    this.held = true;
+    for (const snapshot of snapshots) {
+      await this.activate(snapshot);
+      await this.write(snapshot, 0, SECTOR_ALIGNMENT);
+      await this.deactivate(snapshot);
+    }
+    await this.cross();
+    await this.message('release_metadata_snap');
+    this.held = false;
+    for (const snapshot of snapshots) await this.message(`delete ${snapshot}`);
+    await this.compare();
+  }
+
   /**
    * Marks both as needing a check and opens them: what is mapped can be read and written, no metadata changes, and thin_check clears
    * it.
    */
   async needCheck(): Promise<void> {
-    if (this.existing.size === 0 && (await this.message('create_thin 0')) === null) this.existing.add(0);
-    const id = (await this.anyActive())!;
+    const id = await this.written();
     const { blockSizeBytes, volumeBlocks } = this.settings;
     const mapped = (block: number): Promise<void> => this.write(id, block * blockSizeBytes, blockSizeBytes);
-    await this.growData(4);
-    await mapped(0);
     await this.close();
     for (const side of [this.kernel, this.ours]) {
       const device = openBlockDevice(side.metadataPath);

@@ -1,6 +1,8 @@
 # title: ext4 and xfs on volumes and snapshots, discards by mount option and fstrim, a pool that grows under a write without space
 # timeout: 240
 # memory: 3G
+# Of the kernel's tests: thin_overwrite_ext4 thin_overwrite_xfs create_snap_ext4 create_snap_xfs break_sharing_ext4 break_sharing_xfs
+#   fs_discard_ext4 fs_discard_xfs discard_with_fstrim_passdown ext4_weirdness resize_after_OODS_held_io_ext4
 . /project/test/kernel/lib.sh
 
 POOL=/tmp/pool

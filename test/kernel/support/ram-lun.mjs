@@ -11,6 +11,7 @@ const ZEROES = new Uint8Array(1 << 20);
 export class RamLun {
   readOnly = false;
   unmapGranularityBytes = 65536;
+  unmappedReadsZeroes = true;
   #fd;
   #queue = [];
   /** Holds every request back while true. */
