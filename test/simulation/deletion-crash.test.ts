@@ -16,11 +16,11 @@ import { SimulatedDevice } from '../support/simulated-device.ts';
 import { ManualClock } from '../thin/pool-fixture.ts';
 
 const BLOCK_SIZE = 65536;
-const DATA_BLOCKS = 60_000;
+const DATA_BLOCKS = 70_000;
 const METADATA_SIZE = 1600 * 4096;
 const MAPPINGS = 40_000;
 /** Of these the snapshot has blocks of its own. */
-const REWRITTEN = 9000;
+const REWRITTEN = 24_000;
 
 let dir: string;
 
@@ -91,7 +91,12 @@ describe('the deletion of a big volume', () => {
     try {
       await withPool(dir, recording, async (pool) => {
         await pool.deleteVolume('thin-1');
-        for (let i = 0; i < 8; i++) await pool.commit();
+        let isEnded = false;
+        const end = pool.deletionsEnded().then(() => {
+          isEnded = true;
+        });
+        while (!isEnded) await pool.commit();
+        await end;
       });
     } finally {
       folder.stop();
