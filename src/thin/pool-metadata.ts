@@ -279,7 +279,7 @@ export class PoolMetadata extends PoolView {
   removeRange(thin: ThinMetadata, begin: number, end: number, maxMappings: number): number {
     this.transaction.checkChangeable('remove mappings');
     this.checkThin(thin);
-    assert(begin >= 0 && begin <= end && Number.isSafeInteger(begin), 'removeRange: not a range');
+    assert(begin >= 0 && begin <= end && Number.isSafeInteger(end), 'removeRange: not a range');
     const { mappings } = this.transaction.trees;
     if (!mappings.lookupNext(thin.root, begin, this.#value) || mappings.foundKey >= end) return end;
     const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');

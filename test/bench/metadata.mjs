@@ -16,7 +16,7 @@ import { LunOp, LunRequest } from '../../dist/block/lun-backend.js';
 import { Pool } from '../../dist/thin/pool.js';
 import { createPool } from '../../dist/thin/pool-create.js';
 import { PoolMetadata } from '../../dist/thin/pool-metadata.js';
-import { checkMetadata } from '../../dist/tools/check.js';
+import { checkPool } from '../../dist/tools/check-pool.js';
 
 const BLOCK = 65536;
 const KIB = 1024;
@@ -254,6 +254,7 @@ async function run(layout, isRandom) {
     pool = await Pool.open(dir);
     const at = `${layout}: `;
     await measure(`${at}nothing, for 2 s`, pool, () => new Promise((resolve) => setTimeout(resolve, 2000)));
+    await measure(`${at}check`, pool, () => check(dir));
     await measure(`${at}snapshot`, pool, () => pool.createSnapshot('big', 'snap'));
     await measure(`${at}delete it, all shared`, pool, () => pool.deleteVolume('snap'));
     await pool.createSnapshot('big', 'snap');
@@ -276,14 +277,17 @@ async function run(layout, isRandom) {
     pool = await Pool.open(dir);
     await measure(`${at}delete`, pool, () => deleted(pool, 'big'));
     await pool.close();
-    const device = openBlockDevice(join(dir, 'metadata'), { readOnly: true });
-    checkMetadata(device, (damage) => {
-      throw new Error(damage.message);
-    });
-    await device.close();
+    await check(dir);
   } finally {
     rmSync(join(dir, '..'), { recursive: true });
   }
+}
+
+/** @param {string} dir */
+async function check(dir) {
+  const found = await checkPool(dir);
+  if (found === null) throw new Error('the pool changed while it was checked');
+  for (const { message } of found.damages) throw new Error(message);
 }
 
 /** @param {Pool} pool @param {string} name */
