@@ -132,11 +132,12 @@ export class PoolExpectation {
   /** Nothing is in flight beyond the smaller size. */
   resize(name: string, sectorCount: number): void {
     const volume = this.volume(name);
+    volume.beginResize(sectorCount);
     this.#begin(
       () => this.#with(name, volume.copy().resize(sectorCount, this.newToken)),
       (ok) => {
         if (ok) volume.resize(sectorCount, this.newToken);
-        else volume.doubtLastBlock();
+        else volume.resizeRefused();
       },
     );
   }

@@ -23,7 +23,7 @@ export interface ModelWrite {
 
 /** A write as one sector sees it. */
 interface Entry {
-  readonly write: ModelWrite;
+  write: ModelWrite;
   /** When it was over as far as this sector is concerned; null is the write's own end. A read can show that it was earlier. */
   endAt: number | null;
 }
@@ -65,6 +65,8 @@ export class VolumeModel {
   readonly #busyBlocks = new Map<number, { count: number; only: 'write' | 'unmap' | 'both'; token: number }>();
   /** Snapshots of this volume that are being taken. */
   #snapshots: VolumeModel[] = [];
+  /** Sectors that it is to have, while it is being resized. */
+  #nextSectorCount: number | null = null;
 
   constructor(sectorCount: number, blockSectors: number) {
     this.blockSectors = blockSectors;
@@ -88,6 +90,7 @@ export class VolumeModel {
       }
       this.tokens[block] = UNKNOWN;
     });
+    this.#doubtLastDiscards();
     for (const snapshot of this.#snapshots) {
       snapshot.#add({ ...write, durable: false, ok: false });
       this.#forBlocks(write, (block) => {
@@ -183,9 +186,10 @@ export class VolumeModel {
   snapshotTaken(snapshot: VolumeModel, now: number): void {
     this.#snapshots = this.#snapshots.filter((other) => other !== snapshot);
     for (const entries of snapshot.#entries.values()) {
-      for (const { write } of entries) {
-        if (write.endAt === Infinity) write.endAt = now;
-        if (write.ok) write.durable = true;
+      for (const entry of entries) {
+        // One that waited for space meanwhile goes on in the origin alone.
+        if (entry.write.endAt === Infinity) entry.write = { ...entry.write, endAt: now };
+        if (entry.write.ok) entry.write.durable = true;
       }
     }
     snapshot.prune(0, snapshot.sectorCount);
@@ -199,8 +203,15 @@ export class VolumeModel {
     return copy;
   }
 
+  /** Until it is answered, a discard up to the end may be one up to the old end or to the new one. */
+  beginResize(sectorCount: number): void {
+    this.#nextSectorCount = sectorCount;
+    this.#doubtLastDiscards();
+  }
+
   /** What is new reads as zeroes, also where something was cut off before. Nothing is in flight beyond the smaller size. */
   resize(sectorCount: number, newToken: () => number): this {
+    this.#nextSectorCount = null;
     const values = new Uint32Array(sectorCount);
     values.set(this.#values.subarray(0, sectorCount));
     const tokens = new Int32Array(Math.ceil(sectorCount / this.blockSectors));
@@ -216,8 +227,17 @@ export class VolumeModel {
   }
 
   /** A growth that was refused may have given the last block a place of its own before. */
-  doubtLastBlock(): void {
+  resizeRefused(): void {
+    this.#nextSectorCount = null;
     this.tokens[this.tokens.length - 1] = UNKNOWN;
+  }
+
+  #doubtLastDiscards(): void {
+    if (this.#nextSectorCount === null) return;
+    for (const sectors of [this.sectorCount, this.#nextSectorCount]) {
+      const busy = this.#busyBlocks.get(Math.ceil(sectors / this.blockSectors) - 1);
+      if (busy !== undefined && busy.only === 'unmap') busy.only = 'both';
+    }
   }
 
   #add(write: ModelWrite): void {

@@ -3,28 +3,13 @@
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
+. /project/test/kernel/thin-pool.sh
 
 META=/tmp/metadata DATA=/tmp/data VOLUME_SECTORS=$((2048 * 128))
 truncate -s 8M $META
 truncate -s 512M $DATA
 exchange() { node $KERNEL_TESTS/support/thin-exchange.mjs "$@"; }
 
-kernel_opens() {
-  meta_loop=$(losetup --find --show $META)
-  data_loop=$(losetup --find --show $DATA)
-  dmsetup create pool --table "0 $((512 * 2048)) thin-pool $meta_loop $data_loop 128 0"
-  dmsetup mknodes # no udev runs
-  local id
-  for id in "$@"; do dmsetup create thin$id --table "0 $VOLUME_SECTORS thin /dev/mapper/pool $id"; done
-  dmsetup mknodes
-}
-kernel_closes() {
-  local id
-  for id in "$@"; do dmsetup remove thin$id; done
-  same 'needs_check' 0 "$(dmsetup status pool | grep -c needs_check || true)"
-  dmsetup remove pool
-  losetup -d $meta_loop $data_loop
-}
 check() { thin_check $META >/tmp/check 2>&1 || { cat /tmp/check; fail "thin_check $1"; }; }
 
 exchange format $META $DATA
@@ -44,8 +29,7 @@ dmsetup resume thin1
 exchange snap 3 1
 exchange kernel-write 1 /dev/mapper/thin1 4
 dmsetup message pool 0 'create_thin 4'
-dmsetup create thin4 --table "0 $VOLUME_SECTORS thin /dev/mapper/pool 4"
-dmsetup mknodes
+kernel_opens_thin 4
 exchange new 4
 exchange kernel-write 4 /dev/mapper/thin4 5
 kernel_closes 1 2 4
@@ -74,8 +58,7 @@ rm $META /tmp/expected.json
 truncate -s 8M $META
 kernel_opens
 dmsetup message pool 0 'create_thin 1'
-dmsetup create thin1 --table "0 $VOLUME_SECTORS thin /dev/mapper/pool 1"
-dmsetup mknodes
+kernel_opens_thin 1
 exchange new 1
 exchange kernel-write 1 /dev/mapper/thin1 8
 kernel_closes 1

@@ -3,28 +3,14 @@
 # timeout: 300
 # memory: 3G
 . /project/test/kernel/lib.sh
+. /project/test/kernel/thin-pool.sh
 
 META=/tmp/metadata DATA=/tmp/data VOLUME_SECTORS=$((1024 * 1024 * 128))
 truncate -s 60M $META # 15360 blocks, less than one bitmap; grown past its end below
 truncate -s $((300000 * 64))K $DATA
 fragmented() { node $KERNEL_TESTS/support/thin-fragmented.mjs "$@"; }
-table() { echo "0 $(($1 * 128)) thin-pool $meta_loop $data_loop 128 0 1 skip_block_zeroing"; }
+POOL_FEATURES='1 skip_block_zeroing'
 
-kernel_opens() {
-  meta_loop=$(losetup --find --show $META)
-  data_loop=$(losetup --find --show $DATA)
-  dmsetup create pool --table "$(table "$1")"
-  dmsetup mknodes
-}
-kernel_closes() {
-  same 'needs_check' 0 "$(dmsetup status pool | grep -c needs_check || true)"
-  dmsetup remove pool
-  losetup -d $meta_loop $data_loop
-}
-thin() {
-  dmsetup create thin$1 --table "0 $VOLUME_SECTORS thin /dev/mapper/pool $1"
-  dmsetup mknodes
-}
 judged() {
   fragmented check $META >/tmp/check 2>&1 || { cat /tmp/check; fail "our check, $1"; }
   thin_check $META >/tmp/check 2>&1 || { cat /tmp/check; fail "thin_check, $1"; }
@@ -35,9 +21,7 @@ judged 'after us'
 fragmented keep $META
 ok "120,000 mappings and four snapshots of them satisfy thin_check"
 
-kernel_opens 300000
-thin 1
-thin 3
+kernel_opens 1 3
 # A quarter of the device is discarded, and some of it written again; on a snapshot as well.
 blkdiscard -o 0 -l $((16 * 1024 * 1024 * 1024)) /dev/mapper/thin1
 for at in 3 70000 400000 900000; do
@@ -64,15 +48,15 @@ same 'devices' '1 4 5 50 100' "$(fragmented ids $META)"
 ok "we change, snapshot and delete in what the kernel left"
 
 # Both devices grow, past the ends of bitmaps, while the kernel has them.
-kernel_opens 300000
+kernel_opens
 truncate -s 200M $META
 truncate -s $((400000 * 64))K $DATA
 losetup -c $meta_loop
 losetup -c $data_loop
 dmsetup suspend pool
-dmsetup load pool --table "$(table 400000)"
+dmsetup load pool --table "$(pool_table)"
 dmsetup resume pool
-thin 5
+kernel_opens_thin 5
 dd if=/dev/urandom of=/dev/mapper/thin5 bs=64K count=50 seek=1000 conv=notrunc,fsync status=none
 dmsetup remove thin5
 kernel_closes
@@ -81,7 +65,7 @@ fragmented change $META 101
 judged 'after our changes in what has grown'
 ok "metadata and data that the kernel has grown are used by us"
 
-kernel_opens 400000
+kernel_opens
 for id in $(fragmented ids $META); do dmsetup message pool 0 "delete $id"; done
 used=$(dmsetup status pool | awk '{ print $6 }')
 same 'data blocks in use' 0 "${used%%/*}"

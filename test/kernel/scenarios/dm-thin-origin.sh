@@ -3,8 +3,9 @@
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
+. /project/test/kernel/thin-pool.sh
 
-POOL=/tmp/pool IMAGE=/tmp/image
+POOL=/tmp/pool META=/tmp/pool/metadata DATA=/tmp/pool/data IMAGE=/tmp/image
 dd if=/dev/urandom of=$IMAGE bs=512 count=$((20 * 2048 + 37)) status=none
 image_loop=$(losetup --find --show --read-only $IMAGE)
 ours() { node $KERNEL_TESTS/support/thin-origin.mjs $POOL "$@"; }
@@ -15,21 +16,7 @@ thinlun volume create $POOL shorter --external-origin $IMAGE --size 10M >/dev/nu
 thinlun volume create $POOL longer --external-origin $image_loop --size 32M >/dev/null
 
 declare -A sectors=([1]=$((20 * 2048 + 37)) [2]=$((10 * 2048)) [3]=$((32 * 2048))) names=([1]=equal [2]=shorter [3]=longer)
-kernel_opens() {
-  meta_loop=$(losetup --find --show $POOL/metadata)
-  data_loop=$(losetup --find --show $POOL/data)
-  dmsetup create pool --table "0 $((256 * 2048)) thin-pool $meta_loop $data_loop 128 0"
-  dmsetup mknodes # no udev runs
-  local id
-  for id in "$@"; do dmsetup create thin$id --table "0 ${sectors[$id]} thin /dev/mapper/pool $id $image_loop"; done
-  dmsetup mknodes
-}
-kernel_closes() {
-  local id
-  for id in "$@"; do dmsetup remove thin$id; done
-  dmsetup remove pool
-  losetup -d $meta_loop $data_loop
-}
+thin_table() { echo "0 ${sectors[$1]} thin /dev/mapper/pool $1 $image_loop"; }
 compare() {
   local id
   for id in 1 2 3; do sums[$id]=$(ours ${names[$id]} sum); done

@@ -1,36 +1,22 @@
 # title: metadata that thinlun dumps, restores, packs and repairs is the kernel's own again: thin-pool opens it and goes on
 # timeout: 180
 . /project/test/kernel/lib.sh
+. /project/test/kernel/thin-pool.sh
 
-META=/tmp/metadata DATA=/tmp/data BLOCKS=1600 VOLUME_SECTORS=$((1200 * 128))
+META=/tmp/metadata DATA=/tmp/data VOLUME_SECTORS=$((1200 * 128))
 truncate -s 8M $META
-truncate -s $((BLOCKS * 64))K $DATA
-meta_loop=$(losetup --find --show $META)
-data_loop=$(losetup --find --show $DATA)
-kernel_opens() {
-  dmsetup create pool --table "0 $((BLOCKS * 128)) thin-pool $meta_loop $data_loop 128 0"
-  dmsetup mknodes
-  local id
-  for id in "$@"; do dmsetup create thin$id --table "0 $VOLUME_SECTORS thin /dev/mapper/pool $id"; done
-  dmsetup mknodes
-}
-kernel_closes() {
-  local id
-  for id in "$@"; do dmsetup remove thin$id; done
-  same 'needs_check' 0 "$(dmsetup status pool | grep -c needs_check || true)"
-  dmsetup remove pool
-  thin_check -q $META
-}
+truncate -s 100M $DATA
 sums() { for id in "$@"; do md5sum </dev/mapper/thin$id; done; }
 # replaced COMMAND...: the metadata becomes what the command makes of it, in /tmp/new.
 replaced() {
+  thin_check -q $META
   truncate -s 0 /tmp/new
   truncate -s 8M /tmp/new
   "$@"
   thin_check -q /tmp/new
   thinlun check -q /tmp/new
   same 'devices and mappings' "$(thin_dump $META | mappings)" "$(thin_dump /tmp/new | mappings)"
-  dd if=/tmp/new of=$meta_loop bs=1M conv=notrunc,fsync status=none
+  dd if=/tmp/new of=$META bs=1M conv=notrunc,fsync status=none
 }
 # One line for each mapping: device, block, data block, time; sharing as thin_dump shows it may be cut differently.
 mappings() {
@@ -52,7 +38,7 @@ kernel_opens
 dmsetup message pool 0 'create_thin 1'
 dmsetup message pool 0 'create_thin 2'
 dmsetup message pool 0 'set_transaction_id 0 7'
-dmsetup remove pool
+kernel_closes
 kernel_opens 1 2
 dd if=/dev/urandom of=/dev/mapper/thin1 bs=64K count=600 oflag=direct status=none
 before=$(sums 1)

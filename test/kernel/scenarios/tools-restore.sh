@@ -3,29 +3,13 @@
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
+. /project/test/kernel/thin-pool.sh
 
 META=/tmp/metadata DATA=/tmp/data VOLUME_SECTORS=$((2048 * 128))
 truncate -s 8M $META
 truncate -s 512M $DATA
 exchange() { node $KERNEL_TESTS/support/thin-exchange.mjs "$@"; }
-thinlun() { /project/bin/thinlun "$@"; }
 
-kernel_opens() {
-  meta_loop=$(losetup --find --show $META)
-  data_loop=$(losetup --find --show $DATA)
-  dmsetup create pool --table "0 $((512 * 2048)) thin-pool $meta_loop $data_loop 128 0"
-  dmsetup mknodes # no udev runs
-  local id
-  for id in "$@"; do dmsetup create thin$id --table "0 $VOLUME_SECTORS thin /dev/mapper/pool $id"; done
-  dmsetup mknodes
-}
-kernel_closes() {
-  local id
-  for id in "$@"; do dmsetup remove thin$id; done
-  same 'needs_check' 0 "$(dmsetup status pool | grep -c needs_check || true)"
-  dmsetup remove pool
-  losetup -d $meta_loop $data_loop
-}
 judge() {
   thin_check $META >/tmp/check 2>&1 || { cat /tmp/check; fail "thin_check $1"; }
   thinlun check -q $META || { thinlun check $META; fail "check $1"; }
