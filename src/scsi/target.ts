@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import type { Command, LunInventory } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
-import { executeTask, LogicalUnit } from './logical-unit.ts';
+import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
 import type { Nexus } from './nexus.ts';
 import { MAX_REPORTED_LUNS } from './report.ts';
@@ -97,9 +97,33 @@ export class Target implements LunInventory {
     executeTask(task);
   }
 
-  /** Resets every unit, as TARGET WARM RESET and TARGET COLD RESET do. Aborting the tasks is the front end's part. */
-  reset(): void {
-    for (const unit of this.#units.values()) unit.reset();
+  /** See `postponeTask`. */
+  postpone(task: ScsiTask): boolean {
+    return postponeTask(task);
+  }
+
+  /** Instead of step 3: the front end gives the task up. */
+  withdraw(task: ScsiTask): void {
+    withdrawTask(task);
+  }
+
+  /** ABORT TASK: see `abortTask`. */
+  abort(task: ScsiTask, ended: (() => void) | null): void {
+    abortTask(task, ended);
+  }
+
+  /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one. `ended` is called once, now or later, when all tasks have ended. */
+  reset(by: Nexus | null, ended: () => void): void {
+    let pending = 1;
+    const oneEnded = (): void => {
+      pending--;
+      if (pending === 0) ended();
+    };
+    for (const unit of this.#units.values()) {
+      pending++;
+      unit.reset(by, oneEnded, UnitAttention.TARGET_RESET);
+    }
+    oneEnded();
   }
 
   inventoryReported(command: Command): void {
