@@ -1,11 +1,12 @@
 import * as block from './block-commands.ts';
-import { Access, type CommandRow } from './command.ts';
-import { long, row } from './command-row.ts';
+import { Access, type CommandRow, During } from './command.ts';
+import { HOURS_TIMEOUT, long, row } from './command-row.ts';
 import { compareAndWrite, orWrite } from './compare-and-write.ts';
 import { getLbaStatus } from './lba-status.ts';
 import { preventAllow, startStopUnit } from './medium.ts';
 import * as report from './report.ts';
-import { ServiceAction } from './spec.ts';
+import * as sanitize from './sanitize.ts';
+import { SanitizeAction, ServiceAction } from './spec.ts';
 import { unmap } from './unmap.ts';
 import { verify, writeAndVerify } from './verify.ts';
 import { writeSame } from './write-same.ts';
@@ -13,7 +14,10 @@ import { writeSame } from './write-same.ts';
 /** The commands of a direct access block device (SBC-4). */
 const { NONE, READ, WRITE } = Access;
 
+const wholeMedium = { timeout: HOURS_TIMEOUT, during: During.FAILURE };
+
 export const BLOCK_ROWS: readonly CommandRow[] = [
+  row('FORMAT UNIT', WRITE, '04 3f 00 00 00 00', sanitize.formatUnit, wholeMedium),
   row('READ(6)', READ, '08 1f ff ff ff 00', block.read),
   row('WRITE(6)', WRITE, '0a 1f ff ff ff 00', block.write),
   row('START STOP UNIT', NONE, '1b 01 00 0f f7 00', startStopUnit, long),
@@ -27,6 +31,22 @@ export const BLOCK_ROWS: readonly CommandRow[] = [
   row('READ DEFECT DATA(10)', READ, '37 00 1f 00 00 00 00 ff ff 00', report.readDefectData10),
   row('WRITE SAME(10)', WRITE, '41 08 ff ff ff ff 3f ff ff 00', writeSame, long),
   row('UNMAP', WRITE, '42 00 00 00 00 00 3f ff ff 00', unmap, long),
+  row('SANITIZE, OVERWRITE', WRITE, '48 a1 00 00 00 00 00 ff ff 00', sanitize.sanitizeOverwrite, {
+    action: SanitizeAction.OVERWRITE,
+    ...wholeMedium,
+  }),
+  row('SANITIZE, BLOCK ERASE', WRITE, '48 a2 00 00 00 00 00 00 00 00', sanitize.sanitizeErase, {
+    action: SanitizeAction.BLOCK_ERASE,
+    ...wholeMedium,
+  }),
+  row('SANITIZE, CRYPTOGRAPHIC ERASE', WRITE, '48 a3 00 00 00 00 00 00 00 00', sanitize.sanitizeErase, {
+    action: SanitizeAction.CRYPTOGRAPHIC_ERASE,
+    ...wholeMedium,
+  }),
+  row('SANITIZE, EXIT FAILURE MODE', WRITE, '48 bf 00 00 00 00 00 00 00 00', sanitize.sanitizeExitFailureMode, {
+    action: SanitizeAction.EXIT_FAILURE_MODE,
+    during: During.FAILURE,
+  }),
   row('READ(16)', READ, '88 18 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.read),
   row('COMPARE AND WRITE', WRITE, '89 18 ff ff ff ff ff ff ff ff 00 00 00 ff 3f 00', compareAndWrite),
   row('WRITE(16)', WRITE, '8a 18 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.write),

@@ -1,5 +1,5 @@
 import { cdbLengthOf } from './cdb.ts';
-import { type Access, Attention, type CommandHandler, type CommandRow } from './command.ts';
+import { type Access, Attention, type CommandHandler, type CommandRow, During } from './command.ts';
 
 /**
  * What makes the rows of the command tables. The third column of a row is the CDB usage data: the opcode, then for every byte the bits that may be
@@ -12,6 +12,7 @@ export interface RowOptions {
   /** Seconds. */
   readonly timeout?: number;
   readonly attention?: Attention;
+  readonly during?: During;
   /** See `CommandRow`. */
   readonly ignoredBits?: number;
 }
@@ -23,7 +24,9 @@ export const long: RowOptions = { timeout: LONG_TIMEOUT };
 /** SCSI-2 initiators put the LUN into byte 1 of what they send first. */
 export const LUN_BITS = 0xe0;
 /** What is answered whatever attention waits. */
-export const early: RowOptions = { attention: Attention.IGNORE, ignoredBits: LUN_BITS };
+export const early: RowOptions = { attention: Attention.IGNORE, during: During.BOTH, ignoredBits: LUN_BITS };
+/** What may take as long as it takes to go over the whole medium. */
+export const HOURS_TIMEOUT: number = 24 * 3600;
 
 export function row(
   name: string,
@@ -42,6 +45,7 @@ export function row(
     ignoredBits: options.ignoredBits ?? 0,
     access,
     attention: options.attention ?? Attention.REPORT,
+    during: options.during ?? During.NEITHER,
     recommendedTimeoutSeconds: options.timeout ?? DATA_TIMEOUT,
     handler,
   };

@@ -53,6 +53,10 @@ export type Access = (typeof Access)[keyof typeof Access];
 export const Attention = { REPORT: 0, IGNORE: 1 } as const;
 export type Attention = (typeof Attention)[keyof typeof Attention];
 
+/** Whether a command is done while SANITIZE or FORMAT UNIT is at work, or has failed. */
+export const During = { NEITHER: 0, FAILURE: 1, BOTH: 2 } as const;
+export type During = (typeof During)[keyof typeof During];
+
 export interface CommandRow {
   readonly name: string;
   readonly opcode: number;
@@ -65,6 +69,7 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  readonly during: During;
   readonly recommendedTimeoutSeconds: number;
   readonly handler: CommandHandler;
 }
@@ -207,7 +212,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** What can be wrong with the medium. False after CHECK CONDITION. */
   checkAccess(): boolean {
     const { unit } = this;
-    const { access } = this.row;
+    const { access, during } = this.row;
+    const { operation } = unit;
+    if (operation !== null && during < (operation.failed ? During.FAILURE : During.BOTH)) {
+      return this.check(operation.sense, NO_INFORMATION, operation.sks);
+    }
     if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
     if (access === Access.WRITE && unit.writeProtected) {
       return this.check(unit.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
@@ -230,7 +239,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   // --- the task set ---
 
   begin(waited: boolean): void {
-    if (waited && !this.checkAccess()) this.finish();
+    if ((waited || this.unit.operation !== null) && !this.checkAccess()) this.finish();
     else this.row.handler.execute(this);
   }
 
@@ -272,6 +281,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** Gets a scratch buffer; goes on at the row's `step` when it has it. */
   needScratch(): void {
     if (this.unit.scratch.acquire(this)) this.#step();
+  }
+
+  /** Goes on at the row's `step`: what the command waited for elsewhere has come. */
+  resume(): void {
+    this.#step();
   }
 
   rangeGranted(): void {

@@ -110,6 +110,8 @@ function writePage(command: Command, page: number): number {
     case 0xb1:
       // MEDIUM ROTATION RATE 1: nothing rotates.
       writeU16BE(out, 4, 1);
+      // WABEREQ, WACEREQ 01b: what was erased reads without errors.
+      out[7] = 0x50;
       length = 0x3c;
       break;
     default:

@@ -1,7 +1,14 @@
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
+import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
-import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
+import {
+  INVALID_COMMAND_OPERATION_CODE,
+  INVALID_FIELD_IN_CDB,
+  INVALID_MESSAGE_ERROR,
+  type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
+} from './sense.ts';
 import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
@@ -77,6 +84,7 @@ export class LogicalUnit {
   attach(nexus: Nexus, powerOn: boolean = true): void {
     const state = new NexusState();
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
+    if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
     this.state.nexuses.set(nexus, state);
     this.#lastNexus = null;
   }
@@ -188,12 +196,21 @@ export class LogicalUnit {
     return command;
   }
 
+  /** A threshold tells in INFORMATION which one it is: where its descriptor is in the mode page (SBC-4 4.7.3.7). */
+  #checkAttention(command: Command, sense: Sense): false {
+    if (sense !== THIN_PROVISIONING_SOFT_THRESHOLD_REACHED) return command.check(sense);
+    const reached = Math.max(0, this.state.thresholds?.reached ?? 0);
+    return command.check(sense, THRESHOLD_DESCRIPTORS + reached * THRESHOLD_DESCRIPTOR_LENGTH);
+  }
+
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
     const { task, nexusState } = command;
     if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
+    const { thresholds } = this.state;
+    if (thresholds?.passed()) this.state.raiseAttention(UnitAttention.THRESHOLD_REACHED, null);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
-      return command.check(nexusState.attentions.take());
+      return this.#checkAttention(command, nexusState.attentions.take());
     }
     if (row === null) {
       return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);

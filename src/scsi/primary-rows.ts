@@ -1,8 +1,8 @@
-import { Access, Attention, type CommandRow } from './command.ts';
+import { Access, type CommandRow, During } from './command.ts';
 import { early, LUN_BITS, long, row } from './command-row.ts';
 import { inquiry, inquiryOfAbsent } from './inquiry.ts';
 import { logSense } from './log-pages.ts';
-import { modeSelect, modeSense } from './mode-pages.ts';
+import { modeSelect, modeSense } from './mode-commands.ts';
 import * as report from './report.ts';
 import { reportOperationCodes, reportTaskManagement } from './report-support.ts';
 import { sendDiagnostic } from './self-test.ts';
@@ -26,12 +26,14 @@ export const PRIMARY_ROWS: readonly CommandRow[] = [
   row('LOG SENSE', NONE, '4d 00 ff ff 00 00 00 ff ff 00', logSense),
   row('MODE SELECT(10)', NONE, '55 11 00 00 00 00 00 ff ff 00', modeSelect),
   row('MODE SENSE(10)', NONE, '5a 18 ff ff 00 00 00 ff ff 00', modeSense),
-  row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { attention: Attention.IGNORE }),
+  row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { ...early, ignoredBits: 0 }),
   row('REPORT SUPPORTED OPERATION CODES', NONE, 'a3 0c 87 ff ff ff ff ff ff ff 00 00', reportOperationCodes, {
     action: ServiceAction.REPORT_SUPPORTED_OPERATION_CODES,
+    during: During.BOTH,
   }),
   row('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS', NONE, 'a3 0d 80 00 00 00 ff ff ff ff 00 00', reportTaskManagement, {
     action: ServiceAction.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
+    during: During.BOTH,
   }),
 ];
 
@@ -39,6 +41,7 @@ export const PRIMARY_ROWS: readonly CommandRow[] = [
 export const TARGET_ROWS: readonly CommandRow[] = [
   row('REPORT TARGET PORT GROUPS', NONE, 'a3 2a 00 00 00 00 ff ff ff ff 00 00', reportTargetPortGroups, {
     action: ServiceAction.REPORT_TARGET_PORT_GROUPS,
+    during: During.BOTH,
   }),
 ];
 
@@ -46,5 +49,5 @@ export const TARGET_ROWS: readonly CommandRow[] = [
 export const ABSENT_ROWS: readonly CommandRow[] = [
   row('REQUEST SENSE', NONE, REQUEST_SENSE_USAGE, report.requestSenseOfAbsent, early),
   row('INQUIRY', NONE, INQUIRY_USAGE, inquiryOfAbsent, early),
-  row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { attention: Attention.IGNORE }),
+  row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { ...early, ignoredBits: 0 }),
 ];

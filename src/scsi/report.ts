@@ -28,9 +28,13 @@ export const requestSense: CommandHandler = {
   execute(command: Command): void {
     const { task, unit, nexusState } = command;
     let sense = nexusState ? nexusState.attentions.take() : NO_SENSE;
-    if (sense === NO_SENSE && !unit.mediumPresent) sense = MEDIUM_NOT_PRESENT;
+    let sks = NO_SKS;
+    if (sense === NO_SENSE && unit.operation !== null) {
+      sense = unit.operation.sense;
+      sks = unit.operation.sks;
+    } else if (sense === NO_SENSE && !unit.mediumPresent) sense = MEDIUM_NOT_PRESENT;
     const descriptorFormat = (task.cdb[1]! & 1) !== 0;
-    const length = writeSense(unit.reply, descriptorFormat, sense, NO_INFORMATION, NO_SKS);
+    const length = writeSense(unit.reply, descriptorFormat, sense, NO_INFORMATION, sks);
     command.finishReply(length, task.cdb[4]!);
   },
 

@@ -30,6 +30,7 @@ export const SenseKey = {
 export const Opcode = {
   TEST_UNIT_READY: 0x00,
   REQUEST_SENSE: 0x03,
+  FORMAT_UNIT: 0x04,
   READ_6: 0x08,
   WRITE_6: 0x0a,
   INQUIRY: 0x12,
@@ -48,6 +49,7 @@ export const Opcode = {
   READ_DEFECT_DATA_10: 0x37,
   WRITE_SAME_10: 0x41,
   UNMAP: 0x42,
+  SANITIZE: 0x48,
   LOG_SENSE: 0x4d,
   MODE_SELECT_10: 0x55,
   MODE_SENSE_10: 0x5a,
@@ -77,6 +79,14 @@ export const ServiceAction = {
   REPORT_TARGET_PORT_GROUPS: 0x0a,
   REPORT_SUPPORTED_OPERATION_CODES: 0x0c,
   REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: 0x0d,
+} as const;
+
+/** Service actions of SANITIZE. */
+export const SanitizeAction = {
+  OVERWRITE: 0x01,
+  BLOCK_ERASE: 0x02,
+  CRYPTOGRAPHIC_ERASE: 0x03,
+  EXIT_FAILURE_MODE: 0x1f,
 } as const;
 
 /** PERIPHERAL DEVICE TYPE of a direct access block device, and of "no device" with qualifier 011b (SPC-4 6.6.2). */

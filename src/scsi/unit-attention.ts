@@ -11,6 +11,7 @@ import {
   REPORTED_LUNS_DATA_HAS_CHANGED,
   SCSI_BUS_RESET_OCCURRED,
   type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 } from './sense.ts';
 
 /** Kinds of unit attention, most important first: that is the order in which they are reported. */
@@ -25,6 +26,7 @@ export const UnitAttention = {
   CAPACITY_CHANGED: 7,
   MODE_PARAMETERS_CHANGED: 8,
   COMMANDS_CLEARED: 9,
+  THRESHOLD_REACHED: 10,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -39,6 +41,7 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   CAPACITY_DATA_HAS_CHANGED,
   MODE_PARAMETERS_CHANGED,
   COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 ] as const;
 
 const RESETS =

@@ -1,12 +1,17 @@
 import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
 import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
+import { MediumOperation } from './medium-operation.ts';
+import { ModeState } from './mode-state.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
+import { ProvisioningThresholds } from './thresholds.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
 
 export interface LogicalUnitOptions {
   readonly backend: LunBackend;
@@ -29,6 +34,12 @@ export interface LogicalUnitOptions {
   readonly writeCache: boolean;
   /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
   readonly removable?: boolean;
+  /** What the unit has kept; left out: nothing. */
+  readonly memory?: UnitMemory;
+  /** Keeps it, so that it is there in the next process; left out: nothing can be kept, and no mode parameters saved. */
+  readonly keep?: (memory: UnitMemory) => Promise<void>;
+  /** For the pace of what is done in the background; left out: as fast as it goes. */
+  readonly clock?: Clock;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
@@ -83,6 +94,14 @@ export class UnitState {
   /** False after an eject. */
   mediumPresent = true;
   readonly taskSet: TaskSet = new TaskSet();
+  /** Null where the backend does not tell what space there is. */
+  readonly thresholds: ProvisioningThresholds | null;
+  readonly modes: ModeState;
+  memory: UnitMemory;
+  /** SANITIZE or FORMAT UNIT, until it has ended well. */
+  operation: MediumOperation | null = null;
+  readonly clock: Clock | null;
+  readonly #keep: ((memory: UnitMemory) => Promise<void>) | null;
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -116,8 +135,16 @@ export class UnitState {
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
     this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    const { resources } = options.backend;
+    this.thresholds =
+      resources === undefined || !this.unmaps ? null : new ProvisioningThresholds(resources, logicalBlockSize);
+    this.memory = options.memory ?? EMPTY_MEMORY;
+    this.#keep = options.keep ?? null;
+    this.clock = options.clock ?? null;
+    this.modes = new ModeState(this, this.memory.modePages, this.#keep !== null);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
+    this.#resume();
   }
 
   /** Reads the size from the backend; true when the number of blocks changed. */
@@ -128,12 +155,31 @@ export class UnitState {
     return changed;
   }
 
-  /** Mode parameters go back to their defaults, removal is allowed. */
+  /** Goes on with what the last process has left unfinished. */
+  #resume(): void {
+    const { operation } = this.memory;
+    if (operation === null) return;
+    this.operation = new MediumOperation(this, operation);
+    if (!operation.failed) this.operation.start();
+  }
+
+  /** Keeps what the next process has to know; then calls `kept`, or `failed` with all as before. At once where there is nothing to keep it in. */
+  keep(memory: UnitMemory, kept: () => void, failed: () => void): void {
+    const before = this.memory;
+    this.memory = memory;
+    if (this.#keep === null) {
+      kept();
+      return;
+    }
+    this.#keep(memory).then(kept, () => {
+      if (this.memory === memory) this.memory = before;
+      failed();
+    });
+  }
+
+  /** Mode parameters are as they were saved, removal is allowed. */
   reset(): void {
-    this.descriptorSense = false;
-    this.softwareWriteProtect = false;
-    this.writeCache = this.defaultWriteCache;
-    this.taskSet.reportsAborted = false;
+    this.modes.reset();
     for (const nexusState of this.nexuses.values()) nexusState.preventsRemoval = false;
   }
 

@@ -4,6 +4,7 @@ import { cdb10, checkCondition, GOOD, Initiator } from './support/initiator.ts';
 const CACHING = [0x08, 18, 4, ...new Array(17).fill(0)];
 const CONTROL = [0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
 const EXTENSION = [0x4a, 1, 0, 28, ...new Array(28).fill(0)];
+const EXCEPTIONS = [0x1c, 10, 8, ...new Array(9).fill(0)];
 const DESCRIPTOR = [0, 0, 8, 0, 0, 0, 2, 0];
 
 const sense6 = (page: number, options: { dbd?: boolean; subpage?: number; length?: number } = {}): number[] => [
@@ -52,11 +53,12 @@ describe('MODE SENSE', () => {
 
   it('returns all pages, with their subpages only when asked', () => {
     const initiator = new Initiator();
-    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...CACHING, ...CONTROL]);
+    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...CACHING, ...CONTROL, ...EXCEPTIONS]);
     expect([...initiator.in(sense6(0x3f, { subpage: 0xff }), 255).data.slice(4)]).toEqual([
       ...CACHING,
       ...CONTROL,
       ...EXTENSION,
+      ...EXCEPTIONS,
     ]);
     expect([...initiator.in(sense6(0x0a, { subpage: 0xff }), 255).data.slice(4)]).toEqual([...CONTROL, ...EXTENSION]);
     expect([...initiator.in(sense6(0x0a, { subpage: 1 }), 255).data.slice(4)]).toEqual(EXTENSION);
@@ -65,7 +67,7 @@ describe('MODE SENSE', () => {
   it('tells current from changeable and default values', () => {
     const initiator = new Initiator();
     const changeable = [...initiator.in(sense6(0x40 | 0x0a), 255).data.slice(4)];
-    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0x40, 0, 0, 0, 0, 0, 0]);
     expect(initiator.in(sense6(0x40 | 0x08), 255).data[6]).toBe(4);
     initiator.out(select6(16), list6(control(4, 0)));
     expect(initiator.in(sense6(0x0a), 255).data[6]).toBe(4);
