@@ -1,9 +1,11 @@
 import { assert } from '../base/assert.ts';
+import { monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import { Target } from '../scsi/target.ts';
+import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
@@ -72,6 +74,9 @@ export class VolumeExports {
       logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
       removable: volume.removable ?? false,
       writeCache: true,
+      memory: volume.unit ?? EMPTY_MEMORY,
+      keep: (memory) => this.#pool.keepUnit(volume.serial, memory),
+      clock: monotonicClock,
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);
