@@ -1,3 +1,4 @@
+import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
 import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
@@ -144,7 +145,7 @@ export class LogicalUnit {
     task.dataInLength = 0;
     const { cdb } = task;
     const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
-    const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
+    const row = table.find(cdb[0]!, serviceActionOf(cdb));
     const command = this.#commandOf(task, row, table, inventory);
     const { nexusState } = command;
     const { taskSet } = this.state;
@@ -213,9 +214,11 @@ export class LogicalUnit {
       return this.#checkAttention(command, nexusState.attentions.take());
     }
     if (row === null) {
-      return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
+      if (!command.table.hasServiceActions(task.cdb[0]!)) return command.check(this.#otherwise);
+      return task.cdb[0] === VARIABLE_LENGTH ? command.checkCdb(8) : command.checkCdb(1, 4);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
+    if (row.opcode === VARIABLE_LENGTH && task.cdb[7] !== row.cdbLength - 8) return command.checkCdb(7);
     return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }
 }

@@ -1,3 +1,4 @@
+import { readBuffer, writeBuffer } from './buffer-commands.ts';
 import { Access, type CommandRow, During } from './command.ts';
 import { early, LUN_BITS, long, row } from './command-row.ts';
 import { inquiry, inquiryOfAbsent } from './inquiry.ts';
@@ -7,7 +8,7 @@ import * as report from './report.ts';
 import { reportOperationCodes, reportTaskManagement } from './report-support.ts';
 import { sendDiagnostic } from './self-test.ts';
 import { ServiceAction } from './spec.ts';
-import { reportTargetPortGroups } from './target-port-groups.ts';
+import { reportTargetPortGroups, setTargetPortGroups } from './target-port-groups.ts';
 
 /** The primary commands (SPC-4) but those of reservations and copies. */
 const { NONE, READ } = Access;
@@ -23,7 +24,10 @@ export const PRIMARY_ROWS: readonly CommandRow[] = [
   row('MODE SELECT(6)', NONE, '15 11 00 00 ff 00', modeSelect),
   row('MODE SENSE(6)', NONE, '1a 08 ff ff ff 00', modeSense),
   row('SEND DIAGNOSTIC', READ, '1d 16 00 ff ff 00', sendDiagnostic, long),
-  row('LOG SENSE', NONE, '4d 00 ff ff 00 00 00 ff ff 00', logSense),
+  row('WRITE BUFFER', NONE, '3b 1f ff ff ff ff ff ff ff 00', writeBuffer),
+  row('READ BUFFER(10)', NONE, '3c 1f ff ff ff ff ff ff ff 00', readBuffer),
+  row('READ BUFFER(16)', NONE, '9b 1f ff ff ff ff ff ff ff ff ff ff ff ff ff 00', readBuffer),
+  row('LOG SENSE', NONE, '4d 00 ff ff 00 ff ff ff ff 00', logSense),
   row('MODE SELECT(10)', NONE, '55 11 00 00 00 00 00 ff ff 00', modeSelect),
   row('MODE SENSE(10)', NONE, '5a 18 ff ff 00 00 00 ff ff 00', modeSense),
   row('REPORT LUNS', NONE, REPORT_LUNS_USAGE, report.reportLuns, { ...early, ignoredBits: 0 }),
@@ -35,12 +39,20 @@ export const PRIMARY_ROWS: readonly CommandRow[] = [
     action: ServiceAction.REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
     during: During.BOTH,
   }),
+  row('REPORT TIMESTAMP', NONE, 'a3 0f 00 00 00 00 ff ff ff ff 00 00', report.reportTimestamp, {
+    action: ServiceAction.REPORT_TIMESTAMP,
+    during: During.BOTH,
+  }),
 ];
 
 /** What a unit behind a `Target` has besides. */
 export const TARGET_ROWS: readonly CommandRow[] = [
   row('REPORT TARGET PORT GROUPS', NONE, 'a3 2a 00 00 00 00 ff ff ff ff 00 00', reportTargetPortGroups, {
     action: ServiceAction.REPORT_TARGET_PORT_GROUPS,
+    during: During.BOTH,
+  }),
+  row('SET TARGET PORT GROUPS', NONE, 'a4 0a 00 00 00 00 ff ff ff ff 00 00', setTargetPortGroups, {
+    action: ServiceAction.SET_TARGET_PORT_GROUPS,
     during: During.BOTH,
   }),
 ];

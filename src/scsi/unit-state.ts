@@ -11,6 +11,7 @@ import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
 import { ProvisioningThresholds } from './thresholds.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { UnitBuffers } from './unit-buffers.ts';
 import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
 
 export interface LogicalUnitOptions {
@@ -58,6 +59,14 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 /** Bytes of the longest reply that is put together in memory (REPORT SUPPORTED OPERATION CODES with timeouts, REPORT LUNS of 256). */
 export const REPLY_SIZE = 8192;
 
+/** What READ and WRITE have done since the unit is there (log page 19h). */
+export interface AccessStatistics {
+  readCommands: number;
+  writeCommands: number;
+  readBlocks: number;
+  writtenBlocks: number;
+}
+
 /** What a logical unit keeps for one I_T nexus. */
 export class NexusState implements NexusTasks {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
@@ -102,6 +111,8 @@ export class UnitState {
   operation: MediumOperation | null = null;
   readonly clock: Clock | null;
   readonly #keep: ((memory: UnitMemory) => Promise<void>) | null;
+  readonly statistics: AccessStatistics = { readCommands: 0, writeCommands: 0, readBlocks: 0, writtenBlocks: 0 };
+  readonly buffers: UnitBuffers = new UnitBuffers();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -180,6 +191,7 @@ export class UnitState {
   /** Mode parameters are as they were saved, removal is allowed. */
   reset(): void {
     this.modes.reset();
+    this.buffers.clear();
     for (const nexusState of this.nexuses.values()) nexusState.preventsRemoval = false;
   }
 
