@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { readU16BE, readU32BE, writeU16BE, writeU32BE, writeU64BE } from '../../src/base/bytes.ts';
 import type { IoVector } from '../../src/block/io-vector.ts';
-import { readBlockCount } from '../../src/scsi/cdb.ts';
+import { readBlockCount, serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS as SETS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
@@ -9,6 +9,7 @@ import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { ScsiTask } from '../../src/scsi/task.ts';
 import { unitOptions } from './support/initiator.ts';
+import { setServiceAction } from './support/plain-cdb.ts';
 import { RamLun } from './support/ram-lun.ts';
 import { Random } from './support/random.ts';
 
@@ -50,6 +51,10 @@ function randomCdb(random: Random, cdb: Uint8Array): number {
       writeU32BE(cdb, 6, value);
       if (row.serviceAction < 0) writeU32BE(cdb, 2, row.access === Access.NONE ? 0 : lba);
       break;
+    case 32:
+      writeU32BE(cdb, 28, value);
+      writeU64BE(cdb, 12, random.oneIn(20) ? random.below(2 ** 31) * 2 ** 22 : lba);
+      break;
     default:
       writeU32BE(cdb, 10, value);
       if (row.opcode === 0x89) cdb.set([0, 0, 0, random.below(5)], 10);
@@ -61,7 +66,7 @@ function randomCdb(random: Random, cdb: Uint8Array): number {
     // Mostly what the usage data allows, so that the handlers see it.
     for (let i = 1; i < row.cdbLength; i++) cdb[i]! &= row.usage[i]!;
   }
-  if (row.serviceAction >= 0) cdb[1] = row.serviceAction;
+  setServiceAction(row, cdb);
   if (random.oneIn(30)) cdb[random.below(row.cdbLength)] = random.byte();
   return random.oneIn(40) ? random.below(row.cdbLength + 1) : row.cdbLength;
 }
@@ -75,6 +80,7 @@ function likelyLength(cdb: Uint8Array, blockSize: number): number {
     case 0x93:
       return blockSize;
     case 0x42:
+    case 0x48:
     case 0x55:
       return readU16BE(cdb, 7);
     case 0x89:
@@ -201,7 +207,8 @@ describe('any CDB with any data', () => {
       if (i % 500 === 0) {
         // Write protection and ejected media would end up hiding everything else.
         for (const { state } of units) {
-          Object.assign(state, { softwareWriteProtect: false, mediumPresent: true });
+          state.modes.reset();
+          state.mediumPresent = true;
           for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
         }
       }
@@ -210,7 +217,7 @@ describe('any CDB with any data', () => {
       const lun = luns[which]!;
       const task = random.pick(tasks);
       const cdbLength = randomCdb(random, cdb);
-      const row = REMOVABLE_COMMANDS.find(cdb[0]!, cdb[1]! & 0x1f);
+      const row = REMOVABLE_COMMANDS.find(cdb[0]!, serviceActionOf(cdb));
       const takesData = row?.access === Access.WRITE || row?.name.startsWith('VERIFY') === true;
       const length = random.oneIn(3) ? randomLength(random) : likelyLength(cdb, unit.state.blockSize);
       const outward = random.oneIn(20) ? random.oneIn(2) : takesData || cdb[0] === 0x15 || cdb[0] === 0x55;
