@@ -136,7 +136,8 @@ export class TaskManager {
   /** A function on a set of tasks. Null: the response comes by itself. */
   private start(code: number, lun: number, make: (effect: () => void) => Management): TaskFunctionResponse | null {
     const target = this.session.target!;
-    const unit = target.unit(lun);
+    const nexus = this.session.nexus!;
+    const unit = target.unit(nexus, lun);
     let management: Management;
     switch (code) {
       case TaskFunction.ABORT_TASK_SET:
@@ -158,7 +159,7 @@ export class TaskManager {
         break;
       case TaskFunction.TARGET_WARM_RESET:
       case TaskFunction.TARGET_COLD_RESET:
-        management = make(() => target.reset());
+        management = make(() => target.reset(nexus));
         this.stopEverybody(null, management);
         break;
       case TaskFunction.TASK_REASSIGN:

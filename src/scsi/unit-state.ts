@@ -51,6 +51,12 @@ export class NexusState {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** The nexus may not write. */
+  readOnly: boolean;
+
+  constructor(readOnly: boolean) {
+    this.readOnly = readOnly;
+  }
 }
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */

@@ -98,7 +98,7 @@ describe('a target', () => {
     for (const lun of [0, 1]) {
       while (send(lun, TEST_UNIT_READY).status !== 0);
     }
-    target.reset();
+    target.reset(nexus);
     for (const lun of [0, 1]) expect(send(lun, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/03'));
   });
 
