@@ -136,7 +136,7 @@ describe('the volumes of a served pool', () => {
 
     await service.setVolume('a', { physicalBlockSize: 64 * KIB });
     expect(await sense(TEST_UNIT_READY)).toBe('6/2a/09');
-    expect(exports.target.unit(0)!.state.physicalBlockExponent).toBe(7);
+    expect(exports.target.unit(nexus, 0)!.state.physicalBlockExponent).toBe(7);
     await service.setVolume('a', { physicalBlockSize: 64 * KIB, readOnly: false });
     expect(await sense(TEST_UNIT_READY)).toBe('');
   });
