@@ -5,6 +5,7 @@ import type { LunBackend } from '../block/lun-backend.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
 import { ScratchPool } from './scratch-pool.ts';
+import { type NexusTasks, TaskSet } from './task-set.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 
 export interface LogicalUnitOptions {
@@ -47,12 +48,15 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 export const REPLY_SIZE = 8192;
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState {
+export class NexusState implements NexusTasks {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
   /** The nexus may not write. */
   readOnly: boolean;
+
+  /** Tasks in the task set. */
+  taskCount = 0;
 
   constructor(readOnly: boolean) {
     this.readOnly = readOnly;
@@ -85,6 +89,7 @@ export class UnitState {
   removable: boolean;
   /** False after an eject. */
   mediumPresent = true;
+  readonly taskSet: TaskSet = new TaskSet();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -128,6 +133,15 @@ export class UnitState {
     const changed = blockCount !== this.blockCount;
     this.blockCount = blockCount;
     return changed;
+  }
+
+  /** Mode parameters go back to their defaults, removal is allowed. */
+  reset(): void {
+    this.descriptorSense = false;
+    this.softwareWriteProtect = false;
+    this.writeCache = this.defaultWriteCache;
+    this.taskSet.reportsAborted = false;
+    for (const nexusState of this.nexuses.values()) nexusState.preventsRemoval = false;
   }
 
   /** Raises a unit attention for every nexus but `except`. */
