@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -68,6 +69,7 @@ export class VolumeExports {
       logicalBlockSize,
       logicalBlocksPerPhysicalBlockExponent: Math.log2(PHYSICAL_BLOCK_SIZE / logicalBlockSize),
       writeCache: true,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);

@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
@@ -78,6 +79,9 @@ export interface CommandTable {
   hasServiceActions(opcode: number): boolean;
 }
 
+/** By `LunOp`: whether it changes what the medium holds. */
+const CHANGES: readonly boolean[] = [false, true, false, true, true, false, true];
+
 /**
  * The engine's state of one task, kept at `task.engine` and used again with it. It owns one `LunRequest` that serves all steps. Holds at
  * most one range and one scratch buffer, given back by `finish`.
@@ -102,6 +106,8 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   flag = false;
   /** The request was an UNMAP, and it cannot be done, or not all of it, for now. */
   unmapRefused = false;
+  /** Of a third-party copy that this command began. */
+  copy: CopyRecord | null = null;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
@@ -203,7 +209,17 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     const { task, unit } = this;
     unit.scratch.release(this);
     unit.ranges.release(this);
+    if (this.copy !== null) this.#endCopy();
     task.owner.taskDone(task);
+  }
+
+  /** The task has been aborted: ends it so, now. */
+  finishAborted(): void {
+    const { task } = this;
+    task.status = Status.TASK_ABORTED;
+    task.dataInLength = 0;
+    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    this.finish();
   }
 
   // --- data ---
@@ -284,18 +300,19 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     if (request.op !== LunOp.FLUSH && request.offset + request.length > unit.blockCount * unit.blockSize) {
       this.fail(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
     } else {
+      if (unit.tokens.live !== 0 && CHANGES[request.op]) unit.changing(request.offset, request.length);
       unit.backend.submit(request);
     }
   }
 
+  #endCopy(): void {
+    const copy = this.copy!;
+    this.copy = null;
+    copy.commandEnded(this.task);
+  }
+
   #step(): void {
-    if (this.task.aborted) {
-      this.task.status = Status.TASK_ABORTED;
-      this.task.dataInLength = 0;
-      this.task.residual = this.task.expectedDataIn + this.task.expectedDataOut - this.task.dataOutLength;
-      this.finish();
-      return;
-    }
-    this.row.handler.step(this);
+    if (this.task.aborted) this.finishAborted();
+    else this.row.handler.step(this);
   }
 }

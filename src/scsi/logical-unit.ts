@@ -47,7 +47,11 @@ export class LogicalUnit {
 
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
-    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    const { state } = this;
+    if (!state.refreshCapacity()) return;
+    // What was cut off is gone, also when the unit grows again.
+    state.changing(state.blockCount * state.blockSize, Number.MAX_SAFE_INTEGER);
+    state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
   /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */
@@ -57,6 +61,7 @@ export class LogicalUnit {
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
+    this.state.changing(0, Number.MAX_SAFE_INTEGER);
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
     this.capacityChanged();
   }
@@ -101,7 +106,10 @@ export class LogicalUnit {
     state.descriptorSense = false;
     state.softwareWriteProtect = false;
     state.writeCache = state.defaultWriteCache;
-    for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
+    for (const nexusState of state.nexuses.values()) {
+      nexusState.preventsRemoval = false;
+      nexusState.copies.clear();
+    }
     state.raiseAttention(UnitAttention.LOGICAL_UNIT_RESET, null);
   }
 

@@ -1,9 +1,12 @@
 import { assert } from '../base/assert.ts';
+import { type Clock, monotonicClock } from '../base/clock.ts';
 import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
+import { CopyRecords } from './copy-records.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
+import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 
@@ -32,6 +35,10 @@ export interface LogicalUnitOptions {
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
+  /** Fills with bytes that nobody can guess; for ROD tokens. */
+  readonly random: (bytes: Uint8Array) => void;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
 }
 
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
@@ -51,6 +58,8 @@ export class NexusState {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** Third-party copies that the nexus may ask about. */
+  readonly copies: CopyRecords = new CopyRecords();
   /** The nexus may not write. */
   readOnly: boolean;
 
@@ -58,6 +67,8 @@ export class NexusState {
     this.readOnly = readOnly;
   }
 }
+
+let unitCount = 0;
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
 export class UnitState {
@@ -90,6 +101,9 @@ export class UnitState {
   /** Where replies are put together; valid only inside one `execute`. */
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
+  /** Who holds ranges of several units locks them in this order. */
+  readonly lockOrder: number = unitCount++;
+  readonly tokens: RodTokens;
 
   constructor(options: LogicalUnitOptions) {
     const { naa, logicalBlockSize } = options;
@@ -118,6 +132,7 @@ export class UnitState {
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
     this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    this.tokens = new RodTokens(options.clock ?? monotonicClock, options.random);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
   }
@@ -128,6 +143,12 @@ export class UnitState {
     const changed = blockCount !== this.blockCount;
     this.blockCount = blockCount;
     return changed;
+  }
+
+  /** The bytes `[offset, offset + length)` of the medium are about to change: ends the tokens that represent them. */
+  changing(offset: number, length: number): void {
+    if (this.tokens.live === 0) return;
+    this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
   }
 
   /** Raises a unit attention for every nexus but `except`. */
