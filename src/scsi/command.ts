@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import type { Conflict } from './conflict.ts';
 import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
@@ -68,6 +69,8 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  /** When a reservation of another nexus refuses it. */
+  readonly conflict: Conflict;
   readonly recommendedTimeoutSeconds: number;
   readonly handler: CommandHandler;
 }
@@ -179,6 +182,16 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
 
   // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---
 
+  /** Ends the command with RESERVATION CONFLICT, without a transfer. */
+  conflict(): false {
+    const { task } = this;
+    task.status = Status.RESERVATION_CONFLICT;
+    task.senseLength = 0;
+    task.dataInLength = 0;
+    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    return false;
+  }
+
   /** Sets CHECK CONDITION with `sense`; false, so that prepare can return it. */
   check(sense: Sense, information: number = NO_INFORMATION, sks: number = NO_SKS): false {
     const { task } = this;
@@ -187,6 +200,12 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
     task.dataInLength = 0;
     return false;
+  }
+
+  /** What reservations refuse to the nexus. */
+  get refusals(): number {
+    const { nexusState } = this;
+    return nexusState === null ? this.unit.reservations.refusalsOf(this.task.nexus) : nexusState.refusals;
   }
 
   /** INVALID FIELD IN CDB, pointing at `byte` and, unless -1, at its most significant wrong `bit`. */

@@ -1,6 +1,7 @@
 import { equalBytes } from '../base/bytes.ts';
 import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
+import { isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
 import {
   INVALID_COMMAND_OPERATION_CODE,
@@ -74,12 +75,17 @@ export class LogicalUnit {
     const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
     this.state.nexuses.set(nexus, state);
+    this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
   }
 
-  /** Forgets what is kept for `nexus`. Its tasks in flight end as they would. */
+  /** Forgets what is kept for `nexus`, but its registrations. Its tasks in flight end as they would. */
   detach(nexus: Nexus): void {
-    this.state.nexuses.delete(nexus);
+    const { nexuses, reservations } = this.state;
+    const state = nexuses.get(nexus);
+    if (state === undefined) return;
+    nexuses.delete(nexus);
+    reservations.detached(nexus, state);
     this.#lastNexus = null;
     this.#lastNexusState = null;
   }
@@ -110,6 +116,7 @@ export class LogicalUnit {
       nexusState.preventsRemoval = false;
       nexusState.copies.clear();
     }
+    state.reservations.reset();
     state.raiseAttention(UnitAttention.LOGICAL_UNIT_RESET, null);
   }
 
@@ -162,14 +169,16 @@ export class LogicalUnit {
 
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
-    const { task, nexusState } = command;
+    const { task, nexusState, refusals } = command;
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
-      return command.check(nexusState.attentions.take());
+      const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
+      if (!conflicts || nexusState.attentions.hasReset) return command.check(nexusState.attentions.take());
     }
     if (row === null) {
       return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
+    if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
     if (!checkReserved(command, row)) return false;
     const { state } = this;
     if (row.access !== Access.NONE && !state.mediumPresent) return command.check(MEDIUM_NOT_PRESENT);
@@ -184,6 +193,13 @@ export class LogicalUnit {
 /** Step 3 of a task, whatever unit prepared it. */
 export function executeTask(task: ScsiTask): void {
   const command = task.engine as Command;
+  const { refusals } = command;
+  // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
+  if (refusals !== 0 && isRefused(refusals, command.row, task.cdb)) {
+    command.conflict();
+    command.finish();
+    return;
+  }
   command.row.handler.execute(command);
 }
 

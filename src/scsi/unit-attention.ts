@@ -8,7 +8,10 @@ import {
   MODE_PARAMETERS_CHANGED,
   NO_SENSE,
   POWER_ON_OCCURRED,
+  REGISTRATIONS_PREEMPTED,
   REPORTED_LUNS_DATA_HAS_CHANGED,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
   type Sense,
 } from './sense.ts';
 
@@ -23,6 +26,9 @@ export const UnitAttention = {
   CAPACITY_CHANGED: 6,
   MODE_PARAMETERS_CHANGED: 7,
   COMMANDS_CLEARED: 8,
+  RESERVATIONS_PREEMPTED: 9,
+  RESERVATIONS_RELEASED: 10,
+  REGISTRATIONS_PREEMPTED: 11,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -36,6 +42,9 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   CAPACITY_DATA_HAS_CHANGED,
   MODE_PARAMETERS_CHANGED,
   COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
+  REGISTRATIONS_PREEMPTED,
 ] as const;
 
 const RESETS = (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.LOGICAL_UNIT_RESET);
@@ -49,6 +58,15 @@ export class UnitAttentionQueue {
 
   get isEmpty(): boolean {
     return this.#pending === 0;
+  }
+
+  /** One of those that have precedence over RESERVATION CONFLICT (SAM-5 5.3.3). */
+  get hasReset(): boolean {
+    return (this.#pending & RESETS) !== 0;
+  }
+
+  isPending(kind: UnitAttention): boolean {
+    return (this.#pending & (1 << kind)) !== 0;
   }
 
   raise(kind: UnitAttention): void {

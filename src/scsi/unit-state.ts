@@ -6,6 +6,7 @@ import type { LunBackend } from '../block/lun-backend.ts';
 import { CopyRecords } from './copy-records.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
+import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
 import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
@@ -31,6 +32,8 @@ export interface LogicalUnitOptions {
   readonly writeCache: boolean;
   /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
   readonly removable?: boolean;
+  /** Keeps registrations with APTPL; without it APTPL is refused. */
+  readonly reservations?: ReservationStore;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
@@ -54,10 +57,12 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 export const REPLY_SIZE = 8192;
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState {
+export class NexusState implements NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** See `Refusals`. */
+  refusals = 0;
   /** Third-party copies that the nexus may ask about. */
   readonly copies: CopyRecords = new CopyRecords();
   /** The nexus may not write. */
@@ -101,6 +106,7 @@ export class UnitState {
   /** Where replies are put together; valid only inside one `execute`. */
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
+  readonly reservations: Reservations;
   /** Who holds ranges of several units locks them in this order. */
   readonly lockOrder: number = unitCount++;
   readonly tokens: RodTokens;
@@ -132,6 +138,7 @@ export class UnitState {
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
     this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    this.reservations = new Reservations(this.nexuses, options.reservations ?? null);
     this.tokens = new RodTokens(options.clock ?? monotonicClock, options.random);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
