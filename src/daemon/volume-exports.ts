@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -72,6 +73,7 @@ export class VolumeExports {
       logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
       removable: volume.removable ?? false,
       writeCache: true,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);

@@ -2,6 +2,7 @@ import { BLOCK_ROWS, REMOVABLE_ROWS } from './block-rows.ts';
 import type { CommandRow, CommandTable } from './command.ts';
 import { RowIndex } from './command-table.ts';
 import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
+import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
 import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
 
@@ -31,7 +32,7 @@ export function commandsOf(removable: boolean, unmaps: boolean): CommandSet {
 }
 
 function commandSet(rows: readonly CommandRow[]): CommandSet {
-  return { inTarget: new RowIndex([...rows, ...TARGET_ROWS]), alone: new RowIndex(rows) };
+  return { inTarget: new RowIndex([...rows, ...TARGET_ROWS, ...RESERVATION_ROWS]), alone: new RowIndex(rows) };
 }
 
 /** Neither UNMAP nor WRITE SAME with its UNMAP bit. */
