@@ -6,6 +6,7 @@ import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
 import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
 import { ScratchPool } from './scratch-pool.ts';
+import { type NexusTasks, TaskSet } from './task-set.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 
 export interface LogicalUnitOptions {
@@ -50,10 +51,12 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 export const REPLY_SIZE = 8192;
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState implements NexusReservations {
+export class NexusState implements NexusTasks, NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** Tasks in the task set. */
+  taskCount = 0;
   /** See `Refusals`. */
   refusals = 0;
   /** The nexus may not write. */
@@ -90,6 +93,7 @@ export class UnitState {
   readonly removable: boolean;
   /** False after an eject. */
   mediumPresent = true;
+  readonly taskSet: TaskSet = new TaskSet();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -135,6 +139,16 @@ export class UnitState {
     const changed = blockCount !== this.blockCount;
     this.blockCount = blockCount;
     return changed;
+  }
+
+  /** Mode parameters go back to their defaults, removal is allowed. */
+  reset(): void {
+    this.descriptorSense = false;
+    this.softwareWriteProtect = false;
+    this.writeCache = this.defaultWriteCache;
+    this.taskSet.reportsAborted = false;
+    this.reservations.reset();
+    for (const nexusState of this.nexuses.values()) nexusState.preventsRemoval = false;
   }
 
   /** Raises a unit attention for every nexus but `except`. */
