@@ -1,8 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
-import type { Conflict } from './conflict.ts';
-import { isRefused } from './conflict.ts';
+import { type Conflict, isRefused } from './conflict.ts';
 import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
@@ -267,11 +266,10 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
 
   begin(waited: boolean): void {
     const { refusals } = this;
-    if (refusals !== 0 && isRefused(refusals, this.row, this.task.cdb)) {
-      // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
-      this.conflict();
-      this.finish();
-    } else if (waited && !this.checkAccess()) this.finish();
+    // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
+    const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
+    if (conflicts) this.conflict();
+    if (conflicts || (waited && !this.checkAccess())) this.finish();
     else this.row.handler.execute(this);
   }
 
