@@ -6,6 +6,7 @@ import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
+import type { RodToken } from './rod-tokens.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
   FAILURE_SENSE,
@@ -111,6 +112,8 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   unmapRefused = false;
   /** Of a third-party copy that this command began. */
   copy: CopyRecord | null = null;
+  /** Of a POPULATE TOKEN under way: nobody has it yet. */
+  token: RodToken | null = null;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
@@ -276,6 +279,11 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     this.#step();
   }
 
+  /** What the command waited for outside of the engine has happened: goes on at the row's `step`. */
+  resume(): void {
+    this.#step();
+  }
+
   scratchGranted(): void {
     this.#step();
   }
@@ -327,6 +335,8 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   #endCopy(): void {
     const copy = this.copy!;
     this.copy = null;
+    if (this.token !== null) this.unit.tokens.delete(this.token);
+    this.token = null;
     copy.commandEnded(this.task);
   }
 
