@@ -5,12 +5,11 @@ import type { Logger } from '../base/log.ts';
 import { type DataMemory, MemoryAccount } from './data-memory.ts';
 import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
-import type { Session, SessionConnection, StoppedTasks } from './session.ts';
+import type { Session, SessionConnection } from './session.ts';
 import type { SessionTable } from './session-table.ts';
 import { type InputReceiver, receiveInto } from './socket-input.ts';
 import {
@@ -289,8 +288,8 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
 
   // --- the session's view ---
 
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    return this.fullFeature?.abortTasks(lun, waiter) ?? { stopped: 0, pending: 0 };
+  dropAnswered(lun: number | null): void {
+    this.fullFeature?.dropAnswered(lun);
   }
 
   // --- the end ---

@@ -1,7 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
-import type { Conflict } from './conflict.ts';
+import { type Conflict, isRefused } from './conflict.ts';
 import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
@@ -15,13 +15,17 @@ import {
   INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT,
   INVALID_FIELD_IN_PARAMETER_LIST,
   LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
+  MEDIUM_NOT_PRESENT,
   NO_INFORMATION,
   NO_SKS,
   type Sense,
+  SOFTWARE_WRITE_PROTECTED,
+  WRITE_PROTECTED,
   writeSense,
 } from './sense.ts';
 import { Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
+import { type AbortWaiter, MemberState, type TaskSetMember } from './task-set.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
 
 /** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
@@ -90,7 +94,7 @@ const CHANGES: readonly boolean[] = [false, true, false, true, true, false, true
  * The engine's state of one task, kept at `task.engine` and used again with it. It owns one `LunRequest` that serves all steps. Holds at
  * most one range and one scratch buffer, given back by `finish`.
  */
-export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
+export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, ScratchUser {
   readonly task: ScsiTask;
   unit: UnitState;
   row: CommandRow;
@@ -117,6 +121,11 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
+
+  setState: MemberState = MemberState.NONE;
+  setPrevious: TaskSetMember | null = null;
+  setNext: TaskSetMember | null = null;
+  abortWaiters: AbortWaiter[] | null = null;
 
   rangeBegin = 0;
   rangeEnd = 0;
@@ -226,19 +235,54 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     this.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, byte, bit));
   }
 
+  /** Ends it in `prepare` with a status that has no sense data. */
+  refuse(status: number): false {
+    const { task } = this;
+    task.status = status;
+    task.residual = task.expectedDataIn + task.expectedDataOut;
+    return false;
+  }
+
+  /** What can be wrong with the medium. False after CHECK CONDITION. */
+  checkAccess(): boolean {
+    const { unit } = this;
+    const { access } = this.row;
+    if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
+    if (access === Access.WRITE && this.writeProtected) {
+      const forGood = unit.backend.readOnly || this.nexusState?.readOnly === true;
+      return this.check(forGood ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
+    }
+    return true;
+  }
+
   /** The task has its status: gives everything back and tells the owner. The command may be in use again when this returns. */
   finish(): void {
-    const { task, unit } = this;
+    const { task, unit, abortWaiters } = this;
+    this.abortWaiters = null;
     unit.scratch.release(this);
     unit.ranges.release(this);
     if (this.copy !== null) this.#endCopy();
+    unit.taskSet.leave(this);
     task.owner.taskDone(task);
+    if (abortWaiters !== null) for (const waiter of abortWaiters) waiter.taskEnded();
+    unit.taskSet.advance();
   }
 
-  /** The task has been aborted: ends it so, now. */
-  finishAborted(): void {
+  // --- the task set ---
+
+  begin(waited: boolean): void {
+    const { refusals } = this;
+    // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
+    const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
+    if (conflicts) this.conflict();
+    if (conflicts || (waited && !this.checkAccess())) this.finish();
+    else this.row.handler.execute(this);
+  }
+
+  endAborted(): void {
     const { task } = this;
     task.status = Status.TASK_ABORTED;
+    task.senseLength = 0;
     task.dataInLength = 0;
     task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
     this.finish();
@@ -341,7 +385,7 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   }
 
   #step(): void {
-    if (this.task.aborted) this.finishAborted();
+    if (this.task.aborted) this.endAborted();
     else this.row.handler.step(this);
   }
 }

@@ -158,7 +158,7 @@ class SegmentCopier implements RangeCopyOwner {
   #endStopped(): void {
     const { task } = this.#command;
     this.#record.isTerminated = true;
-    if (task.aborted) this.#command.finishAborted();
+    if (task.aborted) this.#command.endAborted();
     else this.#fail(COPY_PROCESS_TERMINATED, -1);
   }
 

@@ -121,6 +121,7 @@ function finishChange(command: Command, { preempted }: Outcome & { kind: 'change
     task.nexus,
     () => command.finish(),
   );
+  if (unit.taskSet.reportsAborted) return;
   for (const nexus of others) unit.nexuses.get(nexus)?.attentions.raise(UnitAttention.COMMANDS_CLEARED);
 }
 

@@ -136,6 +136,22 @@ export class Reservations {
     return true;
   }
 
+  /** An administrator ends what RESERVE began, if `isChosen`; its initiator is told. */
+  breakReserve(isChosen: (nexus: NexusName) => boolean): void {
+    const reserver = this.#reserver;
+    if (reserver === null || !isChosen(nameOf(reserver))) return;
+    this.reset();
+    this.#tell({ nexus: nameOf(reserver), kind: UnitAttention.RESERVATIONS_PREEMPTED });
+  }
+
+  /** Whether the nexus is there now. */
+  isPresent({ initiatorPort, targetPort }: NexusName): boolean {
+    for (const nexus of this.#nexuses.keys()) {
+      if (nexus.initiatorPort === initiatorPort && nexus.relativeTargetPort === targetPort) return true;
+    }
+    return false;
+  }
+
   /** Puts a change in line. */
   request(request: ReservationRequest): void {
     this.#line.push(request);

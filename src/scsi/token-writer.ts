@@ -93,7 +93,7 @@ export class TokenWriter implements RangeCopyOwner {
       if (this.#deletes && sense === NO_SENSE) source.unit.tokens.delete(source.token);
     }
     if (sense === COPY_PROCESS_TERMINATED) this.#record.isTerminated = true;
-    if (command.task.aborted) command.finishAborted();
+    if (command.task.aborted) command.endAborted();
     else if (sense === NO_SENSE) command.finish();
     else if (sense !== RESERVED) command.fail(sense);
     else {

@@ -9,6 +9,7 @@ import { RangeLock } from './range-lock.ts';
 import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
 import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
+import { type NexusTasks, TaskSet } from './task-set.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 
 export interface LogicalUnitOptions {
@@ -57,10 +58,12 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 export const REPLY_SIZE = 8192;
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState implements NexusReservations {
+export class NexusState implements NexusTasks, NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** Tasks in the task set. */
+  taskCount = 0;
   /** See `Refusals`. */
   refusals = 0;
   /** Third-party copies that the nexus may ask about. */
@@ -85,7 +88,7 @@ export class UnitState {
   readonly product: string;
   readonly revision: string;
   readonly blockSize: number;
-  readonly physicalBlockExponent: number;
+  physicalBlockExponent: number;
   /** Logical blocks of the medium. */
   blockCount = 0;
   readonly maxTransferBlocks: number;
@@ -98,9 +101,10 @@ export class UnitState {
   descriptorSense = false;
   /** SWP of the control mode page. */
   softwareWriteProtect = false;
-  readonly removable: boolean;
+  removable: boolean;
   /** False after an eject. */
   mediumPresent = true;
+  readonly taskSet: TaskSet = new TaskSet();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -156,6 +160,19 @@ export class UnitState {
   changing(offset: number, length: number): void {
     if (this.tokens.live === 0) return;
     this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
+  }
+
+  /** Mode parameters go back to their defaults, removal is allowed. */
+  reset(): void {
+    this.descriptorSense = false;
+    this.softwareWriteProtect = false;
+    this.writeCache = this.defaultWriteCache;
+    this.taskSet.reportsAborted = false;
+    this.reservations.reset();
+    for (const nexusState of this.nexuses.values()) {
+      nexusState.preventsRemoval = false;
+      nexusState.copies.clear();
+    }
   }
 
   /** Raises a unit attention for every nexus but `except`. */

@@ -47,6 +47,9 @@ export class Pending {
           this.doneCount++;
           this.onDone?.();
         },
+        taskAborted: () => {
+          throw new Error('a command that is executed at once was aborted before');
+        },
       },
       nexus,
     );
