@@ -43,7 +43,7 @@ export class VolumeExports {
     const { name, lun, logicalBlockSize } = volume;
     // Nobody may see it before it is whole.
     if (volume.receiving !== undefined || volume.temporary) return;
-    if (this.target.luns.length >= MAX_REPORTED_LUNS) {
+    if (this.target.allLuns.length >= MAX_REPORTED_LUNS) {
       this.#logger.error(
         { volume: name, lun },
         'the volume is not served: the target has all the LUNs that it can report',

@@ -105,7 +105,7 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK_SET:
       case TaskFunction.CLEAR_TASK_SET:
       case TaskFunction.LOGICAL_UNIT_RESET: {
-        const unit = this.session.target!.unit(lun);
+        const unit = this.session.target!.unit(this.session.nexus!, lun);
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
         this.onUnit(code, unit, ended);
         this.dropAnswered(lun);

@@ -1,6 +1,8 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import type { LogicalUnit } from './logical-unit.ts';
+import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
@@ -25,8 +27,12 @@ import type { NexusState, UnitState } from './unit-state.ts';
 
 /** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
 export interface LunInventory {
-  /** Ascending. */
-  readonly luns: readonly number[];
+  /** The LUNs that are there for `nexus`, ascending. */
+  luns(nexus: Nexus): readonly number[];
+  /** The unit that `nexus` finds at `lun`; undefined when there is none for it. */
+  unit(nexus: Nexus, lun: number): LogicalUnit | undefined;
+  /** The unit for `nexus` whose NAA designator (VPD page 83h) is `naa`; undefined when there is none for it. */
+  find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined;
   /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
   readonly targetPorts: readonly number[];
   /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
@@ -127,6 +133,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     this.request = new LunRequest(this);
   }
 
+  /** Whether the medium takes no writes of this nexus. */
+  get writeProtected(): boolean {
+    return this.unit.writeProtected || this.nexusState?.readOnly === true;
+  }
+
   // --- what the command transfers, said by prepare ---
 
   /** The command moves nothing. */
@@ -209,8 +220,9 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     const { unit } = this;
     const { access } = this.row;
     if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
-    if (access === Access.WRITE && unit.writeProtected) {
-      return this.check(unit.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
+    if (access === Access.WRITE && this.writeProtected) {
+      const forGood = unit.backend.readOnly || this.nexusState?.readOnly === true;
+      return this.check(forGood ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
     }
     return true;
   }

@@ -1,3 +1,4 @@
+import { equalBytes } from '../base/bytes.ts';
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
 import type { Nexus } from './nexus.ts';
@@ -18,7 +19,9 @@ export class LogicalUnit {
   readonly #otherwise: Sense;
   /** REPORT LUNS of a unit without a `Target`, as under LIO. */
   readonly #alone: LunInventory = {
-    luns: [0],
+    luns: () => [0],
+    unit: (_nexus, lun) => (lun === 0 ? this : undefined),
+    find: (_nexus, naa) => (equalBytes(naa, this.state.naa) ? this : undefined),
     targetPorts: [],
     inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
   };
@@ -52,9 +55,12 @@ export class LogicalUnit {
     this.capacityChanged();
   }
 
-  /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */
-  attach(nexus: Nexus, powerOn: boolean = true): void {
-    const state = new NexusState();
+  /**
+   * The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. To a `readOnly` nexus the unit is
+   * write-protected.
+   */
+  attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
+    const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
     this.state.nexuses.set(nexus, state);
     this.#lastNexus = null;
@@ -65,6 +71,19 @@ export class LogicalUnit {
     this.state.nexuses.delete(nexus);
     this.#lastNexus = null;
     this.#lastNexusState = null;
+  }
+
+  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
+  mayWrite(nexus: Nexus): boolean {
+    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
+  }
+
+  /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
+  setReadOnly(nexus: Nexus, readOnly: boolean): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state === undefined || state.readOnly === readOnly) return;
+    state.readOnly = readOnly;
+    state.attentions.raise(UnitAttention.MODE_PARAMETERS_CHANGED);
   }
 
   /** ABORT TASK SET (SAM-5 7.3): ends the tasks of `nexus`, which get no status. `ended` is called once, now or later, when they have ended. */

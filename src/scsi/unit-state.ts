@@ -54,6 +54,12 @@ export class NexusState implements NexusTasks {
   preventsRemoval = false;
   /** Tasks in the task set. */
   taskCount = 0;
+  /** The nexus may not write. */
+  readOnly: boolean;
+
+  constructor(readOnly: boolean) {
+    this.readOnly = readOnly;
+  }
 }
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
