@@ -6,7 +6,7 @@ import type { Target } from '../scsi/target.ts';
 import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
 import { isFinal, isImmediate, readCommand, refuseCommand, taskTag, wrongUnsolicited } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
-import { DataCollector, type DataCollectorOwner } from './data-collector.ts';
+import { DataCollector, type DataCollectorHost, type DataCollectorOwner } from './data-collector.ts';
 import type { MemoryAccount } from './data-memory.ts';
 import { type IscsiTask, TaskState } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
@@ -20,9 +20,7 @@ import { TaskPool } from './task-pool.ts';
 import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
-export interface TaskSetHost {
-  /** Answers the PDU that is being read with a reject. */
-  reject(parser: PduParser, reason: RejectReason): void;
+export interface TaskSetHost extends DataCollectorHost {
   /** A command that blocked the input can be tried again. */
   resumeInput(): void;
   /** The memory that the rest of the data segment goes to is being given back. */
@@ -88,7 +86,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.pool = new TaskPool(this, nexus);
     this.table = new TaskTable(limits.commandWindow + limits.immediateCommands);
     this.line = new MemoryLine(account, this);
-    this.collector = new DataCollector(this.table, writer, parameters, this);
+    this.collector = new DataCollector(this.table, writer, parameters, this, host);
   }
 
   /** Tasks that have no response yet, aborted ones in the engine included. */
@@ -103,15 +101,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
-    return this.tasks().some((task) => task.expectsData);
+    return this.table.list().some((task) => task.expectsData);
   }
 
   find(tag: number): IscsiTask | null {
     return this.table.get(tag);
-  }
-
-  tasks(): IscsiTask[] {
-    return this.table.list();
   }
 
   // --- PDUs ---
@@ -223,10 +217,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   // --- data and memory ---
-
-  reject(parser: PduParser, reason: RejectReason): void {
-    this.host.reject(parser, reason);
-  }
 
   needMemory(task: IscsiTask): boolean {
     if (this.line.take(task)) return true;
@@ -369,7 +359,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Task management has ended the tasks of this nexus at `lun` (all LUNs when it is null): those that have a status already are not answered any more. */
   dropAnswered(lun: number | null): void {
-    for (const task of this.tasks()) {
+    for (const task of this.table.list()) {
       if (task.state === TaskState.DRAINING && (lun === null || task.lun === lun)) this.drop(task);
     }
   }
@@ -381,7 +371,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Stops everything that is not in the engine without a response, and answers what is. Nothing new may come afterwards. */
   finish(): void {
-    for (const task of this.tasks()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
+    for (const task of this.table.list()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
     this.forgetIncoming();
   }
 
@@ -389,7 +379,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   close(): void {
     this.closed = true;
     this.forgetIncoming();
-    for (const task of this.tasks()) this.abort(task, null);
+    for (const task of this.table.list()) this.abort(task, null);
     this.line.close();
   }
 
