@@ -194,10 +194,15 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
 
   // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---
 
-  /** Ends the command with RESERVATION CONFLICT, without a transfer. */
+  /** Sets RESERVATION CONFLICT: see `refuse`. */
   conflict(): false {
+    return this.refuse(Status.RESERVATION_CONFLICT);
+  }
+
+  /** Sets a status that has no sense data; nothing is returned. False, so that prepare can return it. */
+  refuse(status: number): false {
     const { task } = this;
-    task.status = Status.RESERVATION_CONFLICT;
+    task.status = status;
     task.senseLength = 0;
     task.dataInLength = 0;
     task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
@@ -233,14 +238,6 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** INVALID FIELD IN PARAMETER LIST, pointing at `byte` of it and, unless -1, at `bit`. */
   failParameter(byte: number, bit: number = -1): void {
     this.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, byte, bit));
-  }
-
-  /** Ends it in `prepare` with a status that has no sense data. */
-  refuse(status: number): false {
-    const { task } = this;
-    task.status = status;
-    task.residual = task.expectedDataIn + task.expectedDataOut;
-    return false;
   }
 
   /** What can be wrong with the medium. False after CHECK CONDITION. */
@@ -279,12 +276,9 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     else this.row.handler.execute(this);
   }
 
+  /** The task has been aborted: ends it so, now. */
   endAborted(): void {
-    const { task } = this;
-    task.status = Status.TASK_ABORTED;
-    task.senseLength = 0;
-    task.dataInLength = 0;
-    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    this.refuse(Status.TASK_ABORTED);
     this.finish();
   }
 

@@ -62,14 +62,15 @@ export class NexusState implements NexusTasks, NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
-  /** Tasks in the task set. */
-  taskCount = 0;
   /** See `Refusals`. */
   refusals = 0;
   /** Third-party copies that the nexus may ask about. */
   readonly copies: CopyRecords = new CopyRecords();
   /** The nexus may not write. */
   readOnly: boolean;
+
+  /** Tasks in the task set. */
+  taskCount = 0;
 
   constructor(readOnly: boolean) {
     this.readOnly = readOnly;
@@ -156,23 +157,23 @@ export class UnitState {
     return changed;
   }
 
-  /** The bytes `[offset, offset + length)` of the medium are about to change: ends the tokens that represent them. */
-  changing(offset: number, length: number): void {
-    if (this.tokens.live === 0) return;
-    this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
-  }
-
   /** Mode parameters go back to their defaults, removal is allowed. */
   reset(): void {
     this.descriptorSense = false;
     this.softwareWriteProtect = false;
     this.writeCache = this.defaultWriteCache;
     this.taskSet.reportsAborted = false;
-    this.reservations.reset();
     for (const nexusState of this.nexuses.values()) {
       nexusState.preventsRemoval = false;
       nexusState.copies.clear();
     }
+    this.reservations.reset();
+  }
+
+  /** The bytes `[offset, offset + length)` of the medium are about to change: ends the tokens that represent them. */
+  changing(offset: number, length: number): void {
+    if (this.tokens.live === 0) return;
+    this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
   }
 
   /** Raises a unit attention for every nexus but `except`. */

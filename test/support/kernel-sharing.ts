@@ -11,10 +11,13 @@ export function unsharedForTheKernel(contents: PoolContents): string[] {
   }
   const wrong: string[] = [];
   for (const [id, { mappings: own, snapshottedTime }] of contents.devices) {
-    if (snapshottedTime > contents.time) wrong.push(`device ${id} was snapshotted at ${snapshottedTime}, now is ${contents.time}`);
+    if (snapshottedTime > contents.time)
+      wrong.push(`device ${id} was snapshotted at ${snapshottedTime}, now is ${contents.time}`);
     for (const [block, { dataBlock, time }] of own) {
       if (mappings.get(dataBlock)! < 2 || time < snapshottedTime) continue;
-      wrong.push(`device ${id} block ${block}: data block ${dataBlock} is mapped ${mappings.get(dataBlock)} times, time ${time} of ${snapshottedTime}`);
+      wrong.push(
+        `device ${id} block ${block}: data block ${dataBlock} is mapped ${mappings.get(dataBlock)} times, time ${time} of ${snapshottedTime}`,
+      );
     }
   }
   return wrong;
