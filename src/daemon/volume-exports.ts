@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -77,6 +78,7 @@ export class VolumeExports {
       removable: volume.removable ?? false,
       reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);

@@ -42,7 +42,11 @@ export class LogicalUnit {
 
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
-    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    const { state } = this;
+    if (!state.refreshCapacity()) return;
+    // What was cut off is gone, also when the unit grows again.
+    state.changing(state.blockCount * state.blockSize, Number.MAX_SAFE_INTEGER);
+    state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
   /** Whether the medium can be ejected, and how many logical blocks (2^n) make a physical one. Initiators are told of what changes. */
@@ -73,6 +77,7 @@ export class LogicalUnit {
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
+    this.state.changing(0, Number.MAX_SAFE_INTEGER);
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
     this.capacityChanged();
   }
