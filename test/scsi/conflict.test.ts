@@ -14,6 +14,7 @@ import { Cluster, PR_OUT } from './support/cluster.ts';
 const TABLE = `
   00       C AAAAA  TEST UNIT READY
   03       A AAAAA  REQUEST SENSE
+  04       C CCACC  FORMAT UNIT
   08       C ACAAC  READ(6)
   0a       C CCACC  WRITE(6)
   12       A AAAAA  INQUIRY
@@ -33,8 +34,15 @@ const TABLE = `
   34       C ACAAC  PRE-FETCH(10)
   35       C CCACC  SYNCHRONIZE CACHE(10)
   37       C ACAAC  READ DEFECT DATA(10)
+  3b       C CCACC  WRITE BUFFER
+  3c       C ACAAC  READ BUFFER(10)
   41       C CCACC  WRITE SAME(10)
   42       C CCACC  UNMAP
+  48/01    C CCACC  SANITIZE, OVERWRITE
+  48/02    C CCACC  SANITIZE, BLOCK ERASE
+  48/03    C CCACC  SANITIZE, CRYPTOGRAPHIC ERASE
+  48/1f    C CCACC  SANITIZE, EXIT FAILURE MODE
+  4c       C CCACC  LOG SELECT
   4d       C AAAAA  LOG SENSE
   55       C CCACC  MODE SELECT(10)
   5a       C ACAAC  MODE SENSE(10)
@@ -44,6 +52,24 @@ const TABLE = `
   5e/03    C AAAAA  PERSISTENT RESERVE IN
   5f/00    C AAAAA  PERSISTENT RESERVE OUT, REGISTER
   5f/06    C AAAAA  PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY
+  7f/09    C ACAAC  READ(32)
+  7f/0a    C ACAAC  VERIFY(32)
+  7f/0b    C CCACC  WRITE(32)
+  7f/0c    C CCACC  WRITE AND VERIFY(32)
+  7f/0d    C CCACC  WRITE SAME(32)
+  7f/0e    C CCACC  ORWRITE(32)
+  7f/0f    C CCACC  WRITE ATOMIC(32)
+  83/00    C CCACC  EXTENDED COPY(LID1)
+  83/01    C CCACC  EXTENDED COPY(LID4)
+  83/10    C ACAAC  POPULATE TOKEN
+  83/11    C CCACC  WRITE USING TOKEN
+  83/1c    C AAAAA  COPY OPERATION ABORT
+  84/00    C AAAAA  RECEIVE COPY STATUS(LID1)
+  84/03    C AAAAA  RECEIVE COPY OPERATING PARAMETERS
+  84/04    C AAAAA  RECEIVE COPY FAILURE DETAILS(LID1)
+  84/05    C AAAAA  RECEIVE COPY STATUS(LID4)
+  84/07    C AAAAA  RECEIVE ROD TOKEN INFORMATION
+  84/08    C AAAAA  REPORT ALL ROD TOKENS
   88       C ACAAC  READ(16)
   89       C CCACC  COMPARE AND WRITE
   8a       C CCACC  WRITE(16)
@@ -53,12 +79,15 @@ const TABLE = `
   90       C ACAAC  PRE-FETCH(16)
   91       C CCACC  SYNCHRONIZE CACHE(16)
   93       C CCACC  WRITE SAME(16)
+  9b       C ACAAC  READ BUFFER(16)
+  9c       C CCACC  WRITE ATOMIC(16)
   9e/10    C AAAAA  READ CAPACITY(16)
   9e/12    C ACAAC  GET LBA STATUS(16)
   a0       A AAAAA  REPORT LUNS
   a3/0a    C AAAAA  REPORT TARGET PORT GROUPS
   a3/0c    C ACAAC  REPORT SUPPORTED OPERATION CODES
   a3/0d    C ACAAC  REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
+  a4/0a    C CCACC  SET TARGET PORT GROUPS
   a8       C ACAAC  READ(12)
   aa       C CCACC  WRITE(12)
   ae       C CCACC  WRITE AND VERIFY(12)
@@ -114,7 +143,8 @@ describe('what reservations refuse', () => {
   function isAllowed(nexus: Nexus, { row, byte4 }: Line): boolean {
     const cdb = new Uint8Array(row.cdbLength);
     cdb[0] = row.opcode;
-    if (row.serviceAction >= 0) cdb[1] = row.serviceAction;
+    if (row.opcode === 0x7f) cdb.set([0x18, 0, row.serviceAction], 7);
+    else if (row.serviceAction >= 0) cdb[1] = row.serviceAction;
     cdb[4] = byte4;
     return cluster.send(nexus, cdb, new Uint8Array(0), 256).status !== Status.RESERVATION_CONFLICT;
   }
