@@ -25,6 +25,7 @@ export interface SessionConnection {
 export class Session {
   readonly initiatorName: string;
   readonly isid: string;
+  readonly portalGroupTag: number;
   readonly tsih: number;
   /** Both null in a discovery session. */
   readonly target: Target | null;
@@ -40,6 +41,7 @@ export class Session {
   constructor(login: Login, tsih: number, target: Target | null, portalGroupTag: number, commandWindow: number) {
     this.initiatorName = login.initiatorName;
     this.isid = login.isid;
+    this.portalGroupTag = portalGroupTag;
     this.tsih = tsih;
     this.target = target;
     this.targetName = login.targetName;
