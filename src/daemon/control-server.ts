@@ -24,6 +24,7 @@ import {
   resizeVolumeSchema,
   rollbackVolumeSchema,
   setOptionsSchema,
+  setVolumeSchema,
   statusLinesSchema,
   volumeListSchema,
   volumeSchema,
@@ -107,6 +108,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.patch('/volumes/:name', async (c) => {
     const request = await readMessage(c, resizeVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
+  });
+  app.patch('/volumes/:name/options', async (c) => {
+    const request = await readMessage(c, setVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.setVolume(c.req.param('name'), request))));
   });
   app.post('/snapshots', async (c) => {
     const request = await readMessage(c, createSnapshotsSchema);
