@@ -1,10 +1,12 @@
 import { readU32BE, writeU16BE, writeU32BE } from '../base/bytes.ts';
-import type { ScsiTask } from '../scsi/task.ts';
+import { NO_INFORMATION, NO_SKS, type Sense, writeSense } from '../scsi/sense.ts';
+import { MAX_SENSE_SIZE, type ScsiTask } from '../scsi/task.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { IscsiTask } from './iscsi-task.ts';
 import type { LoginReply } from './login.ts';
 import { serialAdd } from './serial.ts';
 import {
+  AsyncEvent,
   CONTINUE,
   CommandResponse,
   DATA_IN_STATUS,
@@ -44,6 +46,17 @@ export class PduWriter {
     writeU16BE(bytes, at + 40, parameter2);
     writeU16BE(bytes, at + 42, parameter3);
     this.endWithStatus(at);
+  }
+
+  /** Asynchronous message about `sense` (RFC 7143 11.9.1, 11.9.4), of the target as a whole. */
+  scsiEvent(sense: Sense): void {
+    const bytes = new Uint8Array(2 + MAX_SENSE_SIZE);
+    const length = writeSense(bytes.subarray(2), false, sense, NO_INFORMATION, NO_SKS);
+    bytes[1] = length;
+    const at = this.begin(Opcode.ASYNC_MESSAGE, FINAL, RESERVED_TAG, 2 + length);
+    this.transmitter.bytes[at + Field.ASYNC_EVENT] = AsyncEvent.SCSI;
+    this.endWithStatus(at);
+    this.data(bytes.subarray(0, 2 + length));
   }
 
   /** The data of a task that ended, cut to what the initiator takes in one PDU, with its status when that is GOOD (RFC 7143 11.7). */
@@ -122,10 +135,19 @@ export class PduWriter {
     this.data(data);
   }
 
+  /** A NOP-In that asks for an answer with `transferTag`. StatSN is the next one and does not advance. */
+  ping(transferTag: number): void {
+    this.nopInWithoutTask(transferTag);
+  }
+
   /** A NOP-In that asks for nothing: tells ExpCmdSN and MaxCmdSN. StatSN is the next one and does not advance. */
   windowUpdate(): void {
+    this.nopInWithoutTask(RESERVED_TAG);
+  }
+
+  private nopInWithoutTask(transferTag: number): void {
     const at = this.begin(Opcode.NOP_IN, FINAL, RESERVED_TAG, 0);
-    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, RESERVED_TAG);
+    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, transferTag);
     writeU32BE(this.transmitter.bytes, at + Field.STAT_SN, this.statSn);
     this.transmitter.endHeader(at);
   }

@@ -4,12 +4,13 @@ import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { KIB } from '../base/units.ts';
-import { Connection, type ConnectionContext } from './connection.ts';
+import { Connection } from './connection.ts';
+import type { ConnectionContext } from './connection-context.ts';
 import { DataMemory } from './data-memory.ts';
 import type { TargetDirectory } from './discovery.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
-import { formatAddress, type PortalListener } from './portal-listener.ts';
+import { formatAddress, type PortalListener, plainAddress } from './portal-listener.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 
@@ -31,6 +32,7 @@ export interface SessionInfo {
   readonly isid: string;
   readonly tsih: number;
   readonly portalGroupTag: number;
+  readonly connections: number;
   readonly commands: number;
 }
 
@@ -70,10 +72,7 @@ export class Portal {
     this.logger = new LimitedLogger(options.logger ?? silentLogger, this.clock);
     this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
     this.memory = new DataMemory(this.limits.slabBytes);
-    this.sessionTable = new SessionTable(
-      this.limits.sessions,
-      readU16BE(options.randomBytes?.(2) ?? new Uint8Array(2), 0),
-    );
+    this.sessionTable = new SessionTable(this.limits, readU16BE(options.randomBytes?.(2) ?? new Uint8Array(2), 0));
     this.context = {
       limits: this.limits,
       clock: this.clock,
@@ -87,7 +86,6 @@ export class Portal {
       loginEnded: () => {
         this.loginsInProgress--;
       },
-      connectionEnded: (connection) => this.connectionEnded(connection),
     };
   }
 
@@ -108,6 +106,7 @@ export class Portal {
       isid: session.isid,
       tsih: session.tsih,
       portalGroupTag: session.portalGroupTag,
+      connections: session.connections.length,
       commands: session.window.outstanding,
     }));
   }
@@ -158,7 +157,7 @@ export class Portal {
       else connection.drop('the portal closes');
     }
     const finish = this.clock.setTimer(this.limits.closeTimeMs / 2, () => {
-      for (const connection of this.connections) connection.finish();
+      for (const connection of this.connections) connection.dismiss('the portal closes');
     });
     const drop = this.clock.setTimer(this.limits.closeTimeMs, () => {
       for (const connection of this.connections) connection.drop('the portal closes');
@@ -175,19 +174,23 @@ export class Portal {
 
   private accept(socket: Socket, listener: PortalListener): void {
     const { limits } = this;
+    const host = plainAddress(socket.remoteAddress ?? '');
+    const sameHost = [...this.connections].filter(({ peerHost }) => peerHost === host);
     if (
       this.closing ||
       this.connections.size >= limits.connections ||
       this.loginsInProgress >= limits.loginsInProgress ||
-      socket.remoteAddress === undefined
+      sameHost.length >= limits.connectionsPerAddress ||
+      sameHost.filter(({ isInLogin }) => isInLogin).length >= limits.loginsPerAddress ||
+      host === ''
     ) {
-      this.logger.warn({ peer: socket.remoteAddress, connections: this.connections.size }, 'connection refused');
+      this.logger.warn({ peer: host, connections: this.connections.size }, 'connection refused');
       socket.on('error', () => {});
       socket.resetAndDestroy();
       return;
     }
     this.loginsInProgress++;
-    this.connections.add(new Connection(socket, listener, this.context));
+    this.connections.add(new Connection(socket, listener, this.context, (ended) => this.connectionEnded(ended)));
   }
 
   private connectionEnded(connection: Connection): void {
@@ -196,8 +199,10 @@ export class Portal {
   }
 
   private scheduleSweep(): void {
-    this.sweepTimer = this.clock.setTimer(this.limits.stallTimeMs / 2, () => {
-      for (const connection of this.connections) connection.sweep();
+    const { stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
+    this.sweepTimer = this.clock.setTimer(Math.min(stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs) / 2, () => {
+      const nowMs = this.clock.nowMs();
+      for (const connection of [...this.connections]) connection.watch.look(nowMs);
       this.scheduleSweep();
     });
   }

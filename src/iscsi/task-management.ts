@@ -143,7 +143,7 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK_SET:
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
         management = make(nothing);
-        management.waitFor(this.session.connection?.abortTasks(lun, management).pending ?? 0);
+        management.waitFor(this.session.abortTasks(lun, management).pending);
         break;
       case TaskFunction.CLEAR_TASK_SET:
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
@@ -175,8 +175,8 @@ export class TaskManager {
   private stopEverybody(lun: number | null, management: Management): Session[] {
     const others: Session[] = [];
     for (const session of this.host.sessions()) {
-      if (session.target !== this.session.target || session.connection === null) continue;
-      const { stopped, pending } = session.connection.abortTasks(lun, management);
+      if (session.target !== this.session.target) continue;
+      const { stopped, pending } = session.abortTasks(lun, management);
       management.waitFor(pending);
       if (session !== this.session && stopped > 0) others.push(session);
     }
@@ -186,8 +186,9 @@ export class TaskManager {
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
   private endConnections(): void {
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+      if (session !== this.session && session.target === this.session.target) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

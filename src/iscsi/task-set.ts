@@ -22,6 +22,8 @@ import { TaskTable } from './task-table.ts';
 export interface TaskSetHost {
   /** Answers the PDU that is being read with a reject. */
   reject(parser: PduParser, reason: RejectReason): void;
+  /** Another connection of the session has a task with this tag. */
+  hasTaskElsewhere(tag: number): boolean;
   /** A command that blocked the input can be tried again. */
   resumeInput(): void;
   /** The memory that the rest of the data segment goes to is being given back. */
@@ -106,6 +108,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     return this.tasks().some((task) => task.expectsData);
   }
 
+  /** Data of Data-Out PDUs that has come. */
+  get dataBytes(): number {
+    return this.collector.dataBytes;
+  }
+
   find(tag: number): IscsiTask | null {
     return this.table.get(tag);
   }
@@ -162,7 +169,10 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Checks the PDU and prepares the task; null when the PDU was rejected. */
   private admit(parser: PduParser): IscsiTask | null {
     let reason = refuseCommand(parser);
-    if (reason === 0 && this.table.get(taskTag(parser)) !== null) reason = RejectReason.TASK_IN_PROGRESS;
+    const tag = taskTag(parser);
+    if (reason === 0 && (this.table.get(tag) !== null || this.host.hasTaskElsewhere(tag))) {
+      reason = RejectReason.TASK_IN_PROGRESS;
+    }
     if (reason === 0 && isImmediate(parser) && this.immediateCount >= this.maxImmediate) {
       reason = RejectReason.TOO_MANY_IMMEDIATE;
     }

@@ -293,7 +293,7 @@ describe('a session', () => {
     expect(world.portal.sessions()).toHaveLength(1);
   });
 
-  it('has one connection', async () => {
+  it('has one connection unless more were agreed on', async () => {
     await start();
     const initiator = await login();
     const second = await connect();
@@ -362,6 +362,9 @@ describe('a portal', () => {
     expect(await polite.closes()).toBe(true);
     setTimeout(() => world.lun.release(), 250);
     expect((await busy.result(tag)).status).toBe(0);
+    // All connections of the session are dropped; it may be made again after DefaultTime2Wait.
+    const farewell = await busy.receive();
+    expect([opcodeOf(farewell), farewell.header[36], u16(farewell, 40), u16(farewell, 42)]).toEqual([0x32, 3, 2, 0]);
     expect(await busy.closes()).toBe(true);
     await closing;
     await expect(Initiator.connect(world.port)).rejects.toThrow();
