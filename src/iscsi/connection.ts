@@ -6,14 +6,13 @@ import { MemoryAccount } from './data-memory.ts';
 import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
 import { PeerWatch, type WatchedPeer } from './peer-watch.ts';
 import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
-import type { Session, SessionConnection, StoppedTasks } from './session.ts';
+import type { Session, SessionConnection } from './session.ts';
 import { receiveInto } from './socket-input.ts';
 import {
   AsyncEvent,
@@ -272,8 +271,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    return this.fullFeature!.abortTasks(lun, waiter);
+  dropAnswered(lun: number | null): void {
+    this.fullFeature!.dropAnswered(lun);
   }
 
   hasTask(tag: number): boolean {

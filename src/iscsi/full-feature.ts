@@ -3,7 +3,6 @@ import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { MemoryAccount } from './data-memory.ts';
 import { HeldPdus } from './held-pdus.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import { Logout, type LogoutHost } from './logout.ts';
 import type { Parameters } from './parameters.ts';
 import { headerU32, type PduHandler, type PduParser, Verdict } from './pdu-parser.ts';
@@ -11,7 +10,7 @@ import { refuseRequest } from './pdu-rules.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { Pings } from './pings.ts';
 import { Replay } from './replay.ts';
-import type { Session, StoppedTasks } from './session.ts';
+import type { Session } from './session.ts';
 import { AsyncEvent, Field, Opcode, RejectReason } from './spec.ts';
 import { TaskManager, type TaskManagerHost } from './task-management.ts';
 import { TaskSet, type TaskSetHost } from './task-set.ts';
@@ -283,16 +282,9 @@ export class FullFeature implements TaskSetHost, PduHandler {
     if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 
-  /** See `SessionConnection`. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    let stopped = 0;
-    let pending = 0;
-    for (const task of this.tasks?.tasks() ?? []) {
-      if (lun !== null && task.lun !== lun) continue;
-      stopped++;
-      if (!this.tasks!.abort(task, waiter)) pending++;
-    }
-    return { stopped, pending };
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void {
+    this.tasks?.dropAnswered(lun);
   }
 
   /** Something that was sent has left its memory. */

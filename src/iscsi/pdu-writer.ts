@@ -4,6 +4,7 @@ import { MAX_SENSE_SIZE, type ScsiTask } from '../scsi/task.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { IscsiTask } from './iscsi-task.ts';
 import type { LoginReply } from './login.ts';
+import type { Parameters } from './parameters.ts';
 import { serialAdd } from './serial.ts';
 import {
   AsyncEvent,
@@ -59,8 +60,21 @@ export class PduWriter {
     this.data(bytes.subarray(0, 2 + length));
   }
 
+  /** All that a task brings back. Memory that still has to be sent is given back when it is; the task does not own it any more. */
+  taskResponse(task: IscsiTask, parameters: Parameters): void {
+    if (task.dataInLength === 0) {
+      this.scsiResponse(task);
+      return;
+    }
+    this.dataIn(task, parameters.initiatorSegmentLength, parameters.maxBurstLength);
+    if (task.status !== GOOD) this.scsiResponse(task);
+    if (task.memoryCopied) return;
+    this.transmitter.freeAfterwards(task.memoryOffset, task.memoryLength);
+    task.memoryLength = 0;
+  }
+
   /** The data of a task that ended, cut to what the initiator takes in one PDU, with its status when that is GOOD (RFC 7143 11.7). */
-  dataIn(task: IscsiTask, segmentLength: number, burstLength: number): void {
+  private dataIn(task: IscsiTask, segmentLength: number, burstLength: number): void {
     const { transmitter } = this;
     const length = task.dataInLength;
     const withStatus = task.status === GOOD;
@@ -93,7 +107,7 @@ export class PduWriter {
   }
 
   /** SCSI response with status and sense data (RFC 7143 11.4). */
-  scsiResponse(task: IscsiTask): void {
+  private scsiResponse(task: IscsiTask): void {
     const { transmitter } = this;
     const { senseLength } = task;
     const dataLength = senseLength > 0 ? 2 + senseLength : 0;

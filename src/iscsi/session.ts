@@ -2,25 +2,17 @@ import { Nexus } from '../scsi/nexus.ts';
 import type { Target } from '../scsi/target.ts';
 import { CommandWindow } from './command-window.ts';
 import { HeldBudget } from './held-pdus.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import type { Parameters } from './parameters.ts';
-
-/** What became of the tasks that were to be stopped. */
-export interface StoppedTasks {
-  readonly stopped: number;
-  /** Of these, how many have not ended yet. */
-  readonly pending: number;
-}
 
 /** A connection of a session, as the others see it. */
 export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
-  /** Stops the tasks for `lun` (all LUNs when it is null); they get no response. `waiter` is told of each that has not ended yet. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks;
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
   hasTask(tag: number): boolean;
   /** Delivers what it holds and whose turn has come, and drops what has come by another connection. */
@@ -83,18 +75,6 @@ export class Session {
   /** There are as many connections as were agreed on. */
   get isFull(): boolean {
     return this.connections.filter(({ isEnding }) => !isEnding).length >= this.parameters.maxConnections;
-  }
-
-  /** See `SessionConnection`. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    let stopped = 0;
-    let pending = 0;
-    for (const connection of this.connections) {
-      const result = connection.abortTasks(lun, waiter);
-      stopped += result.stopped;
-      pending += result.pending;
-    }
-    return { stopped, pending };
   }
 
   /** Delivers held commands in the order of CmdSN, whichever connection holds them (RFC 7143 4.2.2.1). */
