@@ -48,7 +48,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   private readonly transmitter: Transmitter;
   private readonly writer: PduWriter;
   private readonly localAddress: string;
-  private session: Session | null = null;
+  /** Null before the login is complete. */
+  session: Session | null = null;
   private fullFeature: FullFeature | null = null;
 
   /** Null after the login. */

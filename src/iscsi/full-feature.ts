@@ -274,7 +274,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
 
   /** Data of commands that has come since the login, the part of a PDU included. */
   get dataBytes(): number {
-    return this.tasks === null ? 0 : this.tasks.dataBytes + this.parser.dataReceived;
+    return this.tasks === null ? 0 : this.tasks.collector.dataBytes + this.parser.dataReceived;
   }
 
   /** Tells the initiator that there are other LUNs than it knows of; those that listen to it look (RFC 7143 11.9.1). */

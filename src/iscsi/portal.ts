@@ -11,6 +11,7 @@ import type { TargetDirectory } from './discovery.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
 import { formatAddress, type PortalListener, plainAddress } from './portal-listener.ts';
+import type { Session } from './session.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 
@@ -64,6 +65,8 @@ export class Portal {
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
   private sweepTimer: Timer | null = null;
+  /** Of sessions that are being ended. */
+  private readonly endTimers: Set<Timer> = new Set();
   private closing = false;
   private drained: (() => void) | null = null;
 
@@ -100,15 +103,7 @@ export class Portal {
   }
 
   sessions(): SessionInfo[] {
-    return this.sessionTable.list().map((session) => ({
-      initiator: session.initiatorName,
-      target: session.targetName,
-      isid: session.isid,
-      tsih: session.tsih,
-      portalGroupTag: session.portalGroupTag,
-      connections: session.connections.length,
-      commands: session.window.outstanding,
-    }));
+    return this.sessionTable.list().map(infoOf);
   }
 
   /**
@@ -151,25 +146,42 @@ export class Portal {
     this.closing = true;
     this.sweepTimer?.cancel();
     const closed = [...this.servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
-    const seconds = Math.floor(this.limits.closeTimeMs / 2000);
-    for (const connection of this.connections) {
-      if (connection.isInFullFeature) connection.requestLogout(seconds);
-      else connection.drop('the portal closes');
-    }
-    const finish = this.clock.setTimer(this.limits.closeTimeMs / 2, () => {
-      for (const connection of this.connections) connection.dismiss('the portal closes');
-    });
-    const drop = this.clock.setTimer(this.limits.closeTimeMs, () => {
-      for (const connection of this.connections) connection.drop('the portal closes');
-      this.drained?.();
-    });
+    this.end([...this.connections], 'the portal closes', () => this.drained?.());
     await new Promise<void>((resolve) => {
       this.drained = resolve;
       if (this.connections.size === 0) resolve();
     });
-    finish.cancel();
-    drop.cancel();
+    for (const timer of this.endTimers) timer.cancel();
     await Promise.all(closed);
+  }
+
+  /** Asks the initiators of some sessions to log out, and ends those that have not done so as `close` does. They may come again if the targets let them. */
+  dismiss(select: (session: SessionInfo) => boolean, reason: string): void {
+    const chosen = new Set(this.sessionTable.list().filter((session) => select(infoOf(session))));
+    for (const session of chosen) session.isEnding = true;
+    this.end(
+      [...this.connections].filter(({ session }) => session !== null && chosen.has(session)),
+      reason,
+      () => {},
+    );
+  }
+
+  private end(connections: readonly Connection[], reason: string, ended: () => void): void {
+    const { closeTimeMs } = this.limits;
+    for (const connection of connections) {
+      if (connection.isInFullFeature) connection.requestLogout(Math.floor(closeTimeMs / 2000));
+      else connection.drop(reason);
+    }
+    const finish = this.clock.setTimer(closeTimeMs / 2, () => {
+      this.endTimers.delete(finish);
+      for (const connection of connections) connection.dismiss(reason);
+    });
+    const drop = this.clock.setTimer(closeTimeMs, () => {
+      this.endTimers.delete(drop);
+      for (const connection of connections) connection.drop(reason);
+      ended();
+    });
+    this.endTimers.add(finish).add(drop);
   }
 
   private accept(socket: Socket, listener: PortalListener): void {
@@ -206,4 +218,16 @@ export class Portal {
       this.scheduleSweep();
     });
   }
+}
+
+function infoOf(session: Session): SessionInfo {
+  return {
+    initiator: session.initiatorName,
+    target: session.targetName,
+    isid: session.isid,
+    tsih: session.tsih,
+    portalGroupTag: session.portalGroupTag,
+    connections: session.connections.length,
+    commands: session.window.outstanding,
+  };
 }

@@ -56,7 +56,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   private readonly pool: TaskPool;
   private readonly table: TaskTable;
   private readonly line: MemoryLine;
-  private readonly collector: DataCollector;
+  readonly collector: DataCollector;
 
   private immediateCount = 0;
   private closed = false;
@@ -103,11 +103,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
     return this.table.list().some((task) => task.expectsData);
-  }
-
-  /** Data of Data-Out PDUs that has come. */
-  get dataBytes(): number {
-    return this.collector.dataBytes;
   }
 
   find(tag: number): IscsiTask | null {
