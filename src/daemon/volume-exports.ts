@@ -37,9 +37,15 @@ export class VolumeExports {
   readonly #reservations: ReservationFile;
   readonly #exports: Map<string, Export> = new Map();
 
-  /** Exports every volume that the pool has. */
-  constructor(pool: Pool, targetName: string, logger: Logger, reservations: ReservationFile) {
-    this.target = new Target(targetName);
+  /** Exports every volume that the pool has, by target ports with these identifiers. */
+  constructor(
+    pool: Pool,
+    targetName: string,
+    targetPorts: readonly number[],
+    logger: Logger,
+    reservations: ReservationFile,
+  ) {
+    this.target = new Target(targetName, targetPorts);
     this.#pool = pool;
     this.#logger = logger;
     this.#reservations = reservations;
