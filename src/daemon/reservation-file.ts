@@ -74,14 +74,17 @@ export class ReservationFile {
     this.#saved = saved;
   }
 
-  /** Throws EINVAL, with advice, when the file cannot be understood: to go on without it would let in nodes that were fenced. */
-  static load(dir: string, logger: Logger): ReservationFile {
+  /**
+   * What it has of volumes that `isKnown` does not know is forgotten. Throws EINVAL, with advice, when the file cannot be understood: to go on without it would
+   * let in nodes that were fenced.
+   */
+  static load(dir: string, logger: Logger, isKnown: (naa: string) => boolean): ReservationFile {
     const path = join(dir, FILE);
     const saved = new Map<string, PersistentState>();
     try {
       const { volumes } = CONTENT.parse(JSON.parse(readFileSync(path, 'utf8')));
       for (const { naa, type, holder, registrants } of volumes) {
-        saved.set(naa, { registrants, type, holder, aptpl: true });
+        if (isKnown(naa)) saved.set(naa, { registrants, type, holder, aptpl: true });
       }
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw unreadable(path, error);

@@ -42,7 +42,10 @@ export class VolumeReservations {
 
   /** What is kept across restarts. Throws EINVAL when it cannot be read. */
   get file(): ReservationFile {
-    this.#file ??= ReservationFile.load(this.#pool.dir, this.#logger);
+    if (this.#file === null) {
+      const known = new Set(this.#pool.volumes().map(({ naa }) => naa));
+      this.#file = ReservationFile.load(this.#pool.dir, this.#logger, (naa) => known.has(naa));
+    }
     return this.#file;
   }
 

@@ -6,6 +6,7 @@ import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
+import type { RodToken } from './rod-tokens.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
   FAILURE_SENSE,
@@ -115,6 +116,8 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   unmapRefused = false;
   /** Of a third-party copy that this command began. */
   copy: CopyRecord | null = null;
+  /** Of a POPULATE TOKEN under way: nobody has it yet. */
+  token: RodToken | null = null;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
@@ -255,8 +258,8 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     this.abortWaiters = null;
     unit.scratch.release(this);
     unit.ranges.release(this);
-    unit.taskSet.leave(this);
     if (this.copy !== null) this.#endCopy();
+    unit.taskSet.leave(this);
     task.owner.taskDone(task);
     if (abortWaiters !== null) for (const waiter of abortWaiters) waiter.taskEnded();
     unit.taskSet.advance();
@@ -314,6 +317,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     this.#step();
   }
 
+  /** What the command waited for outside of the engine has happened: goes on at the row's `step`. */
+  resume(): void {
+    this.#step();
+  }
+
   scratchGranted(): void {
     this.#step();
   }
@@ -365,6 +373,8 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   #endCopy(): void {
     const copy = this.copy!;
     this.copy = null;
+    if (this.token !== null) this.unit.tokens.delete(this.token);
+    this.token = null;
     copy.commandEnded(this.task);
   }
 

@@ -1,6 +1,7 @@
 import { BLOCK_ROWS, REMOVABLE_ROWS } from './block-rows.ts';
 import type { CommandRow, CommandTable } from './command.ts';
 import { RowIndex } from './command-table.ts';
+import { COPY_ROWS } from './copy-rows.ts';
 import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
 import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
@@ -10,7 +11,7 @@ import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
  * Every command of the logical unit, once. Dispatch, the checks of a CDB, REPORT SUPPORTED OPERATION CODES and docs/scsi-support.md come out of
  * these tables; an opcode without a row is not supported.
  */
-const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS];
+const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS, ...COPY_ROWS];
 
 /** By what the unit and its surroundings have. */
 export interface CommandSet {

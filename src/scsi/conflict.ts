@@ -21,8 +21,10 @@ export type Conflict = (typeof Conflict)[keyof typeof Conflict];
 
 const of = (...kinds: Conflict[]): number => kinds.reduce<number>((bits, kind) => bits | (1 << kind), 0);
 
+type RefusalName = 'NONE' | 'BY_RESERVE' | 'BY_OWN_RESERVE' | 'BY_WRITE_EXCLUSIVE' | 'BY_EXCLUSIVE_ACCESS';
+
 /** What a nexus is refused: a bit for each `Conflict`. */
-export const Refusals = {
+export const Refusals: Readonly<Record<RefusalName, number>> = {
   NONE: 0,
   /** Another nexus has it with RESERVE. */
   BY_RESERVE: of(
@@ -37,7 +39,7 @@ export const Refusals = {
   BY_OWN_RESERVE: of(Conflict.PERSISTENT),
   BY_WRITE_EXCLUSIVE: of(Conflict.WRITE, Conflict.START, Conflict.PREVENT),
   BY_EXCLUSIVE_ACCESS: of(Conflict.READ, Conflict.WRITE, Conflict.START, Conflict.PREVENT),
-} as const;
+};
 
 /** Whether a nexus with these `refusals` may not have that command. */
 export function isRefused(refusals: number, row: CommandRow, cdb: Uint8Array): boolean {

@@ -23,4 +23,4 @@ export const DEFAULT_TOKEN_TIMEOUT = 60;
 export const MAX_TOKEN_TIMEOUT = 600;
 
 /** Bytes that are copied by reference in one step, after which other commands have their turn. */
-export const COPY_STEP_BYTES: number = 16 * MIB;
+export const COPY_STEP_BYTES: number = 64 * MIB;
