@@ -16,13 +16,13 @@ import { rank } from './verdict.mjs';
 export const EXCEPTIONS = [
   {
     test: 'ALL.GetLBAStatus.UnmapSingle',
-    profiles: ['B'],
+    profiles: ['B', 'lio'],
     reason:
       'asks for the status from one block after a physical block begins and expects the answer to begin one physical block later',
   },
   {
     test: 'ALL.CompareAndWrite.InvalidDataOutSize',
-    profiles: ['B'],
+    profiles: ['B', 'lio'],
     reason:
       'means to falsify the number of blocks in the CDB, but its condition for SCSI commands is inverted: what it sends is a good command over two blocks, which do not compare',
   },
