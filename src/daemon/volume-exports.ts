@@ -1,9 +1,11 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
+import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
 import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
@@ -11,6 +13,7 @@ import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
 import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
 import { AdvisedError } from './advised-error.ts';
+import type { ReservationFile } from './reservation-file.ts';
 
 interface Export {
   readonly device: ThinDevice;
@@ -33,13 +36,21 @@ export class VolumeExports {
   readonly target: Target;
   readonly #pool: Pool;
   readonly #logger: Logger;
+  readonly #reservations: ReservationFile;
   readonly #exports: Map<string, Export> = new Map();
 
-  /** Exports every volume that the pool has. */
-  constructor(pool: Pool, targetName: string, logger: Logger) {
-    this.target = new Target(targetName);
+  /** Exports every volume that the pool has, by target ports with these identifiers. */
+  constructor(
+    pool: Pool,
+    targetName: string,
+    targetPorts: readonly number[],
+    logger: Logger,
+    reservations: ReservationFile,
+  ) {
+    this.target = new Target(targetName, targetPorts);
     this.#pool = pool;
     this.#logger = logger;
+    this.#reservations = reservations;
     for (const volume of pool.volumes()) this.add(volume);
   }
 
@@ -48,7 +59,7 @@ export class VolumeExports {
     const { name, lun, logicalBlockSize } = volume;
     // Nobody may see it before it is whole.
     if (volume.receiving !== undefined || volume.temporary) return;
-    if (this.target.luns.length >= MAX_REPORTED_LUNS) {
+    if (this.target.allLuns.length >= MAX_REPORTED_LUNS) {
       this.#logger.error(
         { volume: name, lun },
         'the volume is not served: the target has all the LUNs that it can report',
@@ -73,10 +84,12 @@ export class VolumeExports {
       logicalBlockSize,
       logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
       removable: volume.removable ?? false,
+      reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
       memory: volume.unit ?? EMPTY_MEMORY,
       keep: (memory) => this.#pool.keepUnit(volume.serial, memory),
       clock: monotonicClock,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);
@@ -86,6 +99,11 @@ export class VolumeExports {
   usersOf(name: string): number {
     const entry = this.#exports.get(name);
     return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.tcmuUsers);
+  }
+
+  /** Null for a volume that is not served. */
+  reservationsOf(name: string): Reservations | null {
+    return this.#exports.get(name)?.unit.state.reservations ?? null;
   }
 
   /** Goes on under another name. No TCMU device stands on the volume: its configuration would have the old one. */

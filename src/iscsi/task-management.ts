@@ -105,7 +105,7 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK_SET:
       case TaskFunction.CLEAR_TASK_SET:
       case TaskFunction.LOGICAL_UNIT_RESET: {
-        const unit = this.session.target!.unit(lun);
+        const unit = this.session.target!.unit(this.session.nexus!, lun);
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
         this.onUnit(code, unit, ended);
         this.dropAnswered(lun);
@@ -131,14 +131,15 @@ export class TaskManager {
   }
 
   private dropAnswered(lun: number | null): void {
-    this.session.connection?.dropAnswered(lun);
+    for (const connection of this.session.connections) connection.dropAnswered(lun);
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
   private endConnections(): void {
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+      if (session !== this.session && session.target === this.session.target) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

@@ -1,6 +1,8 @@
+import { equalBytes } from '../base/bytes.ts';
 import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
+import { isRefused } from './conflict.ts';
 import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
 import {
@@ -26,7 +28,9 @@ export class LogicalUnit {
   readonly #otherwise: Sense;
   /** REPORT LUNS of a unit without a `Target`, as under LIO. */
   readonly #alone: LunInventory = {
-    luns: [0],
+    luns: () => [0],
+    unit: (_nexus, lun) => (lun === 0 ? this : undefined),
+    find: (_nexus, naa) => (equalBytes(naa, this.state.naa) ? this : undefined),
     targetPorts: [],
     inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
   };
@@ -46,7 +50,11 @@ export class LogicalUnit {
 
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
-    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    const { state } = this;
+    if (!state.refreshCapacity()) return;
+    // What was cut off is gone, also when the unit grows again.
+    state.changing(state.blockCount * state.blockSize, Number.MAX_SAFE_INTEGER);
+    state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
   /** Whether the medium can be ejected, and how many logical blocks (2^n) make a physical one. Initiators are told of what changes. */
@@ -77,24 +85,46 @@ export class LogicalUnit {
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
+    this.state.changing(0, Number.MAX_SAFE_INTEGER);
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
     this.capacityChanged();
   }
 
-  /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */
-  attach(nexus: Nexus, powerOn: boolean = true): void {
-    const state = new NexusState();
+  /**
+   * The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. To a `readOnly` nexus the unit is
+   * write-protected.
+   */
+  attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
+    const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
     if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
     this.state.nexuses.set(nexus, state);
+    this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
   }
 
-  /** Forgets what is kept for `nexus`. Its tasks in flight end as they would. */
+  /** Forgets what is kept for `nexus`, but its registrations. Its tasks in flight end as they would. */
   detach(nexus: Nexus): void {
-    this.state.nexuses.delete(nexus);
+    const { nexuses, reservations } = this.state;
+    const state = nexuses.get(nexus);
+    if (state === undefined) return;
+    nexuses.delete(nexus);
+    reservations.detached(nexus, state);
     this.#lastNexus = null;
     this.#lastNexusState = null;
+  }
+
+  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
+  mayWrite(nexus: Nexus): boolean {
+    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
+  }
+
+  /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
+  setReadOnly(nexus: Nexus, readOnly: boolean): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state === undefined || state.readOnly === readOnly) return;
+    state.readOnly = readOnly;
+    state.attentions.raise(UnitAttention.MODE_PARAMETERS_CHANGED);
   }
 
   /** ABORT TASK SET (SAM-5 7.3): ends the tasks of `nexus`, which get no status. `ended` is called once, now or later, when they have ended. */
@@ -206,18 +236,22 @@ export class LogicalUnit {
 
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
-    const { task, nexusState } = command;
+    const { task, nexusState, refusals } = command;
     if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
     const { thresholds } = this.state;
     if (thresholds?.passed()) this.state.raiseAttention(UnitAttention.THRESHOLD_REACHED, null);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
-      return this.#checkAttention(command, nexusState.attentions.take());
+      const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
+      if (!conflicts || nexusState.attentions.hasReset) {
+        return this.#checkAttention(command, nexusState.attentions.take());
+      }
     }
     if (row === null) {
       if (!command.table.hasServiceActions(task.cdb[0]!)) return command.check(this.#otherwise);
       return task.cdb[0] === VARIABLE_LENGTH ? command.checkCdb(8) : command.checkCdb(1, 4);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
+    if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
     if (row.opcode === VARIABLE_LENGTH && task.cdb[7] !== row.cdbLength - 8) return command.checkCdb(7);
     return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }

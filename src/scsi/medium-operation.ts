@@ -33,6 +33,7 @@ export interface OperationSubject {
   readonly blockCount: number;
   readonly ranges: RangeLock;
   readonly clock: Clock | null;
+  changing(offset: number, length: number): void;
   operation: MediumOperation | null;
   memory: UnitMemory;
   keep(memory: UnitMemory, kept: () => void, failed: () => void): void;
@@ -123,6 +124,7 @@ export class MediumOperation implements LunRequestOwner, RangeHolder {
   }
 
   rangeGranted(): void {
+    this.#unit.changing(0, Number.MAX_SAFE_INTEGER);
     const { pattern } = this.unfinished;
     if (pattern !== null) this.#pattern = fillBlocks(Buffer.from(pattern, 'hex'), this.#unit.blockSize);
     this.#begunMs = this.#unit.clock?.nowMs() ?? 0;

@@ -1,12 +1,15 @@
 import { assert } from '../base/assert.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, monotonicClock } from '../base/clock.ts';
 import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
+import { CopyRecords } from './copy-records.ts';
 import { MediumOperation } from './medium-operation.ts';
 import { ModeState } from './mode-state.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
+import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
+import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
 import { ProvisioningThresholds } from './thresholds.ts';
@@ -39,12 +42,16 @@ export interface LogicalUnitOptions {
   readonly memory?: UnitMemory;
   /** Keeps it, so that it is there in the next process; left out: nothing can be kept, and no mode parameters saved. */
   readonly keep?: (memory: UnitMemory) => Promise<void>;
-  /** For the pace of what is done in the background; left out: as fast as it goes. */
-  readonly clock?: Clock;
+  /** Keeps registrations with APTPL; without it APTPL is refused. */
+  readonly reservations?: ReservationStore;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
+  /** Fills with bytes that nobody can guess; for ROD tokens. */
+  readonly random: (bytes: Uint8Array) => void;
+  /** Times copy tokens, by default with the machine's; paces what is done in the background, by default with none. */
+  readonly clock?: Clock;
 }
 
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
@@ -68,13 +75,26 @@ export interface AccessStatistics {
 }
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState implements NexusTasks {
+export class NexusState implements NexusTasks, NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** See `Refusals`. */
+  refusals = 0;
+  /** Third-party copies that the nexus may ask about. */
+  readonly copies: CopyRecords = new CopyRecords();
+  /** The nexus may not write. */
+  readOnly: boolean;
+
   /** Tasks in the task set. */
   taskCount = 0;
+
+  constructor(readOnly: boolean) {
+    this.readOnly = readOnly;
+  }
 }
+
+let unitCount = 0;
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
 export class UnitState {
@@ -118,6 +138,10 @@ export class UnitState {
   /** Where replies are put together; valid only inside one `execute`. */
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
+  readonly reservations: Reservations;
+  /** Who holds ranges of several units locks them in this order. */
+  readonly lockOrder: number = unitCount++;
+  readonly tokens: RodTokens;
 
   constructor(options: LogicalUnitOptions) {
     const { naa, logicalBlockSize } = options;
@@ -153,6 +177,8 @@ export class UnitState {
     this.#keep = options.keep ?? null;
     this.clock = options.clock ?? null;
     this.modes = new ModeState(this, this.memory.modePages, this.#keep !== null);
+    this.reservations = new Reservations(this.nexuses, options.reservations ?? null);
+    this.tokens = new RodTokens(options.clock ?? monotonicClock, options.random);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
     this.#resume();
@@ -192,7 +218,17 @@ export class UnitState {
   reset(): void {
     this.modes.reset();
     this.buffers.clear();
-    for (const nexusState of this.nexuses.values()) nexusState.preventsRemoval = false;
+    for (const nexusState of this.nexuses.values()) {
+      nexusState.preventsRemoval = false;
+      nexusState.copies.clear();
+    }
+    this.reservations.reset();
+  }
+
+  /** The bytes `[offset, offset + length)` of the medium are about to change: ends the tokens that represent them. */
+  changing(offset: number, length: number): void {
+    if (this.tokens.live === 0) return;
+    this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
   }
 
   /** Raises a unit attention for every nexus but `except`. */

@@ -45,6 +45,14 @@ export function leafChangeBlocks(blockCount: number, dataBitmapCount: number): n
 }
 
 /**
+ * For a mapping that becomes shared: a leaf of each of two devices, both devices' roots, and the overflow tree for one count up and one down. Either leaf
+ * may be shared, as above.
+ */
+export function shareChangeBlocks(blockCount: number, dataBitmapCount: number): number {
+  return pathBlocks(blockCount, 6) + Math.min(dataBitmapCount, 4 * MAX_LEAF_ENTRIES);
+}
+
+/**
  * How many of `maxMappings` can be removed with `room` new blocks, at least one: each leaf on the way may have to be copied, and each
  * mapping that is dropped or copied may be counted in a data bitmap of its own.
  */
@@ -52,6 +60,20 @@ export function removableMappings(room: number, dataBitmapCount: number, maxMapp
   const blocksFor = (mappings: number): number => {
     const leaves = Math.ceil(mappings / MIN_CHILDREN) + 1;
     return 2 * leaves + Math.min(dataBitmapCount, mappings + leaves * MAX_LEAF_ENTRIES);
+  };
+  let mappings = maxMappings;
+  while (mappings > 1 && blocksFor(mappings) > room) mappings = Math.floor(mappings / 2);
+  return mappings;
+}
+
+/**
+ * How many of `maxMappings` can be made shared with `room` new blocks beyond those for the paths to them, at least one: leaves of both devices are
+ * copied and those of one split, and each count may be in a bitmap and in a leaf of the overflow tree of its own, up and down.
+ */
+export function shareableMappings(room: number, dataBitmapCount: number, maxMappings: number): number {
+  const blocksFor = (mappings: number): number => {
+    const leaves = Math.ceil(mappings / MIN_CHILDREN) + 1;
+    return 4 * leaves + 2 * mappings + Math.min(dataBitmapCount, 2 * mappings + 2 * leaves * MAX_LEAF_ENTRIES);
   };
   let mappings = maxMappings;
   while (mappings > 1 && blocksFor(mappings) > room) mappings = Math.floor(mappings / 2);

@@ -148,6 +148,7 @@ export class Pool extends PoolTransfers {
       const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
+      await pool.growth.useWholeMetadata();
       if (pool.mode === 'write') await pool.finishChanges();
       pool.growth.kick();
       pool.deletions.kick();

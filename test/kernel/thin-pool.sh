@@ -9,12 +9,13 @@ kernel_opens() {
   meta_loop=$(losetup --find --show $META)
   data_loop=$(losetup --find --show $DATA)
   dmsetup create pool --table "$(pool_table)"
+  dmsetup mknodes # no udev runs
   kernel_opens_thin "$@"
 }
 kernel_opens_thin() {
   local id
   for id in "$@"; do dmsetup create thin$id --table "$(thin_table $id)"; done
-  dmsetup mknodes # no udev runs
+  dmsetup mknodes
 }
 # kernel_closes ID...: those that are open.
 kernel_closes() {
