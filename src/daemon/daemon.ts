@@ -12,7 +12,8 @@ import { ControlServer } from './control-server.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
-import { formatPortal, type PortalAddress } from './portal-address.ts';
+import { formatPortal, isLoopback, type PortalAddress, parsePortal } from './portal-address.ts';
+import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
 import { VERSION } from './version.ts';
@@ -61,6 +62,8 @@ export class Daemon {
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
   #portals: string[] = [];
+  /** Folders of pools that everybody was warned of. */
+  readonly #warnedOf: Set<string> = new Set();
   #signalAllFailed: () => void = () => {};
   #stopping: Promise<void> | null = null;
 
@@ -152,6 +155,8 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
+        service.access.load();
+        service.access.onChange = () => this.#accessChanged();
         service.exports = new VolumeExports(service.pool, targetName, logger);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
@@ -169,12 +174,8 @@ export class Daemon {
     const address = this.#options.portal;
     if (this.#options.tcmu) await this.#startTcmu();
     if (address !== null) {
-      const pools = this.#pools;
       const portal = new Portal({
-        targets: {
-          find: (name: string) => pools.get(name)?.target,
-          list: () => [...pools.values()].map(({ target }) => ({ name: target.name, target })),
-        },
+        targets: new ServedTargets(() => this.#served()),
         logger: this.#logger.child({ part: 'portal' }),
         clock: this.#options.clock,
         randomBytes,
@@ -183,6 +184,7 @@ export class Daemon {
         this.#portal = portal;
         const bound = await portal.listen(address.host, address.port);
         this.#portals = [bound.address];
+        this.#warnOfOpenPools();
       } catch (error) {
         throw listenFailure(address, error);
       }
@@ -214,6 +216,31 @@ export class Daemon {
     await this.#tcmu.start();
   }
 
+  *#served(): Iterable<ServedTarget> {
+    for (const { service } of this.#pools.values()) {
+      if (service.exports !== null) yield { exports: service.exports, access: service.access };
+    }
+  }
+
+  #accessChanged(): void {
+    this.#portal?.accessChanged();
+    this.#warnOfOpenPools();
+  }
+
+  /** For who made a portal reachable and has said nothing about who may use it. */
+  #warnOfOpenPools(): void {
+    const reachable = this.#portals.filter((address) => !isLoopback(parsePortal(address).host));
+    if (reachable.length === 0) return;
+    for (const { dir, service } of this.#pools.values()) {
+      if (!service.access.summary().open || this.#warnedOf.has(dir)) continue;
+      this.#warnedOf.add(dir);
+      this.#logger.warn(
+        { pool: dir, portals: reachable },
+        `whoever reaches the portal can read and write every volume: see "thinlun access allow --help"`,
+      );
+    }
+  }
+
   #poolNamed(name: string): ServedPool | undefined {
     return [...this.#pools.values()].find(({ service }) => service.pool.name === name);
   }
@@ -223,7 +250,14 @@ export class Daemon {
   }
 
   #describe(target: string): ServerMessage {
-    return { pid: process.pid, version: VERSION, target, portals: this.#portals, tcmu: this.#options.tcmu };
+    const sessions = [];
+    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
+      if (name !== target) continue;
+      const { exports } = this.#pools.get(target)!.service;
+      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
+    }
+    const { tcmu } = this.#options;
+    return { pid: process.pid, version: VERSION, target, portals: this.#portals, tcmu, sessions };
   }
 
   async #poolFailed(pool: ServedPool, reason: string): Promise<void> {

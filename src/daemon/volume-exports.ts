@@ -29,6 +29,8 @@ export class VolumeExports {
   readonly #pool: Pool;
   readonly #logger: Logger;
   readonly #exports: Map<string, Export> = new Map();
+  /** By LUN. */
+  readonly #names: Map<number, string> = new Map();
 
   /** Exports every volume that the pool has. */
   constructor(pool: Pool, targetName: string, logger: Logger) {
@@ -70,7 +72,13 @@ export class VolumeExports {
       writeCache: true,
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
+    this.#names.set(lun, name);
     this.target.setLun(lun, unit);
+  }
+
+  /** Name of the volume at a LUN. */
+  volumeAt(lun: number): string | undefined {
+    return this.#names.get(lun);
   }
 
   /** Initiators that are logged in and TCMU devices: who may have something of the volume in a cache. */
@@ -85,6 +93,7 @@ export class VolumeExports {
     if (entry === undefined) return;
     this.#exports.delete(name);
     this.#exports.set(newName, entry);
+    this.#names.set(entry.lun, newName);
   }
 
   /** Throws EBUSY while a TCMU device stands on the volume. */
@@ -104,6 +113,7 @@ export class VolumeExports {
     this.requireNoTcmu(name, 'withdraw');
     this.#exports.delete(name);
     this.target.removeLun(entry.lun);
+    this.#names.delete(entry.lun);
     await this.#pool.closeVolume(entry.device);
   }
 

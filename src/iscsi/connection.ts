@@ -2,8 +2,9 @@ import type { Socket } from 'node:net';
 import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
+import { sameIdentity, type TargetDirectory } from './access.ts';
+import type { RandomBytes } from './authentication.ts';
 import { type DataMemory, MemoryAccount } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import type { AbortWaiter } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
@@ -31,6 +32,7 @@ export interface ConnectionContext {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly targets: TargetDirectory;
+  readonly randomBytes: RandomBytes;
   readonly portalGroupTag: number;
   readonly memory: DataMemory;
   readonly arenas: ArenaPool;
@@ -100,7 +102,8 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     this.login = new Login({
       limits: context.limits,
       portalGroupTag: context.portalGroupTag,
-      hasTarget: (name) => context.targets.find(name) !== undefined,
+      randomBytes: context.randomBytes,
+      gate: (initiator, target) => context.targets.gate(initiator, target),
       admit: (initiator, target, isid, tsih, cid) => context.sessionTable.admit(initiator, target, isid, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
@@ -226,8 +229,9 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const status = sessionTable.admit(initiatorName, targetName, isid, tsih, cid);
-    const target = targetName === null ? null : targets.find(targetName);
-    if (status !== LoginStatus.SUCCESS || target === undefined) {
+    // Asked again: it may have been taken away since the login began.
+    const admission = targetName === null ? null : targets.find(targetName, login.identity);
+    if (status !== LoginStatus.SUCCESS || admission === undefined) {
       const removed = status === LoginStatus.SUCCESS;
       this.refuse(
         removed ? LoginStatus.TARGET_REMOVED : status,
@@ -236,6 +240,10 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
       return;
     }
     const existing = sessionTable.find(initiatorName, targetName, isid);
+    if (existing !== null && !sameIdentity(existing.identity, login.identity)) {
+      this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
+      return;
+    }
     if (existing !== null) {
       // No PDU is read until the old session, or its connection, has ended: its tasks are not to overtake ours.
       this.parser.paused = true;
@@ -250,8 +258,15 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
       existing.connection?.drop(tsih === 0 ? 'the session is reinstated' : 'the connection is reinstated');
       return;
     }
-    const session = sessionTable.add(login, target, portalGroupTag, limits.commandWindow);
-    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    const session = sessionTable.add(login, admission, portalGroupTag, limits.commandWindow);
+    const { authentication } = login;
+    const fields = {
+      peer: this.peer,
+      initiator: initiatorName,
+      target: targetName,
+      tsih: session.tsih,
+      authentication,
+    };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }

@@ -1,4 +1,4 @@
-import type { Target } from '../scsi/target.ts';
+import type { Admission } from './access.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
 import { LoginStatus } from './spec.ts';
@@ -50,14 +50,14 @@ export class SessionTable {
     return existing.connection.cid === cid ? LoginStatus.SUCCESS : LoginStatus.TOO_MANY_CONNECTIONS;
   }
 
-  /** Makes the session of a complete login; there is none with its name and ISID. */
-  add(login: Login, target: Target | null, portalGroupTag: number, commandWindow: number): Session {
+  /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
+  add(login: Login, admission: Admission | null, portalGroupTag: number, commandWindow: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, target, portalGroupTag, commandWindow);
+    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, commandWindow);
     this.sessions.set(keyOf(session.initiatorName, session.targetName, session.isid), session);
     this.handles.set(session.tsih, session);
-    if (session.nexus !== null) session.target!.attach(session.nexus);
+    if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);
     return session;
   }
 

@@ -1,5 +1,6 @@
 import { Nexus } from '../scsi/nexus.ts';
 import type { Target } from '../scsi/target.ts';
+import type { Identity } from './access.ts';
 import { CommandWindow } from './command-window.ts';
 import type { AbortWaiter } from './iscsi-task.ts';
 import type { Login } from './login.ts';
@@ -24,6 +25,9 @@ export interface SessionConnection {
 /** One iSCSI session (RFC 7143 4.3): an initiator port at our target port, or a discovery session. */
 export class Session {
   readonly initiatorName: string;
+  readonly identity: Identity;
+  /** How the initiator has proved its identity, for people. */
+  readonly authentication: string;
   readonly isid: string;
   readonly tsih: number;
   /** Both null in a discovery session. */
@@ -39,6 +43,8 @@ export class Session {
 
   constructor(login: Login, tsih: number, target: Target | null, portalGroupTag: number, commandWindow: number) {
     this.initiatorName = login.initiatorName;
+    this.identity = login.identity;
+    this.authentication = login.authentication;
     this.isid = login.isid;
     this.tsih = tsih;
     this.target = target;
