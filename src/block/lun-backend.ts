@@ -2,7 +2,7 @@ import type { Errno } from '../base/errors.ts';
 import { IoVector } from './io-vector.ts';
 
 /** What a `LunRequest` asks for. */
-export const LunOp = { READ: 0, WRITE: 1, FLUSH: 2, UNMAP: 3, WRITE_ZEROES: 4, EXTENT: 5 } as const;
+export const LunOp = { READ: 0, WRITE: 1, FLUSH: 2, UNMAP: 3, WRITE_ZEROES: 4, EXTENT: 5, COPY: 6 } as const;
 export type LunOp = (typeof LunOp)[keyof typeof LunOp];
 
 export interface LunRequestOwner {
@@ -22,6 +22,10 @@ export interface LunRequestOwner {
  * | UNMAP | offset, length | gives back whole blocks of the backend and zeroes the rest: with `unmappedReadsZeroes` the range reads as zeroes |
  * | WRITE_ZEROES | offset, length, fua | the range reads as zeroes and stays (or becomes) mapped |
  * | EXTENT | offset, length | sets `extentLength` and `extentMapped`: how far from `offset`, at most `length`, the map says the same; what is not mapped holds nothing but zeroes |
+ * | COPY | offset, length, source, sourceOffset, fua | the range holds what the range at `sourceOffset` of `source` holds; blocks that are not mapped there need not be mapped here. `copied` bytes from the beginning are certain, also on an error |
+ *
+ * COPY is for a source that `copiesFrom` says yes to. What is written to either range meanwhile is copied or not, as of any two requests that overlap. It may copy by
+ * reference. EINVAL for another source, and where the two ranges overlap.
  *
  * Errors: ENOSPC (no space; of UNMAP: a part of a block could not be zeroed), EROFS (of UNMAP: the map cannot change now), EIO, ENXIO (past the end), ESHUTDOWN (closing).
  */
@@ -35,6 +39,10 @@ export class LunRequest {
   readonly data: IoVector = new IoVector();
   extentLength = 0;
   extentMapped = false;
+  source: LunBackend | null = null;
+  /** Bytes. */
+  sourceOffset = 0;
+  copied = 0;
   owner: LunRequestOwner;
   /** For whoever has the request at the moment. */
   next: LunRequest | null = null;
@@ -58,5 +66,7 @@ export interface LunBackend {
   readonly unmapGranularityBytes: number;
   /** What was unmapped reads as zeroes; otherwise what it reads as is not defined. */
   readonly unmappedReadsZeroes: boolean;
+  /** COPY from `source`, which may be this one, is offered: without data I/O where that can be. Otherwise whoever copies reads and writes. */
+  copiesFrom(source: LunBackend): boolean;
   submit(request: LunRequest): void;
 }

@@ -50,6 +50,10 @@ export class MemoryLun implements LunBackend {
     this.#sizeBytes = sizeBytes;
   }
 
+  copiesFrom(source: LunBackend): boolean {
+    return source instanceof MemoryLun;
+  }
+
   submit(request: LunRequest): void {
     this.#queued.push(request);
     this.#schedule();
@@ -87,6 +91,7 @@ export class MemoryLun implements LunBackend {
     }
     if (this.readOnly) return 'EROFS';
     if (op === LunOp.WRITE) this.#write(data, offset);
+    else if (op === LunOp.COPY) return this.#copy(request);
     else if (op === LunOp.UNMAP) this.#contents.drop(offset, length);
     else this.#contents.zero(offset, length);
     return null;
@@ -106,6 +111,17 @@ export class MemoryLun implements LunBackend {
       this.#contents.write(at, data.memory, data.offsets[i]!, data.lengths[i]!);
       at += data.lengths[i]!;
     }
+  }
+
+  #copy(request: LunRequest): Errno | null {
+    const { offset, length, source, sourceOffset } = request;
+    request.copied = 0;
+    if (!(source instanceof MemoryLun)) return 'EINVAL';
+    if (sourceOffset + length > source.#sizeBytes) return 'ENXIO';
+    if (source === this && sourceOffset < offset + length && offset < sourceOffset + length) return 'EINVAL';
+    this.#contents.copy(source.#contents, sourceOffset, offset, length);
+    request.copied = length;
+    return null;
   }
 
   #extent(request: LunRequest): void {

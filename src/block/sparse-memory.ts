@@ -50,6 +50,16 @@ export class SparseMemory {
     }
   }
 
+  /** `[offset, +length)` holds what `[sourceOffset, +length)` of `source` does. Whole chunks that do not exist there cease to exist. The ranges do not overlap. */
+  copy(source: SparseMemory, sourceOffset: number, offset: number, length: number): void {
+    for (let done = 0; done < length; ) {
+      const { chunk, at, take } = source.#piece(sourceOffset + done, length - done);
+      if (chunk === undefined) this.drop(offset + done, take);
+      else this.write(offset + done, chunk, at, take);
+      done += take;
+    }
+  }
+
   /** Whether the chunk that holds `offset` exists. */
   exists(offset: number): boolean {
     return this.#chunks.has(Math.floor(offset / this.chunkSizeBytes));

@@ -27,6 +27,19 @@ export function logicalBlockSizeArgument(text: string): 512 | 4096 {
   return bytes;
 }
 
+export function physicalBlockSizeArgument(text: string): number {
+  const bytes = sizeArgument(text);
+  if (!Number.isInteger(Math.log2(bytes)))
+    throw new InvalidArgumentError('A physical block has a power of two of bytes');
+  return bytes;
+}
+
+export function onOffArgument(text: string): boolean {
+  const value = { on: true, off: false }[text.toLowerCase()];
+  if (value === undefined) throw new InvalidArgumentError('It is on or off');
+  return value;
+}
+
 export function nameArgument(text: string): string {
   if (!isValidName(text)) {
     throw new InvalidArgumentError(

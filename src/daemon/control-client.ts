@@ -20,6 +20,7 @@ import {
   type ResizeVolumeMessage,
   type RollbackVolumeMessage,
   type SetOptionsMessage,
+  type SetVolumeMessage,
   type StatusLinesMessage,
   statusLinesSchema,
   type VolumeMessage,
@@ -131,6 +132,10 @@ export class ControlClient implements PoolControl {
 
   resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage> {
     return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, request, volumeSchema);
+  }
+
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}/options`, request, volumeSchema);
   }
 
   async createSnapshots(request: CreateSnapshotsMessage): Promise<VolumeMessage[]> {

@@ -106,15 +106,26 @@ export interface VolumeMessage {
   naa: string;
   /** The volume that it is a snapshot of; where that one was deleted, the one before it. Null for what is no snapshot. */
   origin: string | null;
-  /** A snapshot that stays as it is. */
+  /** It stays as it is. */
   readOnly: boolean;
+  /** Initiators may eject it. */
+  removable: boolean;
+  /** What initiators are told to align to. */
+  physicalBlockSize: number;
   /** So much has been received of a volume that nobody can use before it is whole; null for all others. */
   receivedBytes: number | null;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
 }
 
-export interface CreateVolumeMessage {
+/** What is left out stays as it is. */
+export interface SetVolumeMessage {
+  readOnly?: boolean | undefined;
+  removable?: boolean | undefined;
+  physicalBlockSize?: number | undefined;
+}
+
+export interface CreateVolumeMessage extends SetVolumeMessage {
   name: string;
   /** Left out: the size of the external origin. */
   sizeBytes?: number | undefined;
@@ -269,6 +280,8 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   naa: z.string().regex(/^[0-9a-f]+$/),
   origin: z.string().nullable(),
   readOnly: z.boolean(),
+  removable: z.boolean(),
+  physicalBlockSize: positiveSize,
   receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
 });
@@ -296,12 +309,21 @@ export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes
 export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
 export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
 
+const volumeSettings = {
+  readOnly: z.boolean().optional(),
+  removable: z.boolean().optional(),
+  physicalBlockSize: positiveSize.optional(),
+};
+
+export const setVolumeSchema: z.ZodType<SetVolumeMessage> = z.strictObject(volumeSettings);
+
 export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
   .strictObject({
     name: z.string().min(1).max(255),
     sizeBytes: positiveSize.optional(),
     logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
     externalOrigin: z.string().startsWith('/').optional(),
+    ...volumeSettings,
   })
   .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
     path: ['sizeBytes'],

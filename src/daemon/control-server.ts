@@ -25,6 +25,7 @@ import {
   resizeVolumeSchema,
   rollbackVolumeSchema,
   setOptionsSchema,
+  setVolumeSchema,
   statusLinesSchema,
   volumeListSchema,
   volumeSchema,
@@ -108,6 +109,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.patch('/volumes/:name', async (c) => {
     const request = await readMessage(c, resizeVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
+  });
+  app.patch('/volumes/:name/options', async (c) => {
+    const request = await readMessage(c, setVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.setVolume(c.req.param('name'), request))));
   });
   app.post('/snapshots', async (c) => {
     const request = await readMessage(c, createSnapshotsSchema);

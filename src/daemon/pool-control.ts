@@ -9,6 +9,7 @@ import type {
   ResizeVolumeMessage,
   RollbackVolumeMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
@@ -45,6 +46,8 @@ export interface PoolControl {
   createVolume(request: CreateVolumeMessage): Promise<VolumeMessage>;
   /** ENOENT; EINVAL, also for a smaller size that is not allowed explicitly. */
   resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage>;
+  /** Sets properties of a volume, at once and for good; initiators are told. ENOENT; EINVAL; EBUSY while it is sent or received. */
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage>;
   /**
    * Takes snapshots of volumes, all at one moment; a server serves them at once. ENOENT; EEXIST; EINVAL for a name that cannot be; ENOSPC; EROFS;
    * ERANGE.

@@ -18,6 +18,7 @@ import type {
   RollbackVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
@@ -106,12 +107,8 @@ export class PoolService implements PoolControl {
       .sort((a, b) => a.lun - b.lun);
   }
 
-  createVolume({ name, sizeBytes, logicalBlockSize, externalOrigin }: CreateVolumeMessage): Promise<VolumeMessage> {
+  createVolume({ name, sizeBytes, ...options }: CreateVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
-      const options = {
-        ...(logicalBlockSize === undefined ? {} : { logicalBlockSize }),
-        ...(externalOrigin === undefined ? {} : { externalOrigin }),
-      };
       const volume = await this.pool.createVolume(name, sizeBytes, options);
       this.exports?.add(volume);
       return volumeMessage(volume);
@@ -130,6 +127,15 @@ export class PoolService implements PoolControl {
       }
       const volume = await this.pool.resizeVolume(name, sizeBytes);
       this.exports?.resized(name);
+      return volumeMessage(volume);
+    });
+  }
+
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      const before = this.pool.volume(name);
+      const volume = await this.pool.setVolume(name, request);
+      this.exports?.settingsChanged(before, volume);
       return volumeMessage(volume);
     });
   }

@@ -7,10 +7,8 @@ import { Target } from '../scsi/target.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
+import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
 import { AdvisedError } from './advised-error.ts';
-
-/** 4 KiB physical blocks: initiators align to them, and so spare the pool partial writes. */
-const PHYSICAL_BLOCK_SIZE = 4096;
 
 interface Export {
   readonly device: ThinDevice;
@@ -18,6 +16,11 @@ interface Export {
   readonly lun: number;
   /** TCMU devices that stand on it. */
   tcmuUsers: number;
+}
+
+/** 2^n logical blocks make a physical one: initiators align to them. */
+function physicalExponentOf(volume: VolumeInfo): number {
+  return Math.log2(physicalBlockSizeOf(volume) / volume.logicalBlockSize);
 }
 
 /**
@@ -68,7 +71,8 @@ export class VolumeExports {
       naa: Buffer.from(volume.naa, 'hex'),
       designation: volume.serial,
       logicalBlockSize,
-      logicalBlocksPerPhysicalBlockExponent: Math.log2(PHYSICAL_BLOCK_SIZE / logicalBlockSize),
+      logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
+      removable: volume.removable ?? false,
       writeCache: true,
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
@@ -120,6 +124,14 @@ export class VolumeExports {
   /** Tells the initiators that a volume has another size. */
   resized(name: string): void {
     this.#exports.get(name)?.unit.capacityChanged();
+  }
+
+  /** Tells the initiators which properties of a volume have been set. */
+  settingsChanged(before: VolumeInfo, volume: VolumeInfo): void {
+    const unit = this.#exports.get(volume.name)?.unit;
+    if (unit === undefined) return;
+    unit.configure(volume.removable ?? false, physicalExponentOf(volume));
+    if ((before.readOnly ?? false) !== (volume.readOnly ?? false)) unit.writeProtectionChanged();
   }
 
   /** Tells the initiators that the pool's features have changed what the volumes promise. */

@@ -21,7 +21,7 @@ import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts'
  */
 export class LogicalUnit {
   readonly state: UnitState;
-  readonly #commands: CommandSet;
+  #commands: CommandSet;
   readonly #otherwise: Sense;
   /** REPORT LUNS of a unit without a `Target`, as under LIO. */
   readonly #alone: LunInventory = {
@@ -48,6 +48,27 @@ export class LogicalUnit {
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
     if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+  }
+
+  /** Whether the medium can be ejected, and how many logical blocks (2^n) make a physical one. Initiators are told of what changes. */
+  configure(removable: boolean, physicalBlockExponent: number): void {
+    const { state } = this;
+    if (removable !== state.removable) {
+      state.removable = removable;
+      state.mediumPresent = true;
+      for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
+      this.#commands = commandsOf(removable, state.unmaps);
+      this.inquiryChanged();
+    }
+    if (physicalBlockExponent !== state.physicalBlockExponent) {
+      state.physicalBlockExponent = physicalBlockExponent;
+      state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    }
+  }
+
+  /** The backend takes writes now, or does not any more: what MODE SENSE says of that has changed. */
+  writeProtectionChanged(): void {
+    this.state.raiseAttention(UnitAttention.MODE_PARAMETERS_CHANGED, null);
   }
 
   /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */

@@ -18,6 +18,7 @@ const NO_BACKEND: LunBackend = {
   readOnly: true,
   unmapGranularityBytes: 512,
   unmappedReadsZeroes: true,
+  copiesFrom: () => false,
   submit(): void {
     assert(false, 'a LUN without a unit has no medium');
   },

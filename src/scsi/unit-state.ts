@@ -69,7 +69,7 @@ export class UnitState {
   readonly product: string;
   readonly revision: string;
   readonly blockSize: number;
-  readonly physicalBlockExponent: number;
+  physicalBlockExponent: number;
   /** Logical blocks of the medium. */
   blockCount = 0;
   readonly maxTransferBlocks: number;
@@ -82,7 +82,7 @@ export class UnitState {
   descriptorSense = false;
   /** SWP of the control mode page. */
   softwareWriteProtect = false;
-  readonly removable: boolean;
+  removable: boolean;
   /** False after an eject. */
   mediumPresent = true;
   readonly ranges: RangeLock = new RangeLock();

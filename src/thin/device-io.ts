@@ -9,6 +9,7 @@ const VERBS: Readonly<Record<LunOp, string>> = {
   [LunOp.UNMAP]: 'discard',
   [LunOp.WRITE_ZEROES]: 'zero',
   [LunOp.EXTENT]: 'look up',
+  [LunOp.COPY]: 'copy',
 };
 
 /** One request as a promise, for what is not done per command. `memory` is for READ and WRITE. Throws what the request is answered. */

@@ -195,6 +195,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       else this.waitForMetadata(io);
     } else if (device.readOnly) {
       this.answer(io, 'EROFS');
+    } else if (op === LunOp.COPY) {
+      this.answer(io, 'EINVAL');
     } else if (op === LunOp.UNMAP && io.cell === null) {
       this.discarder.begin(io);
     } else {

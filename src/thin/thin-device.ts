@@ -44,6 +44,10 @@ export class ThinDevice implements LunBackend {
     return this.origin === null && this.engine.zeroNewBlocks;
   }
 
+  copiesFrom(_source: LunBackend): boolean {
+    return false;
+  }
+
   submit(request: LunRequest): void {
     if (this.heldRequests === null) this.engine.submit(this, request);
     else this.heldRequests.push(request);

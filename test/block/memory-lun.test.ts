@@ -5,6 +5,33 @@ import type { Errno } from '../../src/base/errors.ts';
 import { GIB, KIB } from '../../src/base/units.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../../src/block/lun-backend.ts';
 import { MemoryLun } from '../../src/block/memory-lun.ts';
+import { COPY_LUN_SIZE, lunCopyContract } from '../contracts/lun-copy.ts';
+import { RamLun } from '../scsi/support/ram-lun.ts';
+
+for (const [from, to] of [
+  [64, 64],
+  [64, 4],
+] as const) {
+  lunCopyContract(`a RAM disk of ${to} KiB chunks beside one of ${from}`, async () => ({
+    luns: [
+      new MemoryLun(COPY_LUN_SIZE, { unmapGranularityBytes: from * KIB }),
+      new MemoryLun(COPY_LUN_SIZE, { unmapGranularityBytes: to * KIB }),
+    ],
+    stranger: new RamLun(COPY_LUN_SIZE),
+    close: async () => {},
+  }));
+}
+
+test('a copy takes RAM only where its source has some, and gives back what the source has not', async () => {
+  const [from, to] = [new MemoryLun(256 * KIB), new MemoryLun(256 * KIB)];
+  await write(from, 64 * KIB, new Uint8Array(512).fill(1));
+  await write(to, 0, new Uint8Array(192 * KIB).fill(2));
+  const waiter = new Waiter();
+  waiter.request.source = from;
+  expect(await waiter.run(to, LunOp.COPY, 0, 256 * KIB)).toBe(null);
+  expect(to.allocatedBytes).toBe(64 * KIB);
+  expect(await extent(to, 0, 256 * KIB)).toEqual([64 * KIB, false]);
+});
 
 class Waiter implements LunRequestOwner {
   readonly request: LunRequest = new LunRequest(this);

@@ -10,6 +10,7 @@ import type {
   ResizeVolumeMessage,
   RollbackVolumeMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
@@ -123,6 +124,8 @@ export class FakePoolControl implements PoolControl {
       logicalBlockSize: logicalBlockSize ?? 512,
       origin: null,
       readOnly: false,
+      removable: false,
+      physicalBlockSize: 4096,
       receivedBytes: null,
       externalOrigin: null,
     });
@@ -132,6 +135,12 @@ export class FakePoolControl implements PoolControl {
   async resizeVolume(name: string, { sizeBytes }: ResizeVolumeMessage): Promise<VolumeMessage> {
     await this.#enter();
     this.volumes.set(name, { ...this.#volume(name), sizeBytes });
+    return this.#volume(name);
+  }
+
+  async setVolume(name: string, { readOnly = false }: SetVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    this.volumes.set(name, { ...this.#volume(name), readOnly });
     return this.#volume(name);
   }
 

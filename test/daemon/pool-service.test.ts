@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readU32BE } from '../../src/base/bytes.ts';
 import { StorageError } from '../../src/base/errors.ts';
-import { GIB, MIB } from '../../src/base/units.ts';
+import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { hintOf } from '../../src/daemon/advised-error.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { LunClient, pattern } from '../support/lun-client.ts';
@@ -17,6 +17,7 @@ import {
   TEST_UNIT_READY,
 } from './served-pool.ts';
 
+const WRITE_10 = [0x2a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CAPACITY_CHANGED = '6/2a/09';
 const LUNS_CHANGED = '6/3f/0e';
 const INQUIRY_CHANGED = '6/3f/03';
@@ -100,6 +101,44 @@ describe('the volumes of a served pool', () => {
     await expect(client.read(0, 4096)).rejects.toThrow('ESHUTDOWN');
     await served.service.commit();
     expect((await served.service.status()).dataUsedBytes).toBe(0);
+  });
+
+  it('have properties that change under initiators that are logged in, who are told', async () => {
+    const served = await openServed(await createPool());
+    const { service, exports } = served;
+    await service.createVolume({ name: 'a', sizeBytes: MIB });
+    const nexus = new Nexus('iqn.y:host,i,0x1', 'iqn.x:pool,t,0x1', 1);
+    exports.target.attach(nexus);
+    const sense = async (cdb: readonly number[]): Promise<string> => (await send(exports.target, 0, nexus, cdb)).sense;
+    while ((await sense(TEST_UNIT_READY)) !== '') {}
+
+    await service.setVolume('a', { readOnly: true });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/01');
+    expect(await sense(WRITE_10)).toBe('7/27/00');
+    await service.setVolume('a', { readOnly: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/01');
+    expect(await sense(WRITE_10)).toBe('');
+
+    const EJECT = [0x1b, 0, 0, 0, 0x02, 0];
+    const PREVENT = [0x1e, 0, 0, 0, 1, 0];
+    expect(await sense(PREVENT)).toBe('5/20/00');
+    await service.setVolume('a', { removable: true });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/3f/03');
+    expect(await sense(PREVENT)).toBe('');
+    expect(await sense(EJECT)).toBe('5/53/02');
+    expect(await sense([0x1e, 0, 0, 0, 0, 0])).toBe('');
+    expect(await sense(EJECT)).toBe('');
+    expect(await sense(TEST_UNIT_READY)).toBe('2/3a/00');
+    // A fixed one cannot be without its medium.
+    await service.setVolume('a', { removable: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/3f/03');
+    expect(await sense(TEST_UNIT_READY)).toBe('');
+
+    await service.setVolume('a', { physicalBlockSize: 64 * KIB });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/09');
+    expect(exports.target.unit(nexus, 0)!.state.physicalBlockExponent).toBe(7);
+    await service.setVolume('a', { physicalBlockSize: 64 * KIB, readOnly: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('');
   });
 
   it('stop promising zeroes when the pool skips zeroing, and initiators are told', async () => {

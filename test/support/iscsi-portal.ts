@@ -40,8 +40,13 @@ export class GatedLun implements LunBackend {
     return this.inner.unmappedReadsZeroes;
   }
 
+  copiesFrom(source: LunBackend): boolean {
+    return source instanceof GatedLun;
+  }
+
   submit(request: LunRequest): void {
     this.submitted++;
+    if (request.source instanceof GatedLun) request.source = request.source.inner;
     if (this.holding) this.held.push(request);
     else this.inner.submit(request);
   }

@@ -61,6 +61,13 @@ export class LunClient {
     return { mapped: done.extentMapped, length: done.extentLength };
   }
 
+  /** Resolves with the request, which tells how many bytes were copied. */
+  copy(source: LunBackend, sourceOffset: number, offset: number, length: number, fua = false): Promise<LunRequest> {
+    return this.submit((request) =>
+      Object.assign(request, { op: LunOp.COPY, offset, length, source, sourceOffset, fua }),
+    );
+  }
+
   private range(op: LunOp, offset: number, length: number): Promise<LunRequest> {
     return this.submit((request) => {
       request.op = op;

@@ -26,8 +26,12 @@ export class RamLun implements LunBackend {
     this.data = new Uint8Array(sizeBytes);
   }
 
+  copiesFrom(source: LunBackend): boolean {
+    return source instanceof RamLun;
+  }
+
   submit(request: LunRequest): void {
-    const { op, offset, length, data } = request;
+    const { op, offset, length, data, source, sourceOffset } = request;
     if (op !== LunOp.FLUSH) {
       assert(Number.isSafeInteger(offset) && Number.isSafeInteger(length), 'whole numbers');
       assert(offset >= 0 && length > 0 && offset + length <= this.sizeBytes, 'inside the disk');
@@ -41,6 +45,14 @@ export class RamLun implements LunBackend {
         sum += data.lengths[i]!;
       }
       assert(sum === length && data.lengthBytes === length, 'the data has the length of the request');
+    }
+    if (op === LunOp.COPY) {
+      assert(source instanceof RamLun && sourceOffset >= 0, 'another RAM disk');
+      assert(sourceOffset + length <= source.sizeBytes && sourceOffset % 512 === 0, 'sectors inside its source');
+      assert(
+        source !== this || sourceOffset + length <= offset || offset + length <= sourceOffset,
+        'ranges do not overlap',
+      );
     }
     assert(!this.queue.includes(request), 'a request is submitted once');
     this.queue.push(request);
@@ -92,9 +104,19 @@ export class RamLun implements LunBackend {
         request.extentLength = Math.min(i * g - offset, length);
         break;
       }
+      case LunOp.COPY:
+        this.#copy(request, request.source as RamLun);
+        break;
       case LunOp.FLUSH:
         break;
     }
+  }
+
+  #copy(request: LunRequest, source: RamLun): void {
+    const { offset, length, sourceOffset } = request;
+    this.data.set(source.data.subarray(sourceOffset, sourceOffset + length), offset);
+    this.#map(offset, length);
+    request.copied = length;
   }
 
   #map(offset: number, length: number): void {
