@@ -11,14 +11,20 @@ export const CONTROL_VERSION = 'v1';
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
 
+/** Where a server's iSCSI portal listens. */
+export interface PortalsMessage {
+  /** Every address, as `host:port`; empty without a portal. */
+  portals: string[];
+  /** The same by portal group; each is a target port, and the tag is its relative target port identifier. */
+  portalGroups: { tag: number; portals: string[] }[];
+}
+
 /** The process that has a pool open and serves it. */
-export interface ServerMessage {
+export interface ServerMessage extends PortalsMessage {
   pid: number;
   version: string;
   /** iSCSI name of the pool's target. */
   target: string;
-  /** Addresses that the portal listens on, as `host:port`; empty without a portal. */
-  portals: string[];
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
   /** Initiators that are logged in to the pool's target. */
@@ -199,11 +205,10 @@ export interface DeletedMessage {
 }
 
 /** What `thinlun serve --json` prints once, when it is ready. */
-export interface ReadyMessage {
+export interface ReadyMessage extends PortalsMessage {
   event: 'ready';
   pid: number;
   version: string;
-  portals: string[];
   tcmu: boolean;
   pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
   /** Pools that could not be opened. */
@@ -217,11 +222,16 @@ export interface ErrorMessage {
 const size = z.int().min(0);
 const positiveSize = z.int().min(1);
 
+const portalsShape = {
+  portals: z.array(z.string()),
+  portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
+};
+
 export const serverSchema: z.ZodType<ServerMessage> = z.object({
   pid: z.int().min(1),
   version: z.string(),
   target: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
   sessions: z.array(
     z.object({
@@ -290,7 +300,7 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
   event: z.literal('ready'),
   pid: z.int().min(1),
   version: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
   pools: z.array(
     z.object({

@@ -1,18 +1,19 @@
 import { randomBytes } from 'node:crypto';
+import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { Portal } from '../iscsi/portal.ts';
+import { type BoundPortal, Portal } from '../iscsi/portal.ts';
 import type { Target } from '../scsi/target.ts';
 import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { ReadyMessage, ServerMessage } from './control-messages.ts';
+import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
-import { formatPortal, isLoopback, type PortalAddress, parsePortal } from './portal-address.ts';
+import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
@@ -22,8 +23,8 @@ import { VolumeExports } from './volume-exports.ts';
 export interface DaemonOptions {
   /** Pool folders. */
   dirs: readonly string[];
-  /** Where to listen for iSCSI; null for no portal. */
-  portal: PortalAddress | null;
+  /** Where to listen for iSCSI. */
+  portals: readonly ServedPortal[];
   tcmu: boolean;
   logger: DaemonLogger;
   clock: Clock;
@@ -61,7 +62,8 @@ export class Daemon {
   #portal: Portal | null = null;
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
-  #portals: string[] = [];
+  readonly #targetPorts: readonly number[];
+  readonly #listeners: BoundPortal[] = [];
   /** Folders of pools that everybody was warned of. */
   readonly #warnedOf: Set<string> = new Set();
   #signalAllFailed: () => void = () => {};
@@ -70,6 +72,8 @@ export class Daemon {
   private constructor(options: DaemonOptions) {
     this.#options = options;
     this.#logger = options.logger;
+    const tags = new Set(options.portals.map(({ tag }) => tag));
+    this.#targetPorts = tags.size === 0 ? [1] : [...tags].sort((a, b) => a - b);
     this.allFailed = new Promise((done) => {
       this.#signalAllFailed = done;
     });
@@ -113,7 +117,7 @@ export class Daemon {
       message: messageOf(error),
     }));
     const { tcmu } = this.#options;
-    return { event: 'ready', pid: process.pid, version: VERSION, portals: this.#portals, tcmu, pools, failed };
+    return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -157,7 +161,7 @@ export class Daemon {
         }
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
-        service.exports = new VolumeExports(service.pool, targetName, logger);
+        service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
@@ -171,23 +175,27 @@ export class Daemon {
   }
 
   async #startFrontEnds(): Promise<void> {
-    const address = this.#options.portal;
+    const addresses = this.#options.portals;
     if (this.#options.tcmu) await this.#startTcmu();
-    if (address !== null) {
+    if (addresses.length > 0) {
       const portal = new Portal({
         targets: new ServedTargets(() => this.#served()),
         logger: this.#logger.child({ part: 'portal' }),
         clock: this.#options.clock,
         randomBytes,
       });
-      try {
-        this.#portal = portal;
-        const bound = await portal.listen(address.host, address.port);
-        this.#portals = [bound.address];
-        this.#warnOfOpenPools();
-      } catch (error) {
-        throw listenFailure(address, error);
+      this.#portal = portal;
+      for (const address of addresses) {
+        const { host, port, tag } = address;
+        // `::` would take the IPv4 addresses, too, which another portal asks for.
+        const ipv6Only = addresses.some((other) => other.port === port && isIPv4(other.host));
+        try {
+          this.#listeners.push(await portal.listen(host, port, { tag, ipv6Only }));
+        } catch (error) {
+          throw listenFailure(address, error);
+        }
       }
+      this.#warnOfOpenPools();
     }
   }
 
@@ -229,7 +237,7 @@ export class Daemon {
 
   /** For who made a portal reachable and has said nothing about who may use it. */
   #warnOfOpenPools(): void {
-    const reachable = this.#portals.filter((address) => !isLoopback(parsePortal(address).host));
+    const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
     if (reachable.length === 0) return;
     for (const { dir, service } of this.#pools.values()) {
       if (!service.access.summary().open || this.#warnedOf.has(dir)) continue;
@@ -257,7 +265,18 @@ export class Daemon {
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
     const { tcmu } = this.#options;
-    return { pid: process.pid, version: VERSION, target, portals: this.#portals, tcmu, sessions };
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
+  }
+
+  #describePortals(): PortalsMessage {
+    const groups = this.#options.portals.length === 0 ? [] : this.#targetPorts;
+    return {
+      portals: this.#listeners.map(({ address }) => address),
+      portalGroups: groups.map((tag) => ({
+        tag,
+        portals: this.#listeners.filter((listener) => listener.tag === tag).map(({ address }) => address),
+      })),
+    };
   }
 
   async #poolFailed(pool: ServedPool, reason: string): Promise<void> {

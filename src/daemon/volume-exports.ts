@@ -35,9 +35,9 @@ export class VolumeExports {
   /** By LUN. */
   readonly #names: Map<number, string> = new Map();
 
-  /** Exports every volume that the pool has. */
-  constructor(pool: Pool, targetName: string, logger: Logger) {
-    this.target = new Target(targetName);
+  /** Exports every volume that the pool has, by target ports with these identifiers. */
+  constructor(pool: Pool, targetName: string, targetPorts: readonly number[], logger: Logger) {
+    this.target = new Target(targetName, targetPorts);
     this.#pool = pool;
     this.#logger = logger;
     for (const volume of pool.volumes()) this.add(volume);

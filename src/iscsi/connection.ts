@@ -11,6 +11,7 @@ import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
+import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
 import type { Session, SessionConnection, StoppedTasks } from './session.ts';
 import type { SessionTable } from './session-table.ts';
 import { type InputReceiver, receiveInto } from './socket-input.ts';
@@ -33,7 +34,8 @@ export interface ConnectionContext {
   readonly logger: Logger;
   readonly targets: TargetDirectory;
   readonly randomBytes: RandomBytes;
-  readonly portalGroupTag: number;
+  /** Everywhere that the portal listens. */
+  readonly listeners: readonly PortalListener[];
   readonly memory: DataMemory;
   readonly arenas: ArenaPool;
   /** Where all connections receive. */
@@ -52,16 +54,17 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
   readonly account: MemoryAccount;
-  readonly targetAddress: string;
   /** `host:port` of the initiator. */
   readonly peer: string;
   cid = 0;
 
   private readonly context: ConnectionContext;
+  private readonly listener: PortalListener;
   private readonly socket: Socket;
   private readonly parser: PduParser;
   private readonly transmitter: Transmitter;
   private readonly writer: PduWriter;
+  private readonly localAddress: string;
   private session: Session | null = null;
   private fullFeature: FullFeature | null = null;
 
@@ -86,25 +89,27 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   private lastSent = 0;
   private idleSweeps = 0;
 
-  /** `accepted` is a paused socket that nobody has used. */
-  constructor(accepted: Socket, context: ConnectionContext) {
+  /** `accepted` is a paused socket that nobody has used; it came in by `listener`. */
+  constructor(accepted: Socket, listener: PortalListener, context: ConnectionContext) {
     const socket = receiveInto(accepted, context.input, this);
     this.socket = socket;
     this.context = context;
+    this.listener = listener;
     this.limits = context.limits;
     this.targets = context.targets;
-    this.peer = formatAddress(socket.remoteAddress, socket.remotePort);
-    this.targetAddress = `${formatAddress(socket.localAddress, socket.localPort)},${context.portalGroupTag}`;
+    this.peer = formatAddress(plainAddress(socket.remoteAddress ?? ''), socket.remotePort ?? 0);
+    this.localAddress = socket.localAddress ?? '';
     this.account = new MemoryAccount(context.memory, context.limits.slabBytesPerConnection);
     this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
     this.transmitter = new Transmitter(socket, context.arenas, this.account, this);
     this.writer = new PduWriter(this.transmitter);
     this.login = new Login({
       limits: context.limits,
-      portalGroupTag: context.portalGroupTag,
+      portalGroupTag: listener.tag,
       randomBytes: context.randomBytes,
       gate: (initiator, target) => context.targets.gate(initiator, target),
-      admit: (initiator, target, isid, tsih, cid) => context.sessionTable.admit(initiator, target, isid, tsih, cid),
+      admit: (initiatorName, targetName, isid, tsih, cid) =>
+        context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -115,6 +120,10 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
 
   get isInFullFeature(): boolean {
     return this.fullFeature !== null;
+  }
+
+  targetAddresses(): readonly string[] {
+    return targetAddresses(this.context.listeners, this.localAddress);
   }
 
   sessions(): Session[] {
@@ -225,10 +234,12 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   /** The login is complete: a session for it, once one that it reinstates has ended. */
   private establish(reply: LoginReply): void {
     if (this.closed || this.ending) return;
-    const { sessionTable, targets, portalGroupTag, limits, logger } = this.context;
+    const { sessionTable, targets, limits, logger } = this.context;
+    const portalGroupTag = this.listener.tag;
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
-    const status = sessionTable.admit(initiatorName, targetName, isid, tsih, cid);
+    const name = { initiatorName, targetName, isid, portalGroupTag };
+    const status = sessionTable.admit(name, tsih, cid);
     // Asked again: it may have been taken away since the login began.
     const admission = targetName === null ? null : targets.find(targetName, login.identity);
     if (status !== LoginStatus.SUCCESS || admission === undefined) {
@@ -239,7 +250,7 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
       );
       return;
     }
-    const existing = sessionTable.find(initiatorName, targetName, isid);
+    const existing = sessionTable.find(name);
     if (existing !== null && !sameIdentity(existing.identity, login.identity)) {
       this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
       return;
@@ -391,10 +402,4 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     this.idleSweeps = owes ? this.idleSweeps + 1 : 0;
     if (this.idleSweeps > 2) this.drop('the peer has stalled');
   }
-}
-
-/** `host:port` with the brackets of an IPv6 address. */
-function formatAddress(host: string | undefined, port: number | undefined): string {
-  const plain = (host ?? '').replace(/^::ffff:(?=\d+\.)/, '');
-  return `${plain.includes(':') ? `[${plain}]` : plain}:${port ?? 0}`;
 }

@@ -10,6 +10,7 @@ import { Connection, type ConnectionContext } from './connection.ts';
 import { DataMemory } from './data-memory.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
+import { formatAddress, type PortalListener } from './portal-listener.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 
@@ -36,11 +37,22 @@ export interface SessionInfo {
   readonly luns: readonly number[];
   readonly isid: string;
   readonly tsih: number;
+  readonly portalGroupTag: number;
   readonly commands: number;
 }
 
-/** The only portal group that there is. */
-const PORTAL_GROUP_TAG = 1;
+export interface ListenOptions {
+  /** Of the portal group; 1 unless it is given. */
+  readonly tag?: number;
+  /** `::` leaves IPv4 to others. */
+  readonly ipv6Only?: boolean;
+}
+
+/** Where the portal listens, and the same as text: `host:port`. */
+export interface BoundPortal extends PortalListener {
+  readonly address: string;
+}
+
 /** Bytes that are read from a socket at a time. */
 const INPUT_SIZE = 256 * KIB;
 
@@ -53,6 +65,7 @@ export class Portal {
   private readonly sessionTable: SessionTable;
   private readonly context: ConnectionContext;
   private readonly servers: Set<Server> = new Set();
+  private readonly listeners: PortalListener[] = [];
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
   private sweepTimer: Timer | null = null;
@@ -71,7 +84,7 @@ export class Portal {
       logger: this.logger,
       targets: options.targets,
       randomBytes: options.randomBytes,
-      portalGroupTag: PORTAL_GROUP_TAG,
+      listeners: this.listeners,
       memory: this.memory,
       arenas: new ArenaPool(),
       input: new Uint8Array(INPUT_SIZE),
@@ -102,6 +115,7 @@ export class Portal {
       luns: session.nexus === null ? [] : session.target!.luns(session.nexus),
       isid: session.isid,
       tsih: session.tsih,
+      portalGroupTag: session.portalGroupTag,
       commands: session.window.outstanding,
     }));
   }
@@ -118,10 +132,10 @@ export class Portal {
   }
 
   /**
-   * Listens on one more address; port 0 takes a free one. Returns where: `host:port`, with brackets around an IPv6 host. Throws `StorageError`
-   * (EACCES, EBUSY for an address in use, EINVAL, ...).
+   * Listens on one more address; port 0 takes a free one, `::` takes IPv4 too unless `ipv6Only`. Returns where: `host:port`, with brackets around an IPv6
+   * host. Throws `StorageError` (EACCES, EBUSY for an address in use, EINVAL, ...).
    */
-  async listen(host: string, port: number): Promise<{ address: string; host: string; port: number }> {
+  async listen(host: string, port: number, options: ListenOptions = {}): Promise<BoundPortal> {
     if (this.closing) throw new StorageError('ESHUTDOWN', 'Cannot listen: the portal is closing');
     const server = createServer({
       pauseOnConnect: true,
@@ -129,22 +143,23 @@ export class Portal {
       keepAlive: true,
       keepAliveInitialDelay: 60_000,
     });
-    server.on('connection', (socket) => this.accept(socket));
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error) => {
         const inUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
         const action = `Cannot listen on ${host}:${port}`;
         reject(inUse ? new StorageError('EBUSY', `${action}: the address is in use`) : wrapError(action, error));
       });
-      server.listen({ host, port }, resolve);
+      server.listen({ host, port, ipv6Only: options.ipv6Only ?? false }, resolve);
     });
     server.on('error', (error) => this.logger.error({ error: error.message }, 'the portal cannot accept'));
     this.servers.add(server);
     if (this.sweepTimer === null) this.scheduleSweep();
     const bound = server.address();
     if (bound === null || typeof bound === 'string') throw new StorageError('EIO', 'Cannot listen: no address');
-    const hostText = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
-    return { address: `${hostText}:${bound.port}`, host: bound.address, port: bound.port };
+    const listener = { host: bound.address, port: bound.port, tag: options.tag ?? 1 };
+    this.listeners.push(listener);
+    server.on('connection', (socket) => this.accept(socket, listener));
+    return { address: formatAddress(listener.host, listener.port), ...listener };
   }
 
   /**
@@ -177,7 +192,7 @@ export class Portal {
     await Promise.all(closed);
   }
 
-  private accept(socket: Socket): void {
+  private accept(socket: Socket, listener: PortalListener): void {
     const { limits } = this;
     if (
       this.closing ||
@@ -191,7 +206,7 @@ export class Portal {
       return;
     }
     this.loginsInProgress++;
-    this.connections.add(new Connection(socket, this.context));
+    this.connections.add(new Connection(socket, listener, this.context));
   }
 
   private connectionEnded(connection: Connection): void {

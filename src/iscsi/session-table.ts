@@ -3,9 +3,17 @@ import type { Login } from './login.ts';
 import { Session } from './session.ts';
 import { LoginStatus } from './spec.ts';
 
-/** What identifies a session to an initiator: its name, its ISID and the target port (RFC 7143 4.4.2). */
-function keyOf(initiatorName: string, targetName: string | null, isid: string): string {
-  return `${initiatorName}\n${isid}\n${targetName ?? ''}`;
+/** What identifies a session: initiator port and target port (RFC 7143 4.4.2). */
+export interface SessionName {
+  readonly initiatorName: string;
+  /** Null for discovery. */
+  readonly targetName: string | null;
+  readonly isid: string;
+  readonly portalGroupTag: number;
+}
+
+function keyOf({ initiatorName, targetName, isid, portalGroupTag }: SessionName): string {
+  return `${initiatorName}\n${isid}\n${targetName ?? ''}\n${portalGroupTag}`;
 }
 
 /**
@@ -33,13 +41,13 @@ export class SessionTable {
     return [...this.sessions.values()];
   }
 
-  find(initiatorName: string, targetName: string | null, isid: string): Session | null {
-    return this.sessions.get(keyOf(initiatorName, targetName, isid)) ?? null;
+  find(name: SessionName): Session | null {
+    return this.sessions.get(keyOf(name)) ?? null;
   }
 
   /** Whether a login may go on (RFC 7143 6.3.1); the same question is asked again when it is complete. */
-  admit(initiatorName: string, targetName: string | null, isid: string, tsih: number, cid: number): LoginStatus {
-    const existing = this.find(initiatorName, targetName, isid);
+  admit(name: SessionName, tsih: number, cid: number): LoginStatus {
+    const existing = this.find(name);
     if (tsih === 0) {
       if (existing === null && this.sessions.size >= this.maxSessions) return LoginStatus.OUT_OF_RESOURCES;
       return LoginStatus.SUCCESS;
@@ -55,7 +63,7 @@ export class SessionTable {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
     const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, commandWindow);
-    this.sessions.set(keyOf(session.initiatorName, session.targetName, session.isid), session);
+    this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
     if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);
     return session;
@@ -64,7 +72,7 @@ export class SessionTable {
   /** The session has ended and none of its tasks is left. */
   remove(session: Session): void {
     if (this.handles.get(session.tsih) !== session) return;
-    this.sessions.delete(keyOf(session.initiatorName, session.targetName, session.isid));
+    this.sessions.delete(keyOf(session));
     this.handles.delete(session.tsih);
     if (session.nexus !== null) session.target!.detach(session.nexus);
     const waiting = this.waiting.get(session);

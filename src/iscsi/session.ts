@@ -29,6 +29,7 @@ export class Session {
   /** How the initiator has proved its identity, for people. */
   readonly authentication: string;
   readonly isid: string;
+  readonly portalGroupTag: number;
   readonly tsih: number;
   /** Both null in a discovery session. */
   readonly target: Target | null;
@@ -46,6 +47,7 @@ export class Session {
     this.identity = login.identity;
     this.authentication = login.authentication;
     this.isid = login.isid;
+    this.portalGroupTag = portalGroupTag;
     this.tsih = tsih;
     this.target = target;
     this.targetName = login.targetName;

@@ -83,6 +83,11 @@ export function textData(pairs: Record<string, string>): Uint8Array {
   );
 }
 
+/** The pairs in their order, where keys come more than once. */
+export function textList(data: Uint8Array): string[] {
+  return Buffer.from(data).toString('utf8').split('\0').slice(0, -1);
+}
+
 export function textPairs(data: Uint8Array): Record<string, string> {
   const pairs: Record<string, string> = {};
   for (const part of Buffer.from(data).toString('utf8').split('\0')) {
@@ -116,6 +121,7 @@ export const USUAL_KEYS: Readonly<Record<string, string>> = {
 };
 
 export interface LoginOptions {
+  host?: string;
   initiator?: string;
   target?: string | null;
   isid?: number;
@@ -193,7 +199,7 @@ export class Initiator {
 
   /** A connection that has logged in to a normal session. */
   static async login(port: number, options: LoginOptions = {}): Promise<Initiator> {
-    const initiator = await Initiator.connect(port);
+    const initiator = await Initiator.connect(port, options.host);
     const response = await initiator.logIn(options);
     if (loginStatus(response) !== 0) throw new Error(`login status ${loginStatus(response).toString(16)}`);
     return initiator;

@@ -67,6 +67,8 @@ export interface TestPortalOptions {
   /** Who may have the targets; default: everybody. */
   directory?: (targets: ReadonlyMap<string, Target>) => TargetDirectory;
   logicalBlockSize?: 512 | 4096;
+  /** Tags of the portal groups that the target has ports for. */
+  targetPorts?: readonly number[];
 }
 
 export interface TestPortal {
@@ -98,7 +100,7 @@ export function makeUnit(backend: LunBackend, number: number, logicalBlockSize: 
 
 /** A portal on a free port of 127.0.0.1 with one target and a RAM disk at LUN 0. */
 export async function startPortal(options: TestPortalOptions = {}): Promise<TestPortal> {
-  const target = new Target(TARGET_NAME);
+  const target = new Target(TARGET_NAME, options.targetPorts);
   const targets = new Map([[TARGET_NAME, target]]);
   const lun = new GatedLun(options.sizeBytes ?? 64 * MIB);
   const unit = makeUnit(lun, 1, options.logicalBlockSize);
