@@ -36,15 +36,15 @@ export class ChapAuthentication {
   /** The target has proved who it is, too. */
   mutual = false;
   private readonly credentials: readonly Credential[];
-  private readonly randomBytes: RandomBytes;
+  private readonly random: RandomBytes;
   private algorithm: ChapAlgorithm | null = null;
   private identifier = 0;
   private challenge: Uint8Array = new Uint8Array(0);
 
   /** `credentials` are those that let the initiator in. */
-  constructor(credentials: readonly Credential[], randomBytes: RandomBytes) {
+  constructor(credentials: readonly Credential[], random: RandomBytes) {
     this.credentials = credentials;
-    this.randomBytes = randomBytes;
+    this.random = random;
   }
 
   /** Name of the algorithm; empty before there is one. */
@@ -64,8 +64,8 @@ export class ChapAuthentication {
     if (offered === undefined || keys.size > 1) return protocolError('CHAP does not begin with CHAP_A');
     this.algorithm = chooseAlgorithm(offered);
     if (this.algorithm === null) return refused('no CHAP algorithm that we have');
-    this.identifier = this.randomBytes(1)[0]!;
-    this.challenge = this.randomBytes(CHALLENGE_SIZE);
+    this.identifier = this.random(1)[0]!;
+    this.challenge = this.random(CHALLENGE_SIZE);
     answers.push(
       { key: 'CHAP_A', value: String(this.algorithm.number) },
       { key: 'CHAP_I', value: String(this.identifier) },
@@ -99,7 +99,7 @@ export class ChapAuthentication {
   /** The credential of `name` whose secret made `response`. Computes as much when nobody has that name. */
   private prove(algorithm: ChapAlgorithm, name: string, response: Uint8Array): Credential | null {
     const named = this.credentials.filter(({ user }) => user === name);
-    const nobody: Credential = { user: name, secret: this.randomBytes(NOBODY_SECRET_SIZE), mutual: null };
+    const nobody: Credential = { user: name, secret: this.random(NOBODY_SECRET_SIZE), mutual: null };
     let proved: Credential | null = null;
     for (const candidate of named.length > 0 ? named : [nobody]) {
       const expected = chapResponse(algorithm, this.identifier, candidate.secret, this.challenge);

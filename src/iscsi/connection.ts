@@ -270,14 +270,8 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
       return;
     }
     const session = sessionTable.add(login, admission, portalGroupTag, limits.commandWindow);
-    const { authentication } = login;
-    const fields = {
-      peer: this.peer,
-      initiator: initiatorName,
-      target: targetName,
-      tsih: session.tsih,
-      authentication,
-    };
+    const { tsih: handle, authentication } = session;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: handle, authentication };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }

@@ -73,17 +73,18 @@ export class Portal {
   private drained: (() => void) | null = null;
 
   constructor(options: PortalOptions) {
+    const { randomBytes: random } = options;
     this.clock = options.clock ?? monotonicClock;
     this.logger = new LimitedLogger(options.logger ?? silentLogger, this.clock);
     this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
     this.memory = new DataMemory(this.limits.slabBytes);
-    this.sessionTable = new SessionTable(this.limits.sessions, readU16BE(options.randomBytes(2), 0));
+    this.sessionTable = new SessionTable(this.limits.sessions, readU16BE(random(2), 0));
     this.context = {
       limits: this.limits,
       clock: this.clock,
       logger: this.logger,
       targets: options.targets,
-      randomBytes: options.randomBytes,
+      randomBytes: random,
       listeners: this.listeners,
       memory: this.memory,
       arenas: new ArenaPool(),
