@@ -161,7 +161,8 @@ export class Daemon {
         }
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
-        service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger);
+        const { file } = service.reservations;
+        service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);

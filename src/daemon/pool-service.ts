@@ -25,8 +25,10 @@ import type {
 import { PoolAccessControl } from './pool-access-control.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
 import type { ResumeTokenMessage, SendVolumeMessage, TrimMessage, TrimmedMessage } from './stream-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
+import { VolumeReservations } from './volume-reservations.ts';
 import { VolumeTransfers } from './volume-transfers.ts';
 
 export interface PoolServiceOptions {
@@ -43,15 +45,17 @@ export class PoolService implements PoolControl {
   describeServer: () => ServerMessage | null = () => null;
   /** Where its volumes are logical units; null while they are not served. */
   exports: VolumeExports | null = null;
+  readonly reservations: VolumeReservations;
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
   readonly access: PoolAccessControl;
   readonly #transfers: VolumeTransfers;
 
-  private constructor(pool: Pool) {
+  private constructor(pool: Pool, logger: Logger) {
     this.pool = pool;
     this.access = new PoolAccessControl(pool.dir, (call) => this.#exclusive(call));
+    this.reservations = new VolumeReservations(pool, logger);
     this.#transfers = new VolumeTransfers(pool);
   }
 
@@ -65,7 +69,7 @@ export class PoolService implements PoolControl {
         ...(readOnly === undefined ? {} : { readOnly }),
         ...(onEvent === undefined ? {} : { onEvent }),
       });
-      return new PoolService(pool);
+      return new PoolService(pool, logger);
     } catch (error) {
       throw adviseOpen(dir, error);
     }
@@ -240,6 +244,19 @@ export class PoolService implements PoolControl {
     });
   }
 
+  async listReservations(): Promise<VolumeReservationsMessage[]> {
+    const volumes = this.pool.volumes().sort((a, b) => a.lun - b.lun);
+    return volumes.map((volume) =>
+      this.reservations.describe(volume, this.exports?.reservationsOf(volume.name) ?? null),
+    );
+  }
+
+  clearReservations(name: string, request: ClearReservationsMessage): Promise<VolumeReservationsMessage> {
+    return this.#exclusive(async () =>
+      this.reservations.clear(this.pool.volume(name), this.exports?.reservationsOf(name) ?? null, request),
+    );
+  }
+
   async commit(): Promise<number> {
     await this.pool.commit();
     return this.pool.status().transactionId;
@@ -251,6 +268,7 @@ export class PoolService implements PoolControl {
       .catch(() => {})
       .then(() => this.pool.endTransfers())
       .then(() => this.exports?.close())
+      .then(() => this.reservations.close())
       .finally(() => this.pool.close());
     return this.#closing;
   }
@@ -303,6 +321,7 @@ export class PoolService implements PoolControl {
       this.exports?.add(volume);
       throw error;
     }
+    await this.reservations.forget(volume);
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {

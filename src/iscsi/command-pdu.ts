@@ -1,5 +1,6 @@
 import { readU32BE } from '../base/bytes.ts';
 import { decodeLun } from '../scsi/lun.ts';
+import { TaskAttribute } from '../scsi/task.ts';
 import type { IscsiTask } from './iscsi-task.ts';
 import type { PduParser } from './pdu-parser.ts';
 import {
@@ -51,6 +52,18 @@ export function refuseCommand(parser: PduParser): RejectReason | 0 {
   return 0;
 }
 
+/** By ATTR (RFC 7143 11.3.1): untagged, simple, ordered, head of queue, ACA, reserved. */
+const ATTRIBUTES: readonly TaskAttribute[] = [
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.ORDERED,
+  TaskAttribute.HEAD_OF_QUEUE,
+  TaskAttribute.ACA,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+];
+
 /** Takes the fields of the command at `parser` over into `task`. False: the additional header segments are not those of a command. */
 export function readCommand(parser: PduParser, task: IscsiTask): boolean {
   const { header, headerAt: at } = parser;
@@ -60,6 +73,7 @@ export function readCommand(parser: PduParser, task: IscsiTask): boolean {
   const flags = header[at + Field.FLAGS]!;
   const expectedLength = readU32BE(header, at + Field.EXPECTED_LENGTH);
   task.tag = taskTag(parser);
+  task.attribute = ATTRIBUTES[flags & CommandFlag.ATTRIBUTE_MASK]!;
   task.immediate = isImmediate(parser);
   task.lunHigh = readU32BE(header, at + Field.LUN);
   task.lunLow = readU32BE(header, at + Field.LUN + 4);

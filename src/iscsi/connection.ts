@@ -6,13 +6,12 @@ import { sameIdentity, type TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
 import { type DataMemory, MemoryAccount } from './data-memory.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
 import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
-import type { Session, SessionConnection, StoppedTasks } from './session.ts';
+import type { Session, SessionConnection } from './session.ts';
 import type { SessionTable } from './session-table.ts';
 import { type InputReceiver, receiveInto } from './socket-input.ts';
 import {
@@ -309,8 +308,8 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
 
   // --- the session's view ---
 
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    return this.fullFeature?.abortTasks(lun, waiter) ?? { stopped: 0, pending: 0 };
+  dropAnswered(lun: number | null): void {
+    this.fullFeature?.dropAnswered(lun);
   }
 
   // --- the end ---

@@ -65,6 +65,13 @@ export class DataCollector {
     return true;
   }
 
+  /** A task that is being collected has ended; what it is still entitled to is dropped as it comes. Returns whether its Data-Out is being read just now. */
+  drain(task: IscsiTask): boolean {
+    this.count--;
+    task.state = TaskState.DRAINING;
+    return this.receiving === task;
+  }
+
   /** What comes next: wait, ask for more, or done. */
   private advance(task: IscsiTask): void {
     if (task.unsolicitedOpen) return;
@@ -96,7 +103,7 @@ export class DataCollector {
     this.receiving = null;
     const task = this.table.get(taskTag(parser));
     // Data for a task that was aborted, or has failed, may have been on its way.
-    if (task === null || task.aborted) return;
+    if (task === null || (task.aborted && task.state !== TaskState.DRAINING)) return;
     const solicited = readU32BE(parser.header, parser.headerAt + Field.TRANSFER_TAG) !== RESERVED_TAG;
     if (solicited ? task.r2tOpen === 0 : !task.unsolicitedOpen) {
       this.owner.reject(parser, RejectReason.INVALID_PDU_FIELD);
@@ -156,8 +163,7 @@ export class DataCollector {
 
   private fail(task: IscsiTask, condition: number): void {
     assert(task.state === TaskState.COLLECTING, 'a task fails once');
-    this.count--;
-    task.state = TaskState.DRAINING;
+    this.drain(task);
     this.owner.dataWrong(task, condition);
   }
 }

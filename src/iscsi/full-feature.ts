@@ -3,12 +3,11 @@ import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { MemoryAccount } from './data-memory.ts';
 import { HeldPdus } from './held-pdus.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { Parameters } from './parameters.ts';
 import { type PduHandler, type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { Replay } from './replay.ts';
-import type { Session, StoppedTasks } from './session.ts';
+import type { Session } from './session.ts';
 import { Field, LogoutReason, LogoutResponse, Opcode, RESERVED_TAG, RejectReason } from './spec.ts';
 import { TaskManager, type TaskManagerHost } from './task-management.ts';
 import { TaskSet, type TaskSetHost } from './task-set.ts';
@@ -258,16 +257,9 @@ export class FullFeature implements TaskSetHost, PduHandler {
 
   // --- for others ---
 
-  /** See `SessionConnection`. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks {
-    let stopped = 0;
-    let pending = 0;
-    for (const task of this.tasks?.tasks() ?? []) {
-      if (lun !== null && task.lun !== lun) continue;
-      stopped++;
-      if (!this.tasks!.abort(task, waiter)) pending++;
-    }
-    return { stopped, pending };
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void {
+    this.tasks?.dropAnswered(lun);
   }
 
   /** Something that was sent has left its memory. */

@@ -2,22 +2,14 @@ import { Nexus } from '../scsi/nexus.ts';
 import type { Target } from '../scsi/target.ts';
 import type { Identity } from './access.ts';
 import { CommandWindow } from './command-window.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { Login } from './login.ts';
 import type { Parameters } from './parameters.ts';
-
-/** What became of the tasks that were to be stopped. */
-export interface StoppedTasks {
-  readonly stopped: number;
-  /** Of these, how many have not ended yet. */
-  readonly pending: number;
-}
 
 /** The connection of a session, as others see it. */
 export interface SessionConnection {
   readonly cid: number;
-  /** Stops the tasks for `lun` (all LUNs when it is null); they get no response. `waiter` is told of each that has not ended yet. */
-  abortTasks(lun: number | null, waiter: AbortWaiter): StoppedTasks;
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void;
   /** Ends it without another word. `reason` is for the log. */
   drop(reason: string): void;
 }

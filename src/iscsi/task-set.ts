@@ -8,14 +8,14 @@ import { isFinal, isImmediate, readCommand, refuseCommand, taskTag } from './com
 import type { CommandWindow } from './command-window.ts';
 import { DataCollector, type DataCollectorOwner } from './data-collector.ts';
 import type { MemoryAccount } from './data-memory.ts';
-import { type AbortWaiter, IscsiTask, TaskState } from './iscsi-task.ts';
+import { IscsiTask, TaskState } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { MemoryLine, type MemoryLineOwner } from './memory-line.ts';
 import type { Parameters } from './parameters.ts';
 import { type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { IscsiCondition, RejectReason } from './spec.ts';
-import { endFull, endWith, endWithCondition } from './task-endings.ts';
+import { endAborted, endFull, endWith, endWithCondition } from './task-endings.ts';
 import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
@@ -131,9 +131,14 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.incoming = null;
     if (task === null) return;
     if (!intact) {
-      this.line.free(task);
-      this.recycle(task);
+      this.giveUpIncoming(task);
       this.host.reject(parser, RejectReason.DATA_DIGEST_ERROR);
+      return;
+    }
+    if (task.aborted && !task.abortReported) {
+      this.recycle(task);
+      // No response tells an initiator whose window is closed that it may send again.
+      if (this.window.outstanding === this.window.size - 1) this.writer.windowUpdate();
       return;
     }
     this.table.add(task);
@@ -196,6 +201,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     assert(task.dataOutLength <= task.expectedDataOut, 'the engine asks for no more than was announced');
     assert(task.dataInLength <= task.expectedDataIn, 'the engine returns no more than there is room for');
     if (Math.max(task.dataOutLength, task.dataInLength) <= this.line.longestBytes) return true;
+    this.target.withdraw(task);
     endWith(task, INVALID_FIELD_IN_CDB);
     return false;
   }
@@ -207,11 +213,12 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     const coming = isFinal(parser) ? parser.dataLength : this.parameters.unsolicitedLength;
     if (coming === 0) return Verdict.ACCEPT;
     if (!this.line.take(task) && !this.line.takeUrgently(task, Math.min(coming, task.dataOutLength))) {
-      if (this.collector.count === 0) {
+      if (this.collector.count === 0 && this.target.postpone(task)) {
         this.blocked = true;
         this.line.waitForInput();
         return Verdict.BLOCK;
       }
+      this.target.withdraw(task);
       endFull(task);
       this.incomingEnded = true;
       return Verdict.ACCEPT;
@@ -237,6 +244,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   dataWrong(task: IscsiTask, condition: number): void {
+    this.target.withdraw(task);
     endWithCondition(task, condition);
     this.line.free(task);
   }
@@ -246,8 +254,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   private wait(task: IscsiTask): void {
-    task.state = TaskState.WAITING;
-    this.line.stand(task);
+    if (!this.target.postpone(task)) this.memoryDenied(task);
+    else {
+      task.state = TaskState.WAITING;
+      this.line.stand(task);
+    }
   }
 
   memoryGranted(task: IscsiTask): void {
@@ -256,6 +267,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   memoryDenied(task: IscsiTask): void {
+    this.target.withdraw(task);
     endFull(task);
     this.respond(task);
   }
@@ -280,8 +292,38 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   taskDone(done: ScsiTask): void {
     const task = done as IscsiTask;
     assert(task.state === TaskState.RUNNING, 'the engine ends what it was given, once');
-    if (task.aborted || this.closed) this.end(task);
+    if ((task.aborted && !task.abortReported) || this.closed) this.end(task);
     else this.respond(task);
+  }
+
+  /** Task management has ended a task that the engine does not have yet. */
+  taskAborted(aborted: ScsiTask): void {
+    const task = aborted as IscsiTask;
+    if (task === this.incoming) this.incomingAborted(task);
+    else if (task.abortReported && !this.closed) this.endReported(task);
+    else {
+      if (task.state === TaskState.WAITING) this.line.leave(task);
+      else if (this.collector.forget(task)) this.host.discardInput();
+      this.end(task);
+    }
+  }
+
+  /** The response waits for what the initiator is entitled to send. */
+  private endReported(task: IscsiTask): void {
+    if (task.state === TaskState.WAITING) this.line.leave(task);
+    else if (this.collector.drain(task)) this.host.discardInput();
+    endAborted(task);
+    this.line.free(task);
+    if (!task.expectsData) this.respond(task);
+  }
+
+  /** The data of its command PDU is still coming, or there is no room for it: `commandEnd` does the rest. */
+  private incomingAborted(task: IscsiTask): void {
+    if (task.memoryLength > 0) this.host.discardInput();
+    this.line.free(task);
+    endAborted(task);
+    this.incomingEnded = true;
+    if (this.blocked) this.host.resumeInput();
   }
 
   private respond(task: IscsiTask): void {
@@ -303,14 +345,12 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Ends a task without a response. */
   private end(task: IscsiTask): void {
-    const waiters = task.abortWaiters;
     // An initiator that may send nothing would not learn that it may again.
     const wasClosed = this.window.isClosed;
     this.leaveTable(task);
     if (wasClosed && !this.closed) this.writer.windowUpdate();
     this.line.free(task);
     this.recycle(task);
-    if (waiters !== null) for (const waiter of waiters) waiter.abortedTaskEnded();
     if (this.table.count === 0) this.host.tasksEnded();
   }
 
@@ -322,20 +362,26 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   // --- task management and the end ---
 
-  /** Stops a task of the table; it gets no response. Returns false when it has not ended yet: then `waiter` is told. */
-  abort(task: IscsiTask, waiter: AbortWaiter | null): boolean {
-    if (task.state === TaskState.RUNNING) {
-      task.aborted = true;
-      if (waiter !== null) {
-        if (task.abortWaiters === null) task.abortWaiters = [waiter];
-        else task.abortWaiters.push(waiter);
-      }
-      return false;
+  /** Ends a task of the table without a response. `ended` is called once, now or later, when it has. */
+  abort(task: IscsiTask, ended: (() => void) | null): void {
+    if (task.state === TaskState.DRAINING) this.drop(task);
+    else if (task.state !== TaskState.FREE) {
+      this.target.abort(task, ended);
+      return;
     }
-    if (task.state === TaskState.WAITING) this.line.leave(task);
-    else if (this.collector.forget(task)) this.host.discardInput();
+    ended?.();
+  }
+
+  /** Task management has ended the tasks of this nexus at `lun` (all LUNs when it is null): those that have a status already are not answered any more. */
+  dropAnswered(lun: number | null): void {
+    for (const task of this.tasks()) {
+      if (task.state === TaskState.DRAINING && (lun === null || task.lun === lun)) this.drop(task);
+    }
+  }
+
+  private drop(task: IscsiTask): void {
+    if (this.collector.forget(task)) this.host.discardInput();
     this.end(task);
-    return true;
   }
 
   /** Stops everything that is not in the engine without a response, and answers what is. Nothing new may come afterwards. */
@@ -358,6 +404,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.blocked = false;
     if (task === null) return;
     this.host.discardInput();
+    this.giveUpIncoming(task);
+  }
+
+  private giveUpIncoming(task: IscsiTask): void {
+    if (!this.incomingEnded) this.target.withdraw(task);
     this.line.free(task);
     this.recycle(task);
   }

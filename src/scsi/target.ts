@@ -3,7 +3,7 @@ import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { Access, type Command, type LunInventory } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
-import { executeTask, LogicalUnit } from './logical-unit.ts';
+import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
 import { FULL_ACCESS, type LunAccess } from './lun-access.ts';
 import type { Nexus } from './nexus.ts';
@@ -32,6 +32,7 @@ const ABSENT_OPTIONS = {
   designation: '',
   logicalBlockSize: 512,
   writeCache: false,
+  random: (): void => assert(false, 'a LUN without a unit has no tokens'),
 } as const;
 
 /** What is there for one nexus. */
@@ -137,9 +138,33 @@ export class Target implements LunInventory {
     executeTask(task);
   }
 
-  /** Resets every unit that `nexus` may see, as TARGET WARM RESET and TARGET COLD RESET do. Aborting the tasks is the front end's part. */
-  reset(nexus: Nexus): void {
-    for (const unit of this.#view(nexus).units.values()) unit.reset();
+  /** See `postponeTask`. */
+  postpone(task: ScsiTask): boolean {
+    return postponeTask(task);
+  }
+
+  /** Instead of step 3: the front end gives the task up. */
+  withdraw(task: ScsiTask): void {
+    withdrawTask(task);
+  }
+
+  /** ABORT TASK: see `abortTask`. */
+  abort(task: ScsiTask, ended: (() => void) | null): void {
+    abortTask(task, ended);
+  }
+
+  /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `by` may see. `ended` is called once, now or later, when all tasks have ended. */
+  reset(by: Nexus, ended: () => void): void {
+    let pending = 1;
+    const oneEnded = (): void => {
+      pending--;
+      if (pending === 0) ended();
+    };
+    for (const unit of this.#view(by).units.values()) {
+      pending++;
+      unit.reset(by, oneEnded, UnitAttention.TARGET_RESET);
+    }
+    oneEnded();
   }
 
   inventoryReported({ task: { nexus } }: Command): void {

@@ -190,7 +190,7 @@ describe('any CDB with any data', () => {
     const nexuses = [0, 1].map((i) => new Nexus(`iqn.test:${i},i,0x1`, i === 0 ? '' : 'iqn.test:t,t,0x0001', 1));
     for (const unit of units) for (const nexus of nexuses) unit.attach(nexus);
     let done = 0;
-    const owner = { taskDone: () => void done++ };
+    const owner = { taskDone: () => void done++, taskAborted: () => {} };
     const tasks = nexuses.map((nexus) => new ScsiTask(owner, nexus));
     const arena = new Arena();
     const dataOut = new Uint8Array(65536 * 2);

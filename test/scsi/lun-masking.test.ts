@@ -137,8 +137,8 @@ describe('LUN masking', () => {
 
   it('resets, for a nexus, only what it may see', () => {
     for (const lun of [0, 1]) settle(host, lun);
-    target.reset(guest);
+    target.reset(guest, () => {});
     expect(send(host, 0, TEST_UNIT_READY)).toMatchObject(GOOD);
-    expect(send(host, 1, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/03'));
+    expect(send(host, 1, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/02'));
   });
 });

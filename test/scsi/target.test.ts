@@ -98,8 +98,8 @@ describe('a target', () => {
     for (const lun of [0, 1]) {
       while (send(lun, TEST_UNIT_READY).status !== 0);
     }
-    target.reset(nexus);
-    for (const lun of [0, 1]) expect(send(lun, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/03'));
+    target.reset(nexus, () => {});
+    for (const lun of [0, 1]) expect(send(lun, TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/02'));
   });
 
   it('has one target port group that is always active, and says so in INQUIRY', () => {
