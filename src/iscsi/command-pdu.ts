@@ -2,6 +2,7 @@ import { readU32BE } from '../base/bytes.ts';
 import { decodeLun } from '../scsi/lun.ts';
 import { TaskAttribute } from '../scsi/task.ts';
 import type { IscsiTask } from './iscsi-task.ts';
+import type { Parameters } from './parameters.ts';
 import type { PduParser } from './pdu-parser.ts';
 import {
   AhsType,
@@ -11,6 +12,7 @@ import {
   FINAL,
   Field,
   IMMEDIATE,
+  IscsiCondition,
   PAD_SIZE,
   RESERVED_TAG,
   RejectReason,
@@ -63,6 +65,18 @@ const ATTRIBUTES: readonly TaskAttribute[] = [
   TaskAttribute.SIMPLE,
   TaskAttribute.SIMPLE,
 ];
+
+/** What is wrong with the data that comes unasked, `dataLength` of it with the command: a condition of RFC 7143 11.4.7.2, or 0. */
+export function wrongUnsolicited(
+  parameters: Parameters,
+  expectedLength: number,
+  dataLength: number,
+  final: boolean,
+): IscsiCondition | 0 {
+  const { initialR2T, immediateData, unsolicitedLength } = parameters;
+  if ((dataLength > 0 && !immediateData) || (!final && initialR2T)) return IscsiCondition.UNEXPECTED_UNSOLICITED_DATA;
+  return dataLength > Math.min(unsolicitedLength, expectedLength) ? IscsiCondition.INCORRECT_AMOUNT_OF_DATA : 0;
+}
 
 /** Takes the fields of the command at `parser` over into `task`. False: the additional header segments are not those of a command. */
 export function readCommand(parser: PduParser, task: IscsiTask): boolean {

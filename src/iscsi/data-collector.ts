@@ -8,9 +8,12 @@ import type { PduWriter } from './pdu-writer.ts';
 import { Field, IscsiCondition, RESERVED_TAG, RejectReason } from './spec.ts';
 import type { TaskTable } from './task-table.ts';
 
-export interface DataCollectorOwner {
+export interface DataCollectorHost {
   /** Answers the PDU that is being read with a reject. */
   reject(parser: PduParser, reason: RejectReason): void;
+}
+
+export interface DataCollectorOwner {
   /** Gets memory for all of the task's data. False: the task stands in line for it and begins again when it has it. */
   needMemory(task: IscsiTask): boolean;
   /** The task has its data. */
@@ -36,6 +39,7 @@ export class DataCollector {
   private readonly writer: PduWriter;
   private readonly parameters: Parameters;
   private readonly owner: DataCollectorOwner;
+  private readonly host: DataCollectorHost;
   /** The task whose Data-Out is being read. */
   private receiving: IscsiTask | null = null;
   private final = false;
@@ -43,7 +47,14 @@ export class DataCollector {
   private length = 0;
   private nextTransferTag = 0;
 
-  constructor(table: TaskTable, writer: PduWriter, parameters: Parameters, owner: DataCollectorOwner) {
+  constructor(
+    table: TaskTable,
+    writer: PduWriter,
+    parameters: Parameters,
+    owner: DataCollectorOwner,
+    host: DataCollectorHost,
+  ) {
+    this.host = host;
     this.table = table;
     this.writer = writer;
     this.parameters = parameters;
@@ -106,7 +117,7 @@ export class DataCollector {
     if (task === null || (task.aborted && task.state !== TaskState.DRAINING)) return;
     const solicited = readU32BE(parser.header, parser.headerAt + Field.TRANSFER_TAG) !== RESERVED_TAG;
     if (solicited ? task.r2tOpen === 0 : !task.unsolicitedOpen) {
-      this.owner.reject(parser, RejectReason.INVALID_PDU_FIELD);
+      this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
       return;
     }
     this.receiving = task;
@@ -134,7 +145,7 @@ export class DataCollector {
       condition = IscsiCondition.INCORRECT_AMOUNT_OF_DATA;
     }
     if (reason !== 0) {
-      this.owner.reject(parser, reason);
+      this.host.reject(parser, reason);
       this.fail(task, condition);
     } else if (offset < task.dataOut.lengthBytes) {
       parser.intoVector(task.dataOut, offset, task.dataOut.lengthBytes - offset);
@@ -145,7 +156,7 @@ export class DataCollector {
   dataOutEnd(parser: PduParser, intact: boolean): void {
     const task = this.receiving;
     this.receiving = null;
-    if (!intact) this.owner.reject(parser, RejectReason.DATA_DIGEST_ERROR);
+    if (!intact) this.host.reject(parser, RejectReason.DATA_DIGEST_ERROR);
     if (task === null) return;
     if (!intact && task.state === TaskState.COLLECTING) this.fail(task, IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR);
     task.received += this.length;

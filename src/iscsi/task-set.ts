@@ -4,24 +4,23 @@ import { INVALID_FIELD_IN_CDB } from '../scsi/sense.ts';
 import { Status } from '../scsi/spec.ts';
 import type { Target } from '../scsi/target.ts';
 import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
-import { isFinal, isImmediate, readCommand, refuseCommand, taskTag } from './command-pdu.ts';
+import { isFinal, isImmediate, readCommand, refuseCommand, taskTag, wrongUnsolicited } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
-import { DataCollector, type DataCollectorOwner } from './data-collector.ts';
+import { DataCollector, type DataCollectorHost, type DataCollectorOwner } from './data-collector.ts';
 import type { MemoryAccount } from './data-memory.ts';
-import { IscsiTask, TaskState } from './iscsi-task.ts';
+import { type IscsiTask, TaskState } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { MemoryLine, type MemoryLineOwner } from './memory-line.ts';
 import type { Parameters } from './parameters.ts';
 import { type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
-import { IscsiCondition, RejectReason } from './spec.ts';
+import { RejectReason } from './spec.ts';
 import { endAborted, endFull, endWith, endWithCondition } from './task-endings.ts';
+import { TaskPool } from './task-pool.ts';
 import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
-export interface TaskSetHost {
-  /** Answers the PDU that is being read with a reject. */
-  reject(parser: PduParser, reason: RejectReason): void;
+export interface TaskSetHost extends DataCollectorHost {
   /** A command that blocked the input can be tried again. */
   resumeInput(): void;
   /** The memory that the rest of the data segment goes to is being given back. */
@@ -48,17 +47,16 @@ export interface TaskSetHost {
  */
 export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwner {
   private readonly target: Target;
-  private readonly nexus: Nexus;
   private readonly writer: PduWriter;
   private readonly window: CommandWindow;
   private readonly parameters: Parameters;
   private readonly maxImmediate: number;
   private readonly host: TaskSetHost;
+  private readonly pool: TaskPool;
   private readonly table: TaskTable;
   private readonly line: MemoryLine;
   private readonly collector: DataCollector;
 
-  private pool: IscsiTask | null = null;
   private immediateCount = 0;
   private closed = false;
 
@@ -80,15 +78,15 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     host: TaskSetHost,
   ) {
     this.target = target;
-    this.nexus = nexus;
     this.writer = writer;
     this.window = window;
     this.parameters = parameters;
     this.maxImmediate = limits.immediateCommands;
     this.host = host;
+    this.pool = new TaskPool(this, nexus);
     this.table = new TaskTable(limits.commandWindow + limits.immediateCommands);
     this.line = new MemoryLine(account, this);
-    this.collector = new DataCollector(this.table, writer, parameters, this);
+    this.collector = new DataCollector(this.table, writer, parameters, this, host);
   }
 
   /** Tasks that have no response yet, aborted ones in the engine included. */
@@ -103,15 +101,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
-    return this.tasks().some((task) => task.expectsData);
+    return this.table.list().some((task) => task.expectsData);
   }
 
   find(tag: number): IscsiTask | null {
     return this.table.get(tag);
-  }
-
-  tasks(): IscsiTask[] {
-    return this.table.list();
   }
 
   // --- PDUs ---
@@ -136,7 +130,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       return;
     }
     if (task.aborted && !task.abortReported) {
-      this.recycle(task);
+      this.pool.recycle(task);
       // No response tells an initiator whose window is closed that it may send again.
       if (this.window.outstanding === this.window.size - 1) this.writer.windowUpdate();
       return;
@@ -175,10 +169,9 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       this.host.reject(parser, reason);
       return null;
     }
-    const task = this.take();
-    task.reset();
+    const task = this.pool.take();
     if (!readCommand(parser, task)) {
-      this.recycle(task);
+      this.pool.recycle(task);
       this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
       return null;
     }
@@ -188,13 +181,9 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** False: the task has its status. */
   private prepare(task: IscsiTask, dataLength: number, final: boolean): boolean {
-    const { initialR2T, immediateData, unsolicitedLength } = this.parameters;
-    if ((dataLength > 0 && !immediateData) || (!final && initialR2T)) {
-      endWithCondition(task, IscsiCondition.UNEXPECTED_UNSOLICITED_DATA);
-      return false;
-    }
-    if (dataLength > Math.min(unsolicitedLength, task.expectedDataOut)) {
-      endWithCondition(task, IscsiCondition.INCORRECT_AMOUNT_OF_DATA);
+    const condition = wrongUnsolicited(this.parameters, task.expectedDataOut, dataLength, final);
+    if (condition !== 0) {
+      endWithCondition(task, condition);
       return false;
     }
     if (!this.target.prepare(task, task.lun)) return false;
@@ -228,10 +217,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   // --- data and memory ---
-
-  reject(parser: PduParser, reason: RejectReason): void {
-    this.host.reject(parser, reason);
-  }
 
   needMemory(task: IscsiTask): boolean {
     if (this.line.take(task)) return true;
@@ -339,7 +324,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       }
     } else writer.scsiResponse(task);
     this.line.free(task);
-    this.recycle(task);
+    this.pool.recycle(task);
     if (this.table.count === 0) this.host.tasksEnded();
   }
 
@@ -350,7 +335,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.leaveTable(task);
     if (wasClosed && !this.closed) this.writer.windowUpdate();
     this.line.free(task);
-    this.recycle(task);
+    this.pool.recycle(task);
     if (this.table.count === 0) this.host.tasksEnded();
   }
 
@@ -374,7 +359,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Task management has ended the tasks of this nexus at `lun` (all LUNs when it is null): those that have a status already are not answered any more. */
   dropAnswered(lun: number | null): void {
-    for (const task of this.tasks()) {
+    for (const task of this.table.list()) {
       if (task.state === TaskState.DRAINING && (lun === null || task.lun === lun)) this.drop(task);
     }
   }
@@ -386,7 +371,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Stops everything that is not in the engine without a response, and answers what is. Nothing new may come afterwards. */
   finish(): void {
-    for (const task of this.tasks()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
+    for (const task of this.table.list()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
     this.forgetIncoming();
   }
 
@@ -394,7 +379,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   close(): void {
     this.closed = true;
     this.forgetIncoming();
-    for (const task of this.tasks()) this.abort(task, null);
+    for (const task of this.table.list()) this.abort(task, null);
     this.line.close();
   }
 
@@ -410,22 +395,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   private giveUpIncoming(task: IscsiTask): void {
     if (!this.incomingEnded) this.target.withdraw(task);
     this.line.free(task);
-    this.recycle(task);
-  }
-
-  // --- the pool ---
-
-  private take(): IscsiTask {
-    const task = this.pool;
-    if (task === null) return new IscsiTask(this, this.nexus);
-    this.pool = task.nextInLine;
-    return task;
-  }
-
-  private recycle(task: IscsiTask): void {
-    assert(task.memoryLength === 0 && task.restLength === 0, 'a task gives its memory back before it is used again');
-    task.state = TaskState.FREE;
-    task.nextInLine = this.pool;
-    this.pool = task;
+    this.pool.recycle(task);
   }
 }

@@ -153,16 +153,16 @@ export class Target implements LunInventory {
     abortTask(task, ended);
   }
 
-  /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `by` may see. `ended` is called once, now or later, when all tasks have ended. */
-  reset(by: Nexus, ended: () => void): void {
+  /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `nexus` may see. `ended` is called once, now or later, when all tasks have ended. */
+  reset(nexus: Nexus, ended: () => void): void {
     let pending = 1;
     const oneEnded = (): void => {
       pending--;
       if (pending === 0) ended();
     };
-    for (const unit of this.#view(by).units.values()) {
+    for (const unit of [...this.#view(nexus).units.values()]) {
       pending++;
-      unit.reset(by, oneEnded, UnitAttention.TARGET_RESET);
+      unit.reset(nexus, oneEnded, UnitAttention.TARGET_RESET);
     }
     oneEnded();
   }
