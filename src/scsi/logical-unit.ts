@@ -105,19 +105,6 @@ export class LogicalUnit {
     this.#lastNexusState = null;
   }
 
-  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
-  mayWrite(nexus: Nexus): boolean {
-    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
-  }
-
-  /** Whether a reservation refuses `nexus` that access to the medium: for commands that come to another unit. */
-  reservationConflict(nexus: Nexus, access: Access): boolean {
-    const { reservations } = this.state;
-    return (
-      access !== Access.NONE && reservations.refuses(nexus, access === Access.READ ? Conflict.READ : Conflict.WRITE)
-    );
-  }
-
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
   setReadOnly(nexus: Nexus, readOnly: boolean): void {
     const state = this.state.nexuses.get(nexus);
