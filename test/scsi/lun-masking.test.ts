@@ -145,6 +145,14 @@ describe('LUN masking', () => {
     expect(target.luns(guest)).toEqual([1, 2]);
   });
 
+  it('knows which nexuses have a LUN in common', () => {
+    const other = nexusOf('other');
+    target.attach(other, { of: (lun) => (lun === 3 ? Access.WRITE : Access.NONE) });
+    expect(target.shareLuns(guest, host)).toBe(true);
+    expect(target.shareLuns(guest, other)).toBe(false);
+    expect(target.shareLuns(other, host)).toBe(true);
+  });
+
   it('resets, for a nexus, only what it may see', () => {
     for (const lun of [0, 1]) settle(host, lun);
     target.reset(guest, () => {});
