@@ -112,7 +112,8 @@ export function accessTo({ volumes, readOnly }: AccessEntry, volumeName: string)
 
 /** The pattern of initiator names as it is compared; null when it is none. */
 export function normalizePattern(pattern: string): string | null {
-  if (!pattern.endsWith('*')) return normalizeName(pattern);
+  if (!pattern.includes('*')) return normalizeName(pattern);
+  if (!pattern.endsWith('*')) return null;
   const beginning = pattern.slice(0, -1);
   if (beginning === '') return pattern;
   if (beginning.includes('*') || Buffer.byteLength(beginning) > MAX_NAME_SIZE) return null;

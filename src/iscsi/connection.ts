@@ -250,7 +250,7 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
       return;
     }
     const existing = sessionTable.find(name);
-    if (existing !== null && !sameIdentity(existing.identity, login.identity)) {
+    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, login.identity)) {
       this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
       return;
     }
