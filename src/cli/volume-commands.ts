@@ -9,6 +9,7 @@ import {
   physicalBlockSizeArgument,
   sizeArgument,
 } from './arguments.ts';
+import { addReservationCommands } from './reservation-commands.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { addSnapshotCommands } from './snapshot-commands.ts';
 import { withPool } from './with-pool.ts';
@@ -76,6 +77,7 @@ Examples:
     });
 
   addSnapshotCommands(volume, context);
+  addReservationCommands(volume, context);
 
   volume
     .command('set')

@@ -152,7 +152,7 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        service.exports = new VolumeExports(service.pool, targetName, logger);
+        service.exports = new VolumeExports(service.pool, targetName, logger, service.reservations.file);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);

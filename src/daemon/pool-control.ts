@@ -12,6 +12,7 @@ import type {
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
 import type {
   ResumeTokenMessage,
   SendVolumeMessage,
@@ -74,6 +75,10 @@ export interface PoolControl {
   statusLines(): Promise<StatusLinesMessage>;
   /** ENOENT; EBUSY. */
   deleteVolume(name: string): Promise<void>;
+  /** Who has reserved what, in the order of the LUNs. EINVAL when what is kept of them cannot be read. */
+  listReservations(): Promise<VolumeReservationsMessage[]>;
+  /** Takes registrations and reservations of a volume away. ENOENT; unless forced, EBUSY while who loses them is logged in. */
+  clearReservations(name: string, request: ClearReservationsMessage): Promise<VolumeReservationsMessage>;
   /** Makes everything written so far durable. Returns the superblock's transaction id. */
   commit(): Promise<number>;
   /** Ends the use; the pool itself is closed only where this process had opened it. */

@@ -1,14 +1,17 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
+import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
 import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
 import { AdvisedError } from './advised-error.ts';
+import type { ReservationFile } from './reservation-file.ts';
 
 interface Export {
   readonly device: ThinDevice;
@@ -31,13 +34,15 @@ export class VolumeExports {
   readonly target: Target;
   readonly #pool: Pool;
   readonly #logger: Logger;
+  readonly #reservations: ReservationFile;
   readonly #exports: Map<string, Export> = new Map();
 
   /** Exports every volume that the pool has. */
-  constructor(pool: Pool, targetName: string, logger: Logger) {
+  constructor(pool: Pool, targetName: string, logger: Logger, reservations: ReservationFile) {
     this.target = new Target(targetName);
     this.#pool = pool;
     this.#logger = logger;
+    this.#reservations = reservations;
     for (const volume of pool.volumes()) this.add(volume);
   }
 
@@ -71,7 +76,9 @@ export class VolumeExports {
       logicalBlockSize,
       logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
       removable: volume.removable ?? false,
+      reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);
@@ -81,6 +88,11 @@ export class VolumeExports {
   usersOf(name: string): number {
     const entry = this.#exports.get(name);
     return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.tcmuUsers);
+  }
+
+  /** Null for a volume that is not served. */
+  reservationsOf(name: string): Reservations | null {
+    return this.#exports.get(name)?.unit.state.reservations ?? null;
   }
 
   /** Goes on under another name. No TCMU device stands on the volume: its configuration would have the old one. */

@@ -31,8 +31,10 @@ const WORTH_SHIFTING = 8;
 /** Where an insertion ended. */
 export interface Insertion {
   root: number;
-  /** The key was not there before. */
-  inserted: boolean;
+  /** Keys that were not there before. */
+  insertedCount: number;
+  /** Keys that have the value that was given. */
+  setCount: number;
 }
 
 /** Sets `key` to the value in the first words of `value`. What is overwritten is dropped (`ValueType.decrement`). */
@@ -43,34 +45,106 @@ export function insertEntry(
   value: ReadonlyWords,
   result: Insertion,
 ): void {
+  setValue(nodes, leafFor(nodes, root, key, result), key, value, result);
+}
+
+/**
+ * Sets keys from `key` on to the `count` values from the first word of `values` on: as many as go into one leaf, at least one. Each is one more
+ * reference (`ValueType.increment`); what is overwritten is dropped.
+ */
+export function insertRun(
+  nodes: TreeNodes,
+  root: number,
+  key: number,
+  values: ReadonlyWords,
+  count: number,
+  result: Insertion,
+): void {
+  const leaf = leafFor(nodes, root, key, result);
+  setRun(nodes, leaf, key, values, Math.min(count, nodes.leafEnd - key), result);
+}
+
+/** The leaf where `key` is or belongs, with room for it; sets `nodes.leafEnd`. */
+function leafFor(nodes: TreeNodes, root: number, key: number, result: Insertion): WritableBlock {
   let node = nodes.shadow(root);
   result.root = node.number;
+  nodes.leafEnd = Number.POSITIVE_INFINITY;
   if (isFullFor(node, key)) splitBeneath(nodes, node);
   for (let depth = 1; !isLeaf(node.words); depth++) {
     nodes.checkDepth(depth);
-    let index = lowerBound(node.words, key);
+    const parent = node.words;
+    let index = lowerBound(parent, key);
     if (index < 0) {
       index = 0;
-      setKey(node.words, 0, key);
+      setKey(parent, 0, key);
     }
     const child = nodes.shadowChild(node, index);
-    node = isFullFor(child, key) ? makeRoom(nodes, node, index, child, key) : child;
+    if (isFullFor(child, key)) {
+      node = makeRoom(nodes, node, index, child, key);
+      index = lowerBound(parent, key);
+    } else {
+      node = child;
+    }
+    if (index + 1 < entryCount(parent)) nodes.leafEnd = keyAt(parent, index + 1);
   }
-  setValue(nodes, node, key, value, result);
+  return node;
+}
+
+function setRun(
+  nodes: TreeNodes,
+  leaf: WritableBlock,
+  key: number,
+  values: ReadonlyWords,
+  count: number,
+  result: Insertion,
+): void {
+  const { words } = leaf;
+  const { valueType } = nodes;
+  const valueWords = valueType.sizeBytes / 4;
+  let index = lowerBound(words, key);
+  if (index < 0 || keyAt(words, index) !== key) index++;
+  result.insertedCount = 0;
+  let set = 0;
+  while (set < count) {
+    const next = index < entryCount(words) ? keyAt(words, index) : Number.POSITIVE_INFINITY;
+    let length: number;
+    if (next === key + set) {
+      length = 1;
+      const most = Math.min(count - set, entryCount(words) - index);
+      while (length < most && keyAt(words, index + length) === next + length) length++;
+      // In this order: what is the same before and after never has no reference.
+      valueType.increment(values, valueWords * set, length);
+      valueType.decrement(words, valueAt(words, index), length);
+    } else {
+      length = Math.min(count - set, next - key - set, maxEntries(words) - entryCount(words));
+      if (length === 0) break;
+      valueType.increment(values, valueWords * set, length);
+      openGap(words, index, length);
+      for (let i = 0; i < length; i++) setKey(words, index + i, key + set + i);
+      result.insertedCount += length;
+    }
+    const at = valueAt(words, index);
+    for (let i = 0; i < valueWords * length; i++) words[at + i] = values[valueWords * set + i]!;
+    set += length;
+    index += length;
+  }
+  result.setCount = set;
 }
 
 function setValue(nodes: TreeNodes, leaf: WritableBlock, key: number, value: ReadonlyWords, result: Insertion): void {
   const { words } = leaf;
   const { valueType } = nodes;
   let index = lowerBound(words, key);
-  result.inserted = index < 0 || keyAt(words, index) !== key;
-  if (result.inserted) {
+  const isNew = index < 0 || keyAt(words, index) !== key;
+  result.setCount = 1;
+  result.insertedCount = isNew ? 1 : 0;
+  if (isNew) {
     index++;
     openGap(words, index, 1);
     setKey(words, index, key);
   }
   const at = valueAt(words, index);
-  if (!result.inserted && !valueType.refersToSame(words, at, value)) valueType.decrement(words, at, 1);
+  if (!isNew && !valueType.refersToSame(words, at, value)) valueType.decrement(words, at, 1);
   for (let i = 0; i < valueType.sizeBytes / 4; i++) words[at + i] = value[i]!;
 }
 

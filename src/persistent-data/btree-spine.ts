@@ -27,6 +27,8 @@ export class TreeNodes {
   readonly valueType: ValueType;
   /** A node was copied that is shared or was so at the last commit. For the owner of the trees, who resets it. */
   copiedShared = false;
+  /** Set by a change of one leaf: keys from here on belong to other leaves. */
+  leafEnd = 0;
 
   constructor(transaction: TransactionManager, valueType: ValueType) {
     this.transaction = transaction;

@@ -1,10 +1,11 @@
 import type { ReadableBlock, ReadonlyWords } from './block.ts';
 import { deleteTree } from './btree-delete.ts';
 import { deletionCost, dropLeaves, dropSomeLeaves, leavesCached } from './btree-drop.ts';
-import { type Insertion, insertEntry } from './btree-insert.ts';
+import { type Insertion, insertEntry, insertRun } from './btree-insert.ts';
 import { childAt, entryCount, isLeaf, keyAt, lowerBound, valueAt } from './btree-node.ts';
 import { type Removal, removeEntries } from './btree-remove.ts';
 import { TreeNodes } from './btree-spine.ts';
+import { updateValues, type ValueChange } from './btree-update.ts';
 import type { TransactionManager } from './transaction-manager.ts';
 import type { ValueType } from './value-type.ts';
 
@@ -21,8 +22,10 @@ export type PathSharing = 'shared' | 'exclusive' | 'unknown';
  */
 export class BTree {
   readonly nodes: TreeNodes;
-  /** Set by `insert`: the key was not there before. */
-  inserted = false;
+  /** Set by `insert` and `insertRun`: keys that were not there before. */
+  insertedCount = 0;
+  /** Set by `insertRun`: keys that were set. */
+  setCount = 0;
   /** Set by `removeRange`: entries removed. */
   removedCount = 0;
   /** Set by `removeRange`: where to go on. */
@@ -31,7 +34,7 @@ export class BTree {
   foundKey: number = NO_KEY;
   /** Set by `findLeaf`: every key of the tree to the right of the leaf is at or above it. */
   leafEnd = 0;
-  readonly #insertion: Insertion = { root: 0, inserted: false };
+  readonly #insertion: Insertion = { root: 0, insertedCount: 0, setCount: 0 };
   /** Of the leaf with the key that `#nextKeyFrom` has found. */
   #leafNumber = 0;
   #leafCount = 0;
@@ -153,14 +156,40 @@ export class BTree {
     return this.#outermostKey(root, true);
   }
 
-  /** Sets `key` to the first words of `value`; returns the new root and sets `inserted`. Drops what is overwritten. */
+  /** Sets `key` to the first words of `value`; returns the new root and sets `insertedCount`. Drops what is overwritten. */
   insert(root: number, key: number, value: ReadonlyWords): number {
     const { blocks } = this.nodes.transaction;
     const mark = blocks.mark();
     insertEntry(this.nodes, root, key, value, this.#insertion);
     blocks.release(mark);
-    this.inserted = this.#insertion.inserted;
+    this.insertedCount = this.#insertion.insertedCount;
     return this.#insertion.root;
+  }
+
+  /**
+   * Sets `key` and the keys behind it to the `count` values in `values`, as many as go into one leaf: sets `setCount`, at least 1, and
+   * `insertedCount`. Unlike `insert` it counts what the values refer to; drops what is overwritten. Returns the new root.
+   */
+  insertRun(root: number, key: number, values: ReadonlyWords, count: number): number {
+    const { blocks } = this.nodes.transaction;
+    const mark = blocks.mark();
+    insertRun(this.nodes, root, key, values, count, this.#insertion);
+    blocks.release(mark);
+    this.insertedCount = this.#insertion.insertedCount;
+    this.setCount = this.#insertion.setCount;
+    return this.#insertion.root;
+  }
+
+  /** Changes the values of the entries with keys in `[begin, end)`, each of which is there. Returns the new root. */
+  update(root: number, begin: number, end: number, change: ValueChange): number {
+    const { blocks } = this.nodes.transaction;
+    let newRoot = root;
+    for (let from = begin; from < end; from = this.nodes.leafEnd) {
+      const mark = blocks.mark();
+      newRoot = updateValues(this.nodes, newRoot, from, end, change);
+      blocks.release(mark);
+    }
+    return newRoot;
   }
 
   /** Removes `key` and drops its value; returns the new root. Without such a key nothing changes. */

@@ -1,5 +1,6 @@
 import { cdbLengthOf } from './cdb.ts';
-import { type Access, Attention, type CommandHandler, type CommandRow } from './command.ts';
+import { Access, Attention, type CommandHandler, type CommandRow } from './command.ts';
+import { Conflict } from './conflict.ts';
 
 /**
  * What makes the rows of the command tables. The third column of a row is the CDB usage data: the opcode, then for every byte the bits that may be
@@ -12,6 +13,8 @@ export interface RowOptions {
   /** Seconds. */
   readonly timeout?: number;
   readonly attention?: Attention;
+  /** By default what the access needs: NONE conflicts with RESERVE only. */
+  readonly conflict?: Conflict;
   /** See `CommandRow`. */
   readonly ignoredBits?: number;
 }
@@ -23,7 +26,13 @@ export const long: RowOptions = { timeout: LONG_TIMEOUT };
 /** SCSI-2 initiators put the LUN into byte 1 of what they send first. */
 export const LUN_BITS = 0xe0;
 /** What is answered whatever attention waits. */
-export const early: RowOptions = { attention: Attention.IGNORE, ignoredBits: LUN_BITS };
+export const early: RowOptions = { attention: Attention.IGNORE, conflict: Conflict.NEVER, ignoredBits: LUN_BITS };
+
+const CONFLICT_OF: Readonly<Record<Access, Conflict>> = {
+  [Access.NONE]: Conflict.RESERVED,
+  [Access.READ]: Conflict.READ,
+  [Access.WRITE]: Conflict.WRITE,
+};
 
 export function row(
   name: string,
@@ -42,6 +51,7 @@ export function row(
     ignoredBits: options.ignoredBits ?? 0,
     access,
     attention: options.attention ?? Attention.REPORT,
+    conflict: options.conflict ?? CONFLICT_OF[access],
     recommendedTimeoutSeconds: options.timeout ?? DATA_TIMEOUT,
     handler,
   };

@@ -1,9 +1,12 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import { type Conflict, isRefused } from './conflict.ts';
+import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
+import type { RodToken } from './rod-tokens.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
   FAILURE_SENSE,
@@ -71,6 +74,8 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  /** When a reservation of another nexus refuses it. */
+  readonly conflict: Conflict;
   readonly recommendedTimeoutSeconds: number;
   readonly handler: CommandHandler;
 }
@@ -81,6 +86,9 @@ export interface CommandTable {
   find(opcode: number, serviceAction: number): CommandRow | null;
   hasServiceActions(opcode: number): boolean;
 }
+
+/** By `LunOp`: whether it changes what the medium holds. */
+const CHANGES: readonly boolean[] = [false, true, false, true, true, false, true];
 
 /**
  * The engine's state of one task, kept at `task.engine` and used again with it. It owns one `LunRequest` that serves all steps. Holds at
@@ -106,6 +114,10 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   flag = false;
   /** The request was an UNMAP, and it cannot be done, or not all of it, for now. */
   unmapRefused = false;
+  /** Of a third-party copy that this command began. */
+  copy: CopyRecord | null = null;
+  /** Of a POPULATE TOKEN under way: nobody has it yet. */
+  token: RodToken | null = null;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
@@ -182,6 +194,21 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
 
   // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---
 
+  /** Sets RESERVATION CONFLICT: see `refuse`. */
+  conflict(): false {
+    return this.refuse(Status.RESERVATION_CONFLICT);
+  }
+
+  /** Sets a status that has no sense data; nothing is returned. False, so that prepare can return it. */
+  refuse(status: number): false {
+    const { task } = this;
+    task.status = status;
+    task.senseLength = 0;
+    task.dataInLength = 0;
+    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    return false;
+  }
+
   /** Sets CHECK CONDITION with `sense`; false, so that prepare can return it. */
   check(sense: Sense, information: number = NO_INFORMATION, sks: number = NO_SKS): false {
     const { task } = this;
@@ -190,6 +217,12 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
     task.dataInLength = 0;
     return false;
+  }
+
+  /** What reservations refuse to the nexus. */
+  get refusals(): number {
+    const { nexusState } = this;
+    return nexusState === null ? this.unit.reservations.refusalsOf(this.task.nexus) : nexusState.refusals;
   }
 
   /** INVALID FIELD IN CDB, pointing at `byte` and, unless -1, at its most significant wrong `bit`. */
@@ -205,14 +238,6 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** INVALID FIELD IN PARAMETER LIST, pointing at `byte` of it and, unless -1, at `bit`. */
   failParameter(byte: number, bit: number = -1): void {
     this.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, byte, bit));
-  }
-
-  /** Ends it in `prepare` with a status that has no sense data. */
-  refuse(status: number): false {
-    const { task } = this;
-    task.status = status;
-    task.residual = task.expectedDataIn + task.expectedDataOut;
-    return false;
   }
 
   /** What can be wrong with the medium. False after CHECK CONDITION. */
@@ -233,6 +258,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     this.abortWaiters = null;
     unit.scratch.release(this);
     unit.ranges.release(this);
+    if (this.copy !== null) this.#endCopy();
     unit.taskSet.leave(this);
     task.owner.taskDone(task);
     if (abortWaiters !== null) for (const waiter of abortWaiters) waiter.taskEnded();
@@ -242,16 +268,17 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   // --- the task set ---
 
   begin(waited: boolean): void {
-    if (waited && !this.checkAccess()) this.finish();
+    const { refusals } = this;
+    // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
+    const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
+    if (conflicts) this.conflict();
+    if (conflicts || (waited && !this.checkAccess())) this.finish();
     else this.row.handler.execute(this);
   }
 
+  /** The task has been aborted: ends it so, now. */
   endAborted(): void {
-    const { task } = this;
-    task.status = Status.TASK_ABORTED;
-    task.senseLength = 0;
-    task.dataInLength = 0;
-    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    this.refuse(Status.TASK_ABORTED);
     this.finish();
   }
 
@@ -287,6 +314,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   rangeGranted(): void {
+    this.#step();
+  }
+
+  /** What the command waited for outside of the engine has happened: goes on at the row's `step`. */
+  resume(): void {
     this.#step();
   }
 
@@ -333,8 +365,17 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     if (request.op !== LunOp.FLUSH && request.offset + request.length > unit.blockCount * unit.blockSize) {
       this.fail(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
     } else {
+      if (unit.tokens.live !== 0 && CHANGES[request.op]) unit.changing(request.offset, request.length);
       unit.backend.submit(request);
     }
+  }
+
+  #endCopy(): void {
+    const copy = this.copy!;
+    this.copy = null;
+    if (this.token !== null) this.unit.tokens.delete(this.token);
+    this.token = null;
+    copy.commandEnded(this.task);
   }
 
   #step(): void {

@@ -1,7 +1,9 @@
 import { BLOCK_ROWS, REMOVABLE_ROWS } from './block-rows.ts';
 import type { CommandRow, CommandTable } from './command.ts';
 import { RowIndex } from './command-table.ts';
+import { COPY_ROWS } from './copy-rows.ts';
 import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
+import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
 import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
 
@@ -9,7 +11,7 @@ import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
  * Every command of the logical unit, once. Dispatch, the checks of a CDB, REPORT SUPPORTED OPERATION CODES and docs/scsi-support.md come out of
  * these tables; an opcode without a row is not supported.
  */
-const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS];
+const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS, ...COPY_ROWS];
 
 /** By what the unit and its surroundings have. */
 export interface CommandSet {
@@ -31,7 +33,7 @@ export function commandsOf(removable: boolean, unmaps: boolean): CommandSet {
 }
 
 function commandSet(rows: readonly CommandRow[]): CommandSet {
-  return { inTarget: new RowIndex([...rows, ...TARGET_ROWS]), alone: new RowIndex(rows) };
+  return { inTarget: new RowIndex([...rows, ...TARGET_ROWS, ...RESERVATION_ROWS]), alone: new RowIndex(rows) };
 }
 
 /** Neither UNMAP nor WRITE SAME with its UNMAP bit. */

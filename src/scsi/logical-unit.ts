@@ -1,6 +1,7 @@
 import { equalBytes } from '../base/bytes.ts';
-import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
+import { Conflict, isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
 import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
 import { Status } from './spec.ts';
@@ -41,7 +42,11 @@ export class LogicalUnit {
 
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
-    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    const { state } = this;
+    if (!state.refreshCapacity()) return;
+    // What was cut off is gone, also when the unit grows again.
+    state.changing(state.blockCount * state.blockSize, Number.MAX_SAFE_INTEGER);
+    state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
   }
 
   /** Whether the medium can be ejected, and how many logical blocks (2^n) make a physical one. Initiators are told of what changes. */
@@ -72,6 +77,7 @@ export class LogicalUnit {
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
+    this.state.changing(0, Number.MAX_SAFE_INTEGER);
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
     this.capacityChanged();
   }
@@ -84,12 +90,17 @@ export class LogicalUnit {
     const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
     this.state.nexuses.set(nexus, state);
+    this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
   }
 
-  /** Forgets what is kept for `nexus`. Its tasks in flight end as they would. */
+  /** Forgets what is kept for `nexus`, but its registrations. Its tasks in flight end as they would. */
   detach(nexus: Nexus): void {
-    this.state.nexuses.delete(nexus);
+    const { nexuses, reservations } = this.state;
+    const state = nexuses.get(nexus);
+    if (state === undefined) return;
+    nexuses.delete(nexus);
+    reservations.detached(nexus, state);
     this.#lastNexus = null;
     this.#lastNexusState = null;
   }
@@ -97,6 +108,14 @@ export class LogicalUnit {
   /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
   mayWrite(nexus: Nexus): boolean {
     return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
+  }
+
+  /** Whether a reservation refuses `nexus` that access to the medium: for commands that come to another unit. */
+  reservationConflict(nexus: Nexus, access: Access): boolean {
+    const { reservations } = this.state;
+    return (
+      access !== Access.NONE && reservations.refuses(nexus, access === Access.READ ? Conflict.READ : Conflict.WRITE)
+    );
   }
 
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
@@ -124,8 +143,10 @@ export class LogicalUnit {
     const state = this.state.nexuses.get(nexus);
     if (state !== undefined) {
       state.preventsRemoval = false;
+      state.copies.clear();
       state.attentions.raise(UnitAttention.I_T_NEXUS_LOSS);
     }
+    this.state.reservations.release(nexus);
     this.abortTaskSet(nexus, ended);
   }
 
@@ -230,15 +251,17 @@ export class LogicalUnit {
 
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
-    const { task, nexusState } = command;
+    const { task, nexusState, refusals } = command;
     if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
-      return command.check(nexusState.attentions.take());
+      const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
+      if (!conflicts || nexusState.attentions.hasReset) return command.check(nexusState.attentions.take());
     }
     if (row === null) {
       return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
+    if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
     return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }
 }

@@ -32,6 +32,7 @@ const ABSENT_OPTIONS = {
   designation: '',
   logicalBlockSize: 512,
   writeCache: false,
+  random: (): void => assert(false, 'a LUN without a unit has no tokens'),
 } as const;
 
 /** What is there for one nexus. */

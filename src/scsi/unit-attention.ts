@@ -8,7 +8,10 @@ import {
   MODE_PARAMETERS_CHANGED,
   NO_SENSE,
   POWER_ON_OCCURRED,
+  REGISTRATIONS_PREEMPTED,
   REPORTED_LUNS_DATA_HAS_CHANGED,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
   SCSI_BUS_RESET_OCCURRED,
   type Sense,
 } from './sense.ts';
@@ -25,6 +28,9 @@ export const UnitAttention = {
   CAPACITY_CHANGED: 7,
   MODE_PARAMETERS_CHANGED: 8,
   COMMANDS_CLEARED: 9,
+  RESERVATIONS_PREEMPTED: 10,
+  RESERVATIONS_RELEASED: 11,
+  REGISTRATIONS_PREEMPTED: 12,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -39,6 +45,9 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   CAPACITY_DATA_HAS_CHANGED,
   MODE_PARAMETERS_CHANGED,
   COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
+  REGISTRATIONS_PREEMPTED,
 ] as const;
 
 const RESETS =
@@ -53,6 +62,15 @@ export class UnitAttentionQueue {
 
   get isEmpty(): boolean {
     return this.#pending === 0;
+  }
+
+  /** One of those that have precedence over RESERVATION CONFLICT (SAM-5 5.3.3). */
+  get hasReset(): boolean {
+    return (this.#pending & RESETS) !== 0;
+  }
+
+  isPending(kind: UnitAttention): boolean {
+    return (this.#pending & (1 << kind)) !== 0;
   }
 
   raise(kind: UnitAttention): void {

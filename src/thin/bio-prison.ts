@@ -10,6 +10,8 @@ export class Cell {
   end = 0;
   /** Position among the live cells; -1 when free. */
   index = -1;
+  /** Later ones of a device have a higher one. */
+  order = 0;
   readonly waiting: IoQueue = new IoQueue();
 }
 
@@ -20,6 +22,7 @@ export class Cell {
 export class BioPrison {
   private readonly live: Cell[] = [];
   private readonly spare: Cell[] = [];
+  private taken = 0;
 
   get busy(): boolean {
     return this.live.length !== 0;
@@ -35,12 +38,22 @@ export class BioPrison {
     return null;
   }
 
-  /** Locks `[begin, end)`, which no cell overlaps. */
+  /** A cell that was there before `cell` and overlaps it, or null. */
+  findOlder({ begin, end, order }: Cell): Cell | null {
+    for (const cell of this.live) if (cell.begin < end && begin < cell.end && cell.order < order) return cell;
+    return null;
+  }
+
+  /**
+   * Locks `[begin, end)`. Where others have cells there already, whoever takes it waits for them (`findOlder`), and everybody else for it. Who
+   * takes several at one moment, of any devices, waits for older ones only, and so never for somebody who waits for him.
+   */
   hold(begin: number, end: number): Cell {
     assert(begin < end, 'a cell holds at least one block');
     const cell = this.spare.pop() ?? new Cell();
     cell.begin = begin;
     cell.end = end;
+    cell.order = this.taken++;
     cell.index = this.live.length;
     this.live.push(cell);
     return cell;

@@ -90,7 +90,7 @@ export class Discarder {
       engine.commits.wait(io);
       return;
     }
-    if (io.misses < MAX_MISSES && !engine.metadata.isRemovalCached(io.device.thin, io.removeBegin, REMOVE_BATCH)) {
+    if (io.misses < MAX_MISSES && !engine.metadata.areLeavesCached(io.device.thin, io.removeBegin, REMOVE_BATCH)) {
       engine.waitForMetadata(io, Phase.REMOVE);
       return;
     }

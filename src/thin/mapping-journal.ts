@@ -24,11 +24,11 @@ import { MIB } from '../base/units.ts';
  *                   8  epoch, u64
  *                   4  kind
  *                   4  thin device id
- *                   8  INSERT: virtual block    REMOVE: first virtual block
- *                   8  INSERT: data block       REMOVE: end
+ *                   8  INSERT: virtual block    REMOVE, SHARE: first virtual block    SOURCE: virtual block
+ *                   8  INSERT: data block       REMOVE, SHARE: end                     SOURCE: 0
  *                      (the upper 24 bits of the kind are those of the crc32c of the record with zeroes there)
  * ```
- * All little-endian. A commit begins a new epoch; if the process ends between the superblock and the new header, the identity does not
+ * A copy is a SOURCE, where it is from, and right behind it a SHARE. All little-endian. A commit begins a new epoch; if the process ends between the superblock and the new header, the identity does not
  * match and the records, which are in the commit, are not used.
  */
 
@@ -39,12 +39,14 @@ const MAGIC = 0x6a6d6c74;
 const MAX_SIZE = 8 * MIB;
 const BUFFER_SIZE = 64 * 1024;
 
-const Kind = { INSERT: 1, REMOVE: 2 } as const;
+const Kind = { INSERT: 1, REMOVE: 2, SOURCE: 3, SHARE: 4 } as const;
+const LAST_KIND = Kind.SHARE;
 
 /** What `replay` does again. */
 export interface JournalTarget {
   insert(device: number, virtualBlock: number, dataBlock: number): void;
   remove(device: number, begin: number, end: number): void;
+  share(source: number, sourceBegin: number, device: number, begin: number, end: number): void;
 }
 
 export class MappingJournal {
@@ -57,6 +59,9 @@ export class MappingJournal {
   /** Where the next record goes in the file. */
   private end = HEADER_SIZE;
   private epoch = 0;
+  /** What the last record of kind SOURCE said. */
+  private source = 0;
+  private sourceBegin = 0;
   /** A change of this transaction is not in the file: until the next commit nothing more is appended. */
   private broken = false;
 
@@ -110,7 +115,7 @@ export class MappingJournal {
     const kind = kindAndSum & 0xff;
     writeU32LE(buffer, at + 8, kind);
     if (readU64LE(buffer, at) !== this.epoch) return false;
-    if (this.sum(at, kind) !== kindAndSum || (kind !== Kind.INSERT && kind !== Kind.REMOVE)) {
+    if (this.sum(at, kind) !== kindAndSum || kind === 0 || kind > LAST_KIND) {
       // As a process leaves it that was killed in the middle of a write, before it acknowledged the change; or damage.
       this.logger.warn(
         { path: this.path },
@@ -122,7 +127,12 @@ export class MappingJournal {
     const first = readU64LE(buffer, at + 16);
     const second = readU64LE(buffer, at + 24);
     if (kind === Kind.INSERT) target.insert(device, first, second);
-    else target.remove(device, first, second);
+    else if (kind === Kind.REMOVE) target.remove(device, first, second);
+    else if (kind === Kind.SHARE) target.share(this.source, this.sourceBegin, device, first, second);
+    else {
+      this.source = device;
+      this.sourceBegin = first;
+    }
     return true;
   }
 
@@ -145,6 +155,11 @@ export class MappingJournal {
 
   noteRemove(device: number, begin: number, end: number): void {
     this.note(Kind.REMOVE, device, begin, end);
+  }
+
+  noteShare(source: number, sourceBegin: number, device: number, begin: number, end: number): void {
+    this.note(Kind.SOURCE, source, sourceBegin, 0);
+    this.note(Kind.SHARE, device, begin, end);
   }
 
   private note(kind: number, device: number, first: number, second: number): void {

@@ -59,6 +59,20 @@ export function removableMappings(room: number, dataBitmapCount: number, maxMapp
 }
 
 /**
+ * How many of `maxMappings` can be made shared with `room` new blocks beyond those for the paths to them, at least one: leaves of both devices are
+ * copied and those of one split, and each count may be in a bitmap and in a leaf of the overflow tree of its own, up and down.
+ */
+export function shareableMappings(room: number, dataBitmapCount: number, maxMappings: number): number {
+  const blocksFor = (mappings: number): number => {
+    const leaves = Math.ceil(mappings / MIN_CHILDREN) + 1;
+    return 4 * leaves + 2 * mappings + Math.min(dataBitmapCount, 2 * mappings + 2 * leaves * MAX_LEAF_ENTRIES);
+  };
+  let mappings = maxMappings;
+  while (mappings > 1 && blocksFor(mappings) > room) mappings = Math.floor(mappings / 2);
+  return mappings;
+}
+
+/**
  * How many of `maxLeaves` can be dropped with `room` new blocks beyond those for the path to them, at least one: nothing of them is copied,
  * but each of their mappings may be counted down in a data bitmap of its own.
  */

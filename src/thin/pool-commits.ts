@@ -65,8 +65,8 @@ export class PoolCommits implements CommitOwner {
   /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
   kick(): void {
     const { metadata } = this.engine;
-    const manyFreed = metadata.freed.runCount > (this.engine.reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS);
-    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || manyFreed || this.engine.journal?.filling) {
+    const manyRuns = metadata.runsUntilCommit > (this.engine.reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS);
+    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || manyRuns || this.engine.journal?.filling) {
       this.committer.request();
     }
     this.committer.kick();

@@ -15,14 +15,14 @@ import { PoolCommits } from './pool-commits.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 import { PoolSpace, type SpaceOwner } from './pool-space.ts';
 import { Provisioner } from './provisioner.ts';
+import { RangeCopier } from './range-copier.ts';
+import { RangeSharer } from './range-sharer.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { RunResult } from './run-lookup.ts';
 import type { ThinDevice } from './thin-device.ts';
 import { Phase, ThinIo, type ThinIoOwner } from './thin-io.ts';
+import { lookUpStep, MAX_MISSES } from './thin-lookup.ts';
 import { extentOf, transferStep } from './thin-transfer.ts';
-
-/** After so many lookups of one request that found metadata not cached, it reads synchronously: a cache too small must not starve it. */
-const MAX_MISSES = 8;
 
 /**
  * The pool's worker: takes what is queued, does all of it, and answers all of it.
@@ -44,12 +44,14 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   readonly originReads: OriginReads = new OriginReads();
   readonly space: PoolSpace;
   readonly provisioner: Provisioner = new Provisioner(this);
+  readonly rangeCopier: RangeCopier = new RangeCopier(this);
   /** Counts aborted transactions: a request that allocated before an abort must not insert after it. */
   generation = 0;
   private readonly discarder: Discarder = new Discarder(this);
   private readonly logger: Logger;
   private readonly deferred: DeferredSet = new DeferredSet();
-  private readonly runResult: RunResult = new RunResult();
+  private readonly sharer: RangeSharer = new RangeSharer(this, this.deferred);
+  readonly runResult: RunResult = new RunResult();
 
   private readonly queue: IoQueue = new IoQueue();
   private readonly afterPrefetch: IoQueue = new IoQueue();
@@ -163,6 +165,12 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
         case Phase.REMOVE:
           this.discarder.remove(io);
           break;
+        case Phase.CLAIM:
+          this.sharer.claim(io);
+          break;
+        case Phase.SHARE:
+          this.sharer.share(io);
+          break;
         default:
           this.stepDone(io);
       }
@@ -189,46 +197,20 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     } else if (length === 0) {
       this.answer(io, null);
     } else if (op === LunOp.READ) {
-      if (this.lookUp(io, false)) this.startTransfer(io, Phase.TRANSFER);
+      if (lookUpStep(this, io, false)) this.startTransfer(io, Phase.TRANSFER);
     } else if (op === LunOp.EXTENT) {
       if (extentOf(this, io, MAX_MISSES, this.runResult)) this.answer(io, null);
       else this.waitForMetadata(io);
     } else if (device.readOnly) {
       this.answer(io, 'EROFS');
     } else if (op === LunOp.COPY) {
-      this.answer(io, 'EINVAL');
+      this.sharer.begin(io);
     } else if (op === LunOp.UNMAP && io.cell === null) {
       this.discarder.begin(io);
     } else {
       if (op === LunOp.WRITE_ZEROES) io.zero = true;
       this.provisioner.write(io);
     }
-  }
-
-  /** Fills in the runs of the step; false: they are not cached, `io` waits. */
-  lookUp(io: ThinIo, forWrite: boolean): boolean {
-    const { metadata, blockSizeBytes: size, runResult: run } = this;
-    const end = Math.ceil(io.stepEnd / size);
-    let at = Math.floor(io.stepBegin / size);
-    let count = 0;
-    while (at < end) {
-      const nonBlocking = io.misses < MAX_MISSES;
-      const { thin } = io.device;
-      const known = forWrite
-        ? metadata.lookupRunForWrite(thin, at, end, run, nonBlocking)
-        : metadata.lookupRun(thin, at, end, run, nonBlocking);
-      if (!known) {
-        this.waitForMetadata(io);
-        return false;
-      }
-      io.runEnd[count] = run.end;
-      io.runData[count] = run.mapped ? run.dataBlock : -1;
-      io.runShared[count] = run.mapped && run.shared;
-      count++;
-      at = run.end;
-    }
-    io.runCount = count;
-    return true;
   }
 
   waitForMetadata(io: ThinIo, phase: Phase = Phase.MAP): void {
@@ -254,6 +236,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   ioPhaseDone(io: ThinIo): void {
     this.deferred.leave(io.epoch);
     if (this.reclaimer.busy) this.reclaimer.run();
+    if (this.sharer.waiting) this.sharer.ioEnded();
     this.resume(io);
   }
 
@@ -286,6 +269,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     if (io.cell === null) return;
     io.device.prison.release(io.cell, this.queue);
     io.cell = null;
+    if (io.source !== null) this.sharer.release(io, this.queue);
     this.schedule();
   }
 
@@ -396,5 +380,5 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
 }
 
 function changes({ op }: LunRequest): boolean {
-  return op === LunOp.WRITE || op === LunOp.WRITE_ZEROES || op === LunOp.UNMAP;
+  return op === LunOp.WRITE || op === LunOp.WRITE_ZEROES || op === LunOp.UNMAP || op === LunOp.COPY;
 }

@@ -10,7 +10,14 @@ import { NO_KEY } from '../persistent-data/btree.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
 import { DEVICE_ID_LIMIT } from './device-details.ts';
-import { dataBitmapBlocks, deletableLeaves, leafChangeBlocks, pathBlocks, removableMappings } from './metadata-room.ts';
+import {
+  dataBitmapBlocks,
+  deletableLeaves,
+  leafChangeBlocks,
+  pathBlocks,
+  removableMappings,
+  shareableMappings,
+} from './metadata-room.ts';
 import {
   checkMetadataSnapshot,
   checkNoMetadataSnapshot,
@@ -19,6 +26,7 @@ import {
 } from './metadata-snapshot.ts';
 import { noWithheldRuns, PoolTrees } from './pool-trees.ts';
 import { PoolView } from './pool-view.ts';
+import { RangeSharing, type SharedRange } from './range-sharing.ts';
 import { Renumbering } from './renumbering.ts';
 import { dataBlockSizeDamage, MAX_DATA_BLOCKS, SUPERBLOCK_LOCATION, superblockValidator } from './superblock.ts';
 import { newSuperblock, readSuperblock, usableBlocks } from './superblock-io.ts';
@@ -55,6 +63,7 @@ export interface OpenOptions {
  */
 export class PoolMetadata extends PoolView {
   readonly #value: Uint32Array = new Uint32Array(2);
+  readonly #sharing: RangeSharing = new RangeSharing(this.transaction, this.devices, this.sharedNow);
 
   /**
    * Makes the device a pool's metadata, whatever it held, and opens it. EINVAL for a wrong block size or count, ENOSPC when
@@ -263,7 +272,7 @@ export class PoolMetadata extends PoolView {
       this.devices.beginTreeChange(thin);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
-      if (mappings.inserted) thin.mappedBlocks++;
+      thin.mappedBlocks += mappings.insertedCount;
       this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
       this.transaction.fail();
@@ -293,6 +302,23 @@ export class PoolMetadata extends PoolView {
       this.transaction.fail();
       throw error;
     }
+  }
+
+  /**
+   * Makes the target map what the source maps, at most `maxMappings` of it, from the lowest up; fewer when metadata blocks are short. What the
+   * target had mapped there is dropped. Returns where to go on, `range.end` when all is done. The metadata is consistent between calls. Nothing
+   * may be on its way to the data blocks of either range. ENOSPC as `removeRange`; ERANGE where `keepsSource` needs a time and there is none.
+   */
+  shareRange(range: SharedRange, maxMappings: number): number {
+    const { source, target, begin, end } = range;
+    this.transaction.checkChangeable('share data blocks');
+    this.checkThin(source);
+    this.checkThin(target);
+    assert(begin >= 0 && begin <= end && Number.isSafeInteger(end), 'shareRange: not a range');
+    // Two devices' leaves.
+    const room = this.#checkRoom(2 * this.#leafChangeBlocks(), 'share data blocks') - this.metadataReserveBlocks;
+    const limit = shareableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
+    return this.#sharing.share(range, limit, (from, to, most) => this.removeRange(target, from, to, most));
   }
 
   /** Grows only: EINVAL. ENOSPC when the metadata device has no room for the bitmaps. Commit right after. */

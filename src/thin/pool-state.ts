@@ -1,4 +1,4 @@
-import type { RunSet } from '../base/run-set.ts';
+import { RunSet } from '../base/run-set.ts';
 import type { IoCompletion } from '../block/block-device.ts';
 import type { BlockManager, BlockStats } from '../persistent-data/block-manager.ts';
 import type { AllocationOrder } from '../persistent-data/space-map.ts';
@@ -17,6 +17,8 @@ export class PoolState {
   /** Data blocks that the caller is discarding: not handed out. The caller adds and removes. */
   readonly discarding: RunSet;
   protected readonly reserved: RunSet;
+  /** Data blocks that copies have shared in this transaction: see `RangeSharing`. */
+  protected readonly sharedNow: RunSet = new RunSet();
   protected readonly transaction: PoolTransaction;
   protected readonly devices: ThinDevices;
   #recordFreed = false;
@@ -34,8 +36,12 @@ export class PoolState {
     this.discarding = withheld.discarding;
     this.reserved = withheld.reserved;
     this.transaction = new PoolTransaction(blocks, trees, superblock, readOnly, withheld, {
-      transactionCommitted: () => this.devices.committed(),
+      transactionCommitted: () => {
+        this.sharedNow.clear();
+        this.devices.committed();
+      },
       transactionAborted: () => {
+        this.sharedNow.clear();
         this.freed.clear();
         this.#applySettings();
         this.devices.aborted();
@@ -132,6 +138,11 @@ export class PoolState {
 
   get cacheBlocks(): number {
     return this.transaction.blocks.capacityBlocks;
+  }
+
+  /** Runs of data blocks that only a commit makes cheap to remember. */
+  get runsUntilCommit(): number {
+    return Math.max(this.freed.runCount, this.sharedNow.runCount);
   }
 
   /** Whether `freed` is filled. Off, freed blocks are just free after the commit. */

@@ -52,11 +52,11 @@ export class PoolView extends PoolState {
   lookupRunForWrite(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
     if (!this.lookupRun(thin, begin, end, result, nonBlocking)) return false;
     if (!result.mapped || !result.shared || !this.exactSharing || this.devices.isNew(thin.id)) return true;
-    return refineSharing(this.transaction.trees, thin, begin, result, nonBlocking);
+    return refineSharing(this.transaction.trees, this.sharedNow, thin, begin, result, nonBlocking);
   }
 
-  /** Whether a `removeRange` of about so many mappings from `begin` on finds their leaves in the cache; if not, `prefetch` reads them. */
-  isRemovalCached(thin: ThinMetadata, begin: number, mappings: number): boolean {
+  /** Whether a change of about so many mappings from `begin` on finds their leaves in the cache; if not, `prefetch` reads them. */
+  areLeavesCached(thin: ThinMetadata, begin: number, mappings: number): boolean {
     this.checkThin(thin);
     const leaves = Math.ceil(mappings / MIN_LEAF_ENTRIES);
     return this.transaction.trees.mappings.leavesCached(thin.root, begin, leaves);

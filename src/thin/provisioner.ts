@@ -2,6 +2,7 @@ import { errnoOf } from '../base/errors.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import { Phase, type ThinIo } from './thin-io.ts';
+import { lookUpStep } from './thin-lookup.ts';
 
 /**
  * Writes that may need new blocks: the first write to a block, and a write to a block that a snapshot shares.
@@ -30,7 +31,7 @@ export class Provisioner {
         return;
       }
     }
-    if (!engine.lookUp(io, true)) return;
+    if (!lookUpStep(engine, io, true)) return;
     let first = -1;
     let last = 0;
     let at = Math.floor(io.stepBegin / size);

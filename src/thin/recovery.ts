@@ -5,7 +5,7 @@ import type { JournalTarget, MappingJournal } from './mapping-journal.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
-const REMOVE_BATCH = 16384;
+const BATCH = 16384;
 
 /** What the journal of a killed process says, done again to the metadata that it had last committed. */
 class JournalReplay implements JournalTarget {
@@ -25,10 +25,25 @@ class JournalReplay implements JournalTarget {
     }
   }
 
+  share(sourceId: number, sourceBegin: number, device: number, begin: number, end: number): void {
+    const source = this.metadata.openThin(sourceId);
+    const target = this.metadata.openThin(device);
+    try {
+      for (let at = begin; at < end; ) {
+        const from = sourceBegin + (at - begin);
+        const range = { source, sourceBegin: from, target, begin: at, end, keepsSource: false };
+        at = this.metadata.shareRange(range, BATCH);
+      }
+    } finally {
+      this.metadata.closeThin(target);
+      this.metadata.closeThin(source);
+    }
+  }
+
   remove(device: number, begin: number, end: number): void {
     const thin = this.metadata.openThin(device);
     try {
-      for (let at = begin; at < end; ) at = this.metadata.removeRange(thin, at, end, REMOVE_BATCH);
+      for (let at = begin; at < end; ) at = this.metadata.removeRange(thin, at, end, BATCH);
     } finally {
       this.metadata.closeThin(thin);
     }

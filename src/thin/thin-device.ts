@@ -24,10 +24,13 @@ export class ThinDevice implements LunBackend {
   readOnly = false;
   /** Requests that have been submitted and not answered. */
   inFlight = 0;
+  /** Copies that read from this one or write to it: the pieces of one that are under way are `inFlight`, too. */
+  copies = 0;
   /** Those of them that had waited for space when the device was held: they begin again afterwards. */
   readonly aside: IoQueue = new IoQueue();
   closed = false;
   private readonly idleWaiters: Waiters = new Waiters();
+  private readonly releaseWaiters: Waiters = new Waiters();
   /** Requests that came while the device was held, or null when it is not. */
   private heldRequests: LunRequest[] | null = null;
 
@@ -44,12 +47,15 @@ export class ThinDevice implements LunBackend {
     return this.origin === null && this.engine.zeroNewBlocks;
   }
 
-  copiesFrom(_source: LunBackend): boolean {
-    return false;
+  /** From volumes of the same pool; not where an image shows through what one of them has not mapped. */
+  copiesFrom(source: LunBackend): boolean {
+    if (!(source instanceof ThinDevice) || source.engine !== this.engine) return false;
+    return this.origin === null && source.origin === null;
   }
 
   submit(request: LunRequest): void {
-    if (this.heldRequests === null) this.engine.submit(this, request);
+    if (request.op === LunOp.COPY) this.engine.rangeCopier.submit(this, request);
+    else if (this.heldRequests === null) this.engine.submit(this, request);
     else this.heldRequests.push(request);
   }
 
@@ -57,7 +63,7 @@ export class ThinDevice implements LunBackend {
     return this.heldRequests !== null;
   }
 
-  /** Called by the engine whenever nothing is in flight but what is set aside. */
+  /** Called whenever nothing is in flight but what is set aside, and when a copy has ended. */
   idle(): void {
     this.idleWaiters.wake();
   }
@@ -102,6 +108,12 @@ export class ThinDevice implements LunBackend {
     this.heldRequests = null;
     this.engine.requeue(this.aside);
     for (const request of held) this.engine.submit(this, request);
+    this.releaseWaiters.wake();
+  }
+
+  /** Resolves at the next `release`. */
+  released(): Promise<void> {
+    return this.releaseWaiters.wait();
   }
 
   /** Answers what is under way; everything else is refused with ESHUTDOWN from now on. */
@@ -110,7 +122,7 @@ export class ThinDevice implements LunBackend {
     const waiting = new IoQueue();
     this.engine.space.withdraw(this, waiting);
     this.engine.requeue(waiting);
-    await this.drained();
+    while (this.copies > 0 || this.inFlight !== this.aside.count) await this.idleWaiters.wait();
   }
 }
 

@@ -14,6 +14,10 @@ export const Phase = {
   TRANSFER: 2,
   /** Remove mappings of a discarded range, a bounded number at a time. */
   REMOVE: 3,
+  /** A copy has locked its ranges: wait for those who were there before. */
+  CLAIM: 4,
+  /** Share blocks of a range, a bounded number at a time. */
+  SHARE: 5,
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
@@ -42,6 +46,9 @@ export class ThinIo implements IoCompletion {
   /** Of the deferred set; -1 when it has not entered. */
   epoch = -1;
   cell: Cell | null = null;
+  /** Of a copy: the device that it copies from, and the range locked there. */
+  source: ThinDevice | null = null;
+  sourceCell: Cell | null = null;
 
   stepBegin = 0;
   stepEnd = 0;
@@ -49,7 +56,7 @@ export class ThinIo implements IoCompletion {
   zero = false;
   /** Unmapped blocks stay unmapped: they read as zeroes already. */
   skipUnmapped = false;
-  /** Whole blocks of a discard that are still mapped: `[removeBegin, removeEnd)`. */
+  /** Whole blocks of a discard that are still mapped, or of a copy that are still to be shared: `[removeBegin, removeEnd)`. */
   removeBegin = 0;
   removeEnd = 0;
 
@@ -85,6 +92,8 @@ export class ThinIo implements IoCompletion {
     this.triedCommit = false;
     this.epoch = -1;
     this.cell = null;
+    this.source = null;
+    this.sourceCell = null;
     this.stepBegin = request.offset;
     this.stepEnd = request.offset + request.length;
     this.zero = false;

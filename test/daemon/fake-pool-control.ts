@@ -14,6 +14,7 @@ import type {
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl, VolumeChunks } from '../../src/daemon/pool-control.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from '../../src/daemon/reservation-messages.ts';
 import type {
   ResumeTokenMessage,
   SendVolumeMessage,
@@ -23,6 +24,24 @@ import type {
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
 const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
+
+export const FAKE_RESERVATIONS: VolumeReservationsMessage = {
+  volume: 'web',
+  type: 'write-exclusive-registrants-only',
+  survivesRestart: true,
+  generation: 3,
+  registrants: [
+    {
+      initiator: 'iqn.x:one',
+      isid: '000000000001',
+      targetPort: 1,
+      loggedIn: true,
+      key: '0x0000000000000abc',
+      holdsReservation: true,
+    },
+  ],
+  reservedBy: null,
+};
 
 /** A pool without a pool behind it: for what the socket between the two sides does, and for failures that no pool has on demand. */
 export class FakePoolControl implements PoolControl {
@@ -208,6 +227,17 @@ export class FakePoolControl implements PoolControl {
   async resumeToken(name: string): Promise<ResumeTokenMessage> {
     await this.#enter();
     return { token: name };
+  }
+
+  async listReservations(): Promise<VolumeReservationsMessage[]> {
+    await this.#enter();
+    return [FAKE_RESERVATIONS];
+  }
+
+  async clearReservations(volume: string, { initiator }: ClearReservationsMessage): Promise<VolumeReservationsMessage> {
+    await this.#enter();
+    const registrants = FAKE_RESERVATIONS.registrants.filter((one) => one.initiator !== initiator);
+    return { ...FAKE_RESERVATIONS, volume, registrants };
   }
 
   async trim({ fromBlock }: TrimMessage): Promise<TrimmedMessage> {

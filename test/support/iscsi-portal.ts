@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import type { Clock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { MIB } from '../../src/base/units.ts';
@@ -88,6 +89,7 @@ export function makeUnit(backend: LunBackend, number: number, logicalBlockSize: 
     designation: `test-${number}`,
     logicalBlockSize,
     writeCache: true,
+    random: (bytes) => randomFillSync(bytes),
   });
 }
 

@@ -180,8 +180,9 @@ export class ModelTree {
     if (this.model.get(key) !== thing) counts.set(thing, (counts.get(thing) ?? 0) + 1);
     this.#value[0] = thing;
     this.root = this.#tree.insert(this.root, key, this.#value);
-    if (this.#tree.inserted === this.model.has(key)) throw new Error(`inserted is ${this.#tree.inserted}`);
-    if (this.#tree.inserted) this.size++;
+    if ((this.#tree.insertedCount === 1) === this.model.has(key))
+      throw new Error(`insertedCount is ${this.#tree.insertedCount}`);
+    this.size += this.#tree.insertedCount;
     this.model.set(key, thing);
   }
 

@@ -48,6 +48,7 @@ function replayed(offset: number, mask: number): { seen: string[]; warnings: num
   MappingJournal.open(join(dir, 'journal'), 'this boot', logger).replay('a', {
     insert: (device, virtualBlock, dataBlock) => seen.push(`insert ${device} ${virtualBlock} ${dataBlock}`),
     remove: (device, begin, end) => seen.push(`remove ${device} ${begin} ${end}`),
+    share: (...numbers) => seen.push(`share ${numbers.join(' ')}`),
   });
   return { seen, warnings };
 }

@@ -22,6 +22,7 @@ function replayed(journal: MappingJournal, identity: string): string[] {
   journal.replay(identity, {
     insert: (device, virtualBlock, dataBlock) => seen.push(`insert ${device} ${virtualBlock} ${dataBlock}`),
     remove: (device, begin, end) => seen.push(`remove ${device} ${begin} ${end}`),
+    share: (...numbers) => seen.push(`share ${numbers.join(' ')}`),
   });
   return seen;
 }
@@ -35,10 +36,14 @@ describe('MappingJournal', () => {
     journal.begin('b');
     journal.noteInsert(2 ** 24 - 1, 2 ** 40 + 1, 2 ** 39 + 5);
     journal.noteRemove(7, 0, 2 ** 44);
+    journal.noteShare(2 ** 24 - 1, 2 ** 40, 8, 2 ** 41, 2 ** 41 + 1);
+    journal.noteShare(8, 1, 9, 2, 3);
     expect(journal.append()).toBe(true);
     expect(replayed(open(), 'b')).toEqual([
       `insert ${2 ** 24 - 1} ${2 ** 40 + 1} ${2 ** 39 + 5}`,
       `remove 7 0 ${2 ** 44}`,
+      `share ${2 ** 24 - 1} ${2 ** 40} 8 ${2 ** 41} ${2 ** 41 + 1}`,
+      'share 8 1 9 2 3',
     ]);
   });
 
@@ -79,6 +84,22 @@ describe('MappingJournal', () => {
       const whole = size < 4096 ? 0 : Math.floor((size - 4096) / 32);
       expect(replayed(open(), 'a')).toHaveLength(whole);
     }
+  });
+
+  it('does not share anything from half of a copy, wherever it was cut', () => {
+    const journal = open();
+    journal.begin('a');
+    // The two records of the second copy lie in two parts of what is written at once.
+    for (let i = 0; i < 65_536 / 32 - 3; i++) journal.noteInsert(1, i, i);
+    journal.noteShare(5, 6, 7, 8, 9);
+    journal.noteShare(15, 16, 17, 18, 19);
+    journal.append();
+    const full = statSync(join(dir, 'journal')).size;
+    expect(replayed(open(), 'a').slice(-2)).toEqual(['share 5 6 7 8 9', 'share 15 16 17 18 19']);
+    truncateSync(join(dir, 'journal'), full - 32);
+    expect(replayed(open(), 'a').at(-1)).toBe('share 5 6 7 8 9');
+    truncateSync(join(dir, 'journal'), full - 96);
+    expect(replayed(open(), 'a').at(-1)).toMatch('insert');
   });
 
   it('says when it is full, and a commit empties it', () => {

@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../../../src/base/assert.ts';
 import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../../src/scsi/nexus.ts';
@@ -159,6 +160,7 @@ export function unitOptions(lun: RamLun, options: Partial<LogicalUnitOptions> = 
     designation: 'pool/volume',
     logicalBlockSize: 512,
     writeCache: true,
+    random: (bytes) => randomFillSync(bytes),
     ...options,
   };
 }

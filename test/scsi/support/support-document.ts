@@ -1,5 +1,6 @@
 import { Access, Attention, type CommandRow } from '../../../src/scsi/command.ts';
 import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
+import { Conflict } from '../../../src/scsi/conflict.ts';
 import { MAX_TASKS, MAX_TASKS_PER_NEXUS } from '../../../src/scsi/task-set.ts';
 
 const hex = (value: number, digits = 2): string => value.toString(16).toUpperCase().padStart(digits, '0');
@@ -8,8 +9,6 @@ const hex = (value: number, digits = 2): string => value.toString(16).toUpperCas
 const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x04, 'FORMAT UNIT'],
   [0x07, 'REASSIGN BLOCKS'],
-  [0x16, 'RESERVE(6)'],
-  [0x17, 'RELEASE(6)'],
   [0x1c, 'RECEIVE DIAGNOSTIC RESULTS'],
   [0x3b, 'WRITE BUFFER'],
   [0x3c, 'READ BUFFER(10)'],
@@ -17,10 +16,6 @@ const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x3f, 'WRITE LONG(10)'],
   [0x48, 'SANITIZE'],
   [0x4c, 'LOG SELECT'],
-  [0x56, 'RESERVE(10)'],
-  [0x57, 'RELEASE(10)'],
-  [0x5e, 'PERSISTENT RESERVE IN'],
-  [0x5f, 'PERSISTENT RESERVE OUT'],
   [0x7f, 'variable length CDBs'],
   [0x83, 'EXTENDED COPY, POPULATE TOKEN, WRITE USING TOKEN'],
   [0x84, 'RECEIVE COPY RESULTS'],
@@ -39,11 +34,21 @@ const ACCESS: Readonly<Record<Access, string>> = {
   [Access.WRITE]: 'writes',
 };
 
+const CONFLICT: Readonly<Record<Conflict, string>> = {
+  [Conflict.NEVER]: 'never',
+  [Conflict.RESERVED]: 'RESERVE',
+  [Conflict.READ]: 'exclusive access',
+  [Conflict.WRITE]: 'any',
+  [Conflict.PERSISTENT]: 'RESERVE, also its own',
+  [Conflict.START]: 'any, without START',
+  [Conflict.PREVENT]: 'any, with PREVENT',
+};
+
 function rowText(row: CommandRow): string {
   const action = row.serviceAction < 0 ? '' : `/${hex(row.serviceAction)}`;
   const usage = [...row.usage].map((byte) => hex(byte)).join(' ');
   const attention = row.attention === Attention.IGNORE ? 'no' : 'yes';
-  return `| ${hex(row.opcode)}${action} | ${row.name} | \`${usage}\` | ${ACCESS[row.access]} | ${attention} | ${row.recommendedTimeoutSeconds} |`;
+  return `| ${hex(row.opcode)}${action} | ${row.name} | \`${usage}\` | ${ACCESS[row.access]} | ${attention} | ${CONFLICT[row.conflict]} | ${row.recommendedTimeoutSeconds} |`;
 }
 
 /** docs/scsi-support.md: the command table for people. */
@@ -59,19 +64,19 @@ Generated from the command table in \`src/scsi/commands.ts\`; a test compares th
 Names and fields are those of SPC-4 and SBC-4. The third column is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns: a bit
 that is zero there must be zero in a CDB, otherwise the answer is ILLEGAL REQUEST, INVALID FIELD IN CDB with a pointer to the bit.
 *Medium* says which commands need a medium and which are refused on a write-protected unit. *UA* says whether a pending
-unit attention ends the command. The timeout is the recommended one, in seconds.
+unit attention ends the command. *Conflict* says which reservations of another nexus answer it RESERVATION CONFLICT. The timeout is the recommended one, in seconds.
 
-| opcode | command | CDB usage data | medium | UA | timeout |
-|---|---|---|---|---|--:|
+| opcode | command | CDB usage data | medium | UA | conflict | timeout |
+|---|---|---|---|---|---|--:|
 ${rows.map(rowText).join('\n')}
 
 Only on a removable unit:
 
-| opcode | command | CDB usage data | medium | UA | timeout |
-|---|---|---|---|---|--:|
+| opcode | command | CDB usage data | medium | UA | conflict | timeout |
+|---|---|---|---|---|---|--:|
 ${removable.map(rowText).join('\n')}
 
-REPORT TARGET PORT GROUPS is there only behind the portal: under LIO the ports are LIO's.
+REPORT TARGET PORT GROUPS and the commands of reservations are there only behind the portal: under LIO the ports and the reservations are LIO's.
 
 All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
 
@@ -120,6 +125,19 @@ ${MAX_TASKS}: then TASK SET FULL, or BUSY to a nexus that has none there.
 | CLEAR ACA, TASK REASSIGN | not supported |
 
 Under LIO these functions are LIO's; what it aborts ends early, and what the portal aborts ends with TASK ABORTED there.
+
+## Reservations
+
+* Persistent reservations of all six types with every service action, SPEC_I_PT, ALL_TG_PT and APTPL; RESERVE and RELEASE as in SPC-2, with the exceptions of
+  SPC-4 (CRH). Up to 256 registrations a unit.
+* Registrations belong to initiator port (iSCSI name and ISID) and target port, and outlive sessions. With APTPL they outlive the server: they are
+  in \`reservations.json\` before the command is answered. Without, a restart forgets them. PRGENERATION begins at 0 with every start.
+* ALL_TG_PT registers at each port that the target has at that moment, each of which then is a registration of its own.
+* A TransportID without an ISID (TPID FORMAT 00b) in SPEC_I_PT stands for the ports of that initiator that are logged in or registered; where there are none
+  the command is refused. REGISTER AND MOVE wants the whole port.
+* A reservation is looked at when a command comes, and again when it begins: a write whose data comes after its initiator was preempted does not happen.
+* A unit attention for a registrant that is not logged in waits for it, behind POWER ON OCCURRED.
+* A persistent reservation that was made through the portal holds for LIO's initiators of the same volume, too: they get RESERVATION CONFLICT.
 
 ## Choices
 
