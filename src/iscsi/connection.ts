@@ -273,8 +273,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature!.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
   }
 
   hasTask(tag: number): boolean {
