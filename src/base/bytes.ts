@@ -76,3 +76,7 @@ export function writeU64LE(bytes: Uint8Array, at: number, value: number): void {
   writeU32LE(bytes, at, value % TWO_32);
   writeU32LE(bytes, at + 4, Math.floor(value / TWO_32));
 }
+
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}

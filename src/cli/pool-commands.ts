@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
+import { describePortals } from '../daemon/connect-lines.ts';
 import type { PoolMessage } from '../daemon/control-messages.ts';
 import { poolOptions } from '../daemon/pool-messages.ts';
 import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/pool-create.ts';
@@ -166,7 +167,7 @@ function printStatus(output: Output, status: PoolMessage): void {
       ? []
       : ([
           ['target', server.target],
-          ['portal', server.portals.join(', ') || 'none'],
+          ['portal', describePortals(server).join(', ') || 'none'],
           ['tcmu', server.tcmu ? 'yes' : 'no'],
         ] as const)),
   ]);

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { PoolMessage, SetOptionsMessage } from '../daemon/control-messages.ts';
-import { sizeArgument } from './arguments.ts';
+import { onOffArgument, sizeArgument } from './arguments.ts';
 import { UsageError } from './run-context.ts';
 
 /** The features of a pool as flags of `pool create` and `pool set`, and as lines of `pool status`. */
@@ -21,21 +21,15 @@ export interface OptionFlags {
 
 export function addOptionFlags(command: Command): Command {
   return command
-    .option('--skip-block-zeroing <on|off>', 'new blocks keep what was on the data device (off)', onOff)
-    .option('--ignore-discard <on|off>', 'volumes do not offer UNMAP; not while they are served (off)', onOff)
-    .option('--discard-passdown <on|off>', 'discards reach the data device (on)', onOff)
-    .option('--error-if-no-space <on|off>', 'writes that find no space fail at once (off)', onOff)
-    .option('--read-only <on|off>', 'the metadata does not change: only mapped blocks are written (off)', onOff)
+    .option('--skip-block-zeroing <on|off>', 'new blocks keep what was on the data device (off)', onOffArgument)
+    .option('--ignore-discard <on|off>', 'volumes do not offer UNMAP; not while they are served (off)', onOffArgument)
+    .option('--discard-passdown <on|off>', 'discards reach the data device (on)', onOffArgument)
+    .option('--error-if-no-space <on|off>', 'writes that find no space fail at once (off)', onOffArgument)
+    .option('--read-only <on|off>', 'the metadata does not change: only mapped blocks are written (off)', onOffArgument)
     .option('--low-water <size>', 'warn when no more than this is free, or "default": 1/16 of the pool', lowWater)
     .option('--no-space-timeout <seconds>', 'how long writes wait for space; 0 is for ever (60)', seconds)
     .option('--auto-extend-limit <size>', 'let the files grow by themselves up to this, or "off" (off)', limit)
     .option('--auto-extend-step <size>', 'by how much at a time (a tenth of the limit)', sizeArgument);
-}
-
-function onOff(text: string): boolean {
-  const value = { on: true, off: false }[text.toLowerCase()];
-  if (value === undefined) throw new InvalidArgumentError('It is on or off');
-  return value;
 }
 
 function lowWater(text: string): number | 'default' {

@@ -1,8 +1,15 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
-import type { VolumeMessage } from '../daemon/control-messages.ts';
-import { logicalBlockSizeArgument, nameArgument, sizeArgument } from './arguments.ts';
+import type { SetVolumeMessage, VolumeMessage } from '../daemon/control-messages.ts';
+import {
+  logicalBlockSizeArgument,
+  nameArgument,
+  onOffArgument,
+  physicalBlockSizeArgument,
+  sizeArgument,
+} from './arguments.ts';
+import { addReservationCommands } from './reservation-commands.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 import { addSnapshotCommands } from './snapshot-commands.ts';
 import { withPool } from './with-pool.ts';
@@ -19,6 +26,9 @@ export function addVolumeCommands(program: Command, context: RunContext): void {
     .option('--size <size>', 'its size, as in 1G; takes no space until it is written', sizeArgument)
     .option('--external-origin <path>', 'a file or device that shows through until it is written over; never changed')
     .option('--logical-block-size <bytes>', '512 (the default) or 4096', logicalBlockSizeArgument)
+    .option('--physical-block-size <bytes>', 'what initiators are told to align to (4K)', physicalBlockSizeArgument)
+    .option('--removable', 'initiators may eject it')
+    .option('--read-only', 'initiators see a write-protected disk')
     .option('--json', 'print the new volume as JSON')
     .addHelpText(
       'after',
@@ -29,12 +39,13 @@ Examples:
   thinlun volume create /srv/pool vm1 --external-origin /srv/images/debian.raw`,
     )
     .action(async (dir: string, name: string, flags: CreateFlags) => {
-      const { size: sizeBytes, logicalBlockSize } = flags;
+      const { size: sizeBytes, logicalBlockSize, physicalBlockSize, removable, readOnly } = flags;
       const externalOrigin = flags.externalOrigin === undefined ? undefined : resolve(flags.externalOrigin);
       if (sizeBytes === undefined && externalOrigin === undefined) {
         throw new UsageError('volume create: say how large it is, with --size 1G');
       }
-      const request = { name, sizeBytes, logicalBlockSize, externalOrigin };
+      const settings = { physicalBlockSize, removable, readOnly };
+      const request = { name, sizeBytes, logicalBlockSize, externalOrigin, ...settings };
       const made = await withPool(dir, (pool) => pool.createVolume(request));
       if (flags.json) output.json(made);
       else output.line(`Created the volume "${made.name}": ${formatSize(made.sizeBytes)}, LUN ${made.lun}.`);
@@ -66,6 +77,37 @@ Examples:
     });
 
   addSnapshotCommands(volume, context);
+  addReservationCommands(volume, context);
+
+  volume
+    .command('set')
+    .description('set properties of a volume, at once and for good; initiators are told')
+    .argument('<dir>', "the pool's folder")
+    .argument('<name>', "the volume's name")
+    .option('--read-only <on|off>', 'initiators see a write-protected disk', onOffArgument)
+    .option('--removable <on|off>', 'initiators may eject it', onOffArgument)
+    .option('--physical-block-size <bytes>', 'what initiators are told to align to', physicalBlockSizeArgument)
+    .option('--json', 'print the volume as JSON')
+    .addHelpText(
+      'after',
+      `
+What was answered before a volume becomes read-only is in it, and durable.
+
+Examples:
+  thinlun volume set /srv/pool golden --read-only on
+  thinlun volume set /srv/pool scratch --physical-block-size 64K --removable off`,
+    )
+    .action(async (dir: string, name: string, { json, ...request }: SetFlags) => {
+      if (Object.keys(request).length === 0) throw new UsageError('volume set: say what to set, as in --read-only on');
+      const set = await withPool(dir, (pool) => pool.setVolume(name, request));
+      if (json) output.json(set);
+      else {
+        const access = set.readOnly ? 'read-only' : 'writable';
+        const medium = set.removable ? 'removable' : 'fixed';
+        const physical = formatSize(set.physicalBlockSize);
+        output.line(`The volume "${set.name}" is ${access} and ${medium}, with physical blocks of ${physical}.`);
+      }
+    });
 
   volume
     .command('resize')
@@ -114,6 +156,13 @@ interface CreateFlags {
   size?: number;
   externalOrigin?: string;
   logicalBlockSize?: 512 | 4096;
+  physicalBlockSize?: number;
+  removable?: boolean;
+  readOnly?: boolean;
+  json?: boolean;
+}
+
+interface SetFlags extends SetVolumeMessage {
   json?: boolean;
 }
 
@@ -147,7 +196,7 @@ function volumeRow(volume: VolumeMessage): string[] {
   ];
 }
 
-function accessOf({ readOnly, receivedBytes }: VolumeMessage): string {
+function accessOf({ readOnly, removable, receivedBytes }: VolumeMessage): string {
   if (receivedBytes !== null) return 'receiving';
-  return readOnly ? 'ro' : 'rw';
+  return `${readOnly ? 'ro' : 'rw'}${removable ? ',removable' : ''}`;
 }

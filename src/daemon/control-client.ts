@@ -19,6 +19,7 @@ import {
   type ResizeVolumeMessage,
   type RollbackVolumeMessage,
   type SetOptionsMessage,
+  type SetVolumeMessage,
   type StatusLinesMessage,
   statusLinesSchema,
   type VolumeMessage,
@@ -27,6 +28,12 @@ import {
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
+import {
+  type ClearReservationsMessage,
+  reservationListSchema,
+  type VolumeReservationsMessage,
+  volumeReservationsSchema,
+} from './reservation-messages.ts';
 import { askForStream, sendStreamTo, textOf } from './stream-exchange.ts';
 import {
   type ResumeTokenMessage,
@@ -126,6 +133,10 @@ export class ControlClient implements PoolControl {
     return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}`, request, volumeSchema);
   }
 
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage> {
+    return this.#ask('PATCH', `/volumes/${encodeURIComponent(name)}/options`, request, volumeSchema);
+  }
+
   async createSnapshots(request: CreateSnapshotsMessage): Promise<VolumeMessage[]> {
     return (await this.#ask('POST', '/snapshots', request, volumeListSchema)).volumes;
   }
@@ -179,6 +190,15 @@ export class ControlClient implements PoolControl {
 
   trim(request: TrimMessage): Promise<TrimmedMessage> {
     return this.#ask('POST', '/pool/trim', request, trimmedSchema);
+  }
+
+  async listReservations(): Promise<VolumeReservationsMessage[]> {
+    return (await this.#ask('GET', '/reservations', undefined, reservationListSchema)).volumes;
+  }
+
+  clearReservations(name: string, request: ClearReservationsMessage): Promise<VolumeReservationsMessage> {
+    const path = `/volumes/${encodeURIComponent(name)}/clear-reservations`;
+    return this.#ask('POST', path, request, volumeReservationsSchema);
   }
 
   async deleteVolume(name: string): Promise<void> {

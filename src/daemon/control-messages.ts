@@ -11,14 +11,20 @@ export const CONTROL_VERSION = 'v1';
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
 
+/** Where a server's iSCSI portal listens. */
+export interface PortalsMessage {
+  /** Every address, as `host:port`; empty without a portal. */
+  portals: string[];
+  /** The same by portal group; each is a target port, and the tag is its relative target port identifier. */
+  portalGroups: { tag: number; portals: string[] }[];
+}
+
 /** The process that has a pool open and serves it. */
-export interface ServerMessage {
+export interface ServerMessage extends PortalsMessage {
   pid: number;
   version: string;
   /** iSCSI name of the pool's target. */
   target: string;
-  /** Addresses that the portal listens on, as `host:port`; empty without a portal. */
-  portals: string[];
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
 }
@@ -83,15 +89,26 @@ export interface VolumeMessage {
   naa: string;
   /** The volume that it is a snapshot of; where that one was deleted, the one before it. Null for what is no snapshot. */
   origin: string | null;
-  /** A snapshot that stays as it is. */
+  /** It stays as it is. */
   readOnly: boolean;
+  /** Initiators may eject it. */
+  removable: boolean;
+  /** What initiators are told to align to. */
+  physicalBlockSize: number;
   /** So much has been received of a volume that nobody can use before it is whole; null for all others. */
   receivedBytes: number | null;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
 }
 
-export interface CreateVolumeMessage {
+/** What is left out stays as it is. */
+export interface SetVolumeMessage {
+  readOnly?: boolean | undefined;
+  removable?: boolean | undefined;
+  physicalBlockSize?: number | undefined;
+}
+
+export interface CreateVolumeMessage extends SetVolumeMessage {
   name: string;
   /** Left out: the size of the external origin. */
   sizeBytes?: number | undefined;
@@ -165,11 +182,10 @@ export interface DeletedMessage {
 }
 
 /** What `thinlun serve --json` prints once, when it is ready. */
-export interface ReadyMessage {
+export interface ReadyMessage extends PortalsMessage {
   event: 'ready';
   pid: number;
   version: string;
-  portals: string[];
   tcmu: boolean;
   pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
   /** Pools that could not be opened. */
@@ -183,11 +199,16 @@ export interface ErrorMessage {
 const size = z.int().min(0);
 const positiveSize = z.int().min(1);
 
+const portalsShape = {
+  portals: z.array(z.string()),
+  portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
+};
+
 export const serverSchema: z.ZodType<ServerMessage> = z.object({
   pid: z.int().min(1),
   version: z.string(),
   target: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
 });
 
@@ -237,6 +258,8 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   naa: z.string().regex(/^[0-9a-f]+$/),
   origin: z.string().nullable(),
   readOnly: z.boolean(),
+  removable: z.boolean(),
+  physicalBlockSize: positiveSize,
   receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
 });
@@ -245,7 +268,7 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
   event: z.literal('ready'),
   pid: z.int().min(1),
   version: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
   pools: z.array(
     z.object({
@@ -264,12 +287,21 @@ export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes
 export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
 export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
 
+const volumeSettings = {
+  readOnly: z.boolean().optional(),
+  removable: z.boolean().optional(),
+  physicalBlockSize: positiveSize.optional(),
+};
+
+export const setVolumeSchema: z.ZodType<SetVolumeMessage> = z.strictObject(volumeSettings);
+
 export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
   .strictObject({
     name: z.string().min(1).max(255),
     sizeBytes: positiveSize.optional(),
     logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
     externalOrigin: z.string().startsWith('/').optional(),
+    ...volumeSettings,
   })
   .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
     path: ['sizeBytes'],

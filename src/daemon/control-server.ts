@@ -24,12 +24,14 @@ import {
   resizeVolumeSchema,
   rollbackVolumeSchema,
   setOptionsSchema,
+  setVolumeSchema,
   statusLinesSchema,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
+import { clearReservationsSchema, reservationListSchema, volumeReservationsSchema } from './reservation-messages.ts';
 import {
   resumeTokenSchema,
   STREAM_HEADER_NAME,
@@ -108,6 +110,10 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     const request = await readMessage(c, resizeVolumeSchema);
     return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
   });
+  app.patch('/volumes/:name/options', async (c) => {
+    const request = await readMessage(c, setVolumeSchema);
+    return c.json(volumeSchema.parse(await work(control.setVolume(c.req.param('name'), request))));
+  });
   app.post('/snapshots', async (c) => {
     const request = await readMessage(c, createSnapshotsSchema);
     return c.json(volumeListSchema.parse({ volumes: await work(control.createSnapshots(request)) }), 201);
@@ -138,6 +144,13 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.get('/volumes/:name/resume-token', async (c) =>
     c.json(resumeTokenSchema.parse(await work(control.resumeToken(c.req.param('name'))))),
   );
+  app.get('/reservations', async (c) =>
+    c.json(reservationListSchema.parse({ volumes: await work(control.listReservations()) })),
+  );
+  app.post('/volumes/:name/clear-reservations', async (c) => {
+    const request = await readMessage(c, clearReservationsSchema);
+    return c.json(volumeReservationsSchema.parse(await work(control.clearReservations(c.req.param('name'), request))));
+  });
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
     await work(control.deleteVolume(name));

@@ -8,9 +8,11 @@ import type {
   ResizeVolumeMessage,
   RollbackVolumeMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
 import type {
   ResumeTokenMessage,
   SendVolumeMessage,
@@ -42,6 +44,8 @@ export interface PoolControl {
   createVolume(request: CreateVolumeMessage): Promise<VolumeMessage>;
   /** ENOENT; EINVAL, also for a smaller size that is not allowed explicitly. */
   resizeVolume(name: string, request: ResizeVolumeMessage): Promise<VolumeMessage>;
+  /** Sets properties of a volume, at once and for good; initiators are told. ENOENT; EINVAL; EBUSY while it is sent or received. */
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage>;
   /**
    * Takes snapshots of volumes, all at one moment; a server serves them at once. ENOENT; EEXIST; EINVAL for a name that cannot be; ENOSPC; EROFS;
    * ERANGE.
@@ -71,6 +75,10 @@ export interface PoolControl {
   statusLines(): Promise<StatusLinesMessage>;
   /** ENOENT; EBUSY. */
   deleteVolume(name: string): Promise<void>;
+  /** Who has reserved what, in the order of the LUNs. EINVAL when what is kept of them cannot be read. */
+  listReservations(): Promise<VolumeReservationsMessage[]>;
+  /** Takes registrations and reservations of a volume away. ENOENT; unless forced, EBUSY while who loses them is logged in. */
+  clearReservations(name: string, request: ClearReservationsMessage): Promise<VolumeReservationsMessage>;
   /** Makes everything written so far durable. Returns the superblock's transaction id. */
   commit(): Promise<number>;
   /** Ends the use; the pool itself is closed only where this process had opened it. */

@@ -3,6 +3,7 @@ import { originProblem } from '../thin/external-origin.ts';
 import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
+import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,
@@ -66,7 +67,7 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
 export function volumeMessage(volume: VolumeInfo): VolumeMessage {
   const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
   const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
-  const { originName: origin, readOnly = false } = volume;
+  const { originName: origin, readOnly = false, removable = false } = volume;
   const receivedBytes = volume.receiving?.positionBytes ?? null;
   return {
     name,
@@ -79,6 +80,8 @@ export function volumeMessage(volume: VolumeInfo): VolumeMessage {
     naa,
     origin,
     readOnly,
+    removable,
+    physicalBlockSize: physicalBlockSizeOf(volume),
     receivedBytes,
     externalOrigin,
   };

@@ -18,13 +18,16 @@ import type {
   RollbackVolumeMessage,
   ServerMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
 import type { ResumeTokenMessage, SendVolumeMessage, TrimMessage, TrimmedMessage } from './stream-messages.ts';
 import type { VolumeExports } from './volume-exports.ts';
+import { VolumeReservations } from './volume-reservations.ts';
 import { VolumeTransfers } from './volume-transfers.ts';
 
 export interface PoolServiceOptions {
@@ -41,13 +44,15 @@ export class PoolService implements PoolControl {
   describeServer: () => ServerMessage | null = () => null;
   /** Where its volumes are logical units; null while they are not served. */
   exports: VolumeExports | null = null;
+  readonly reservations: VolumeReservations;
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
   readonly #transfers: VolumeTransfers;
 
-  private constructor(pool: Pool) {
+  private constructor(pool: Pool, logger: Logger) {
     this.pool = pool;
+    this.reservations = new VolumeReservations(pool, logger);
     this.#transfers = new VolumeTransfers(pool);
   }
 
@@ -61,7 +66,7 @@ export class PoolService implements PoolControl {
         ...(readOnly === undefined ? {} : { readOnly }),
         ...(onEvent === undefined ? {} : { onEvent }),
       });
-      return new PoolService(pool);
+      return new PoolService(pool, logger);
     } catch (error) {
       throw adviseOpen(dir, error);
     }
@@ -103,12 +108,8 @@ export class PoolService implements PoolControl {
       .sort((a, b) => a.lun - b.lun);
   }
 
-  createVolume({ name, sizeBytes, logicalBlockSize, externalOrigin }: CreateVolumeMessage): Promise<VolumeMessage> {
+  createVolume({ name, sizeBytes, ...options }: CreateVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
-      const options = {
-        ...(logicalBlockSize === undefined ? {} : { logicalBlockSize }),
-        ...(externalOrigin === undefined ? {} : { externalOrigin }),
-      };
       const volume = await this.pool.createVolume(name, sizeBytes, options);
       this.exports?.add(volume);
       return volumeMessage(volume);
@@ -127,6 +128,15 @@ export class PoolService implements PoolControl {
       }
       const volume = await this.pool.resizeVolume(name, sizeBytes);
       this.exports?.resized(name);
+      return volumeMessage(volume);
+    });
+  }
+
+  setVolume(name: string, request: SetVolumeMessage): Promise<VolumeMessage> {
+    return this.#exclusive(async () => {
+      const before = this.pool.volume(name);
+      const volume = await this.pool.setVolume(name, request);
+      this.exports?.settingsChanged(before, volume);
       return volumeMessage(volume);
     });
   }
@@ -229,6 +239,19 @@ export class PoolService implements PoolControl {
     });
   }
 
+  async listReservations(): Promise<VolumeReservationsMessage[]> {
+    const volumes = this.pool.volumes().sort((a, b) => a.lun - b.lun);
+    return volumes.map((volume) =>
+      this.reservations.describe(volume, this.exports?.reservationsOf(volume.name) ?? null),
+    );
+  }
+
+  clearReservations(name: string, request: ClearReservationsMessage): Promise<VolumeReservationsMessage> {
+    return this.#exclusive(async () =>
+      this.reservations.clear(this.pool.volume(name), this.exports?.reservationsOf(name) ?? null, request),
+    );
+  }
+
   async commit(): Promise<number> {
     await this.pool.commit();
     return this.pool.status().transactionId;
@@ -240,6 +263,7 @@ export class PoolService implements PoolControl {
       .catch(() => {})
       .then(() => this.pool.endTransfers())
       .then(() => this.exports?.close())
+      .then(() => this.reservations.close())
       .finally(() => this.pool.close());
     return this.#closing;
   }
@@ -292,6 +316,7 @@ export class PoolService implements PoolControl {
       this.exports?.add(volume);
       throw error;
     }
+    await this.reservations.forget(volume);
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {

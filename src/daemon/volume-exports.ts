@@ -1,16 +1,17 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
+import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
+import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
 import { AdvisedError } from './advised-error.ts';
-
-/** 4 KiB physical blocks: initiators align to them, and so spare the pool partial writes. */
-const PHYSICAL_BLOCK_SIZE = 4096;
+import type { ReservationFile } from './reservation-file.ts';
 
 interface Export {
   readonly device: ThinDevice;
@@ -18,6 +19,11 @@ interface Export {
   readonly lun: number;
   /** TCMU devices that stand on it. */
   tcmuUsers: number;
+}
+
+/** 2^n logical blocks make a physical one: initiators align to them. */
+function physicalExponentOf(volume: VolumeInfo): number {
+  return Math.log2(physicalBlockSizeOf(volume) / volume.logicalBlockSize);
 }
 
 /**
@@ -28,13 +34,21 @@ export class VolumeExports {
   readonly target: Target;
   readonly #pool: Pool;
   readonly #logger: Logger;
+  readonly #reservations: ReservationFile;
   readonly #exports: Map<string, Export> = new Map();
 
-  /** Exports every volume that the pool has. */
-  constructor(pool: Pool, targetName: string, logger: Logger) {
-    this.target = new Target(targetName);
+  /** Exports every volume that the pool has, by target ports with these identifiers. */
+  constructor(
+    pool: Pool,
+    targetName: string,
+    targetPorts: readonly number[],
+    logger: Logger,
+    reservations: ReservationFile,
+  ) {
+    this.target = new Target(targetName, targetPorts);
     this.#pool = pool;
     this.#logger = logger;
+    this.#reservations = reservations;
     for (const volume of pool.volumes()) this.add(volume);
   }
 
@@ -43,7 +57,7 @@ export class VolumeExports {
     const { name, lun, logicalBlockSize } = volume;
     // Nobody may see it before it is whole.
     if (volume.receiving !== undefined || volume.temporary) return;
-    if (this.target.luns.length >= MAX_REPORTED_LUNS) {
+    if (this.target.allLuns.length >= MAX_REPORTED_LUNS) {
       this.#logger.error(
         { volume: name, lun },
         'the volume is not served: the target has all the LUNs that it can report',
@@ -66,8 +80,11 @@ export class VolumeExports {
       naa: Buffer.from(volume.naa, 'hex'),
       designation: volume.serial,
       logicalBlockSize,
-      logicalBlocksPerPhysicalBlockExponent: Math.log2(PHYSICAL_BLOCK_SIZE / logicalBlockSize),
+      logicalBlocksPerPhysicalBlockExponent: physicalExponentOf(volume),
+      removable: volume.removable ?? false,
+      reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
     this.target.setLun(lun, unit);
@@ -77,6 +94,11 @@ export class VolumeExports {
   usersOf(name: string): number {
     const entry = this.#exports.get(name);
     return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.tcmuUsers);
+  }
+
+  /** Null for a volume that is not served. */
+  reservationsOf(name: string): Reservations | null {
+    return this.#exports.get(name)?.unit.state.reservations ?? null;
   }
 
   /** Goes on under another name. No TCMU device stands on the volume: its configuration would have the old one. */
@@ -110,6 +132,14 @@ export class VolumeExports {
   /** Tells the initiators that a volume has another size. */
   resized(name: string): void {
     this.#exports.get(name)?.unit.capacityChanged();
+  }
+
+  /** Tells the initiators which properties of a volume have been set. */
+  settingsChanged(before: VolumeInfo, volume: VolumeInfo): void {
+    const unit = this.#exports.get(volume.name)?.unit;
+    if (unit === undefined) return;
+    unit.configure(volume.removable ?? false, physicalExponentOf(volume));
+    if ((before.readOnly ?? false) !== (volume.readOnly ?? false)) unit.writeProtectionChanged();
   }
 
   /** Tells the initiators that the pool's features have changed what the volumes promise. */

@@ -1,6 +1,8 @@
 import { readU32BE } from '../base/bytes.ts';
 import { decodeLun } from '../scsi/lun.ts';
+import { TaskAttribute } from '../scsi/task.ts';
 import type { IscsiTask } from './iscsi-task.ts';
+import type { Parameters } from './parameters.ts';
 import type { PduParser } from './pdu-parser.ts';
 import {
   AhsType,
@@ -10,6 +12,7 @@ import {
   FINAL,
   Field,
   IMMEDIATE,
+  IscsiCondition,
   PAD_SIZE,
   RESERVED_TAG,
   RejectReason,
@@ -51,6 +54,30 @@ export function refuseCommand(parser: PduParser): RejectReason | 0 {
   return 0;
 }
 
+/** By ATTR (RFC 7143 11.3.1): untagged, simple, ordered, head of queue, ACA, reserved. */
+const ATTRIBUTES: readonly TaskAttribute[] = [
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.ORDERED,
+  TaskAttribute.HEAD_OF_QUEUE,
+  TaskAttribute.ACA,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+  TaskAttribute.SIMPLE,
+];
+
+/** What is wrong with the data that comes unasked, `dataLength` of it with the command: a condition of RFC 7143 11.4.7.2, or 0. */
+export function wrongUnsolicited(
+  parameters: Parameters,
+  expectedLength: number,
+  dataLength: number,
+  final: boolean,
+): IscsiCondition | 0 {
+  const { initialR2T, immediateData, unsolicitedLength } = parameters;
+  if ((dataLength > 0 && !immediateData) || (!final && initialR2T)) return IscsiCondition.UNEXPECTED_UNSOLICITED_DATA;
+  return dataLength > Math.min(unsolicitedLength, expectedLength) ? IscsiCondition.INCORRECT_AMOUNT_OF_DATA : 0;
+}
+
 /** Takes the fields of the command at `parser` over into `task`. False: the additional header segments are not those of a command. */
 export function readCommand(parser: PduParser, task: IscsiTask): boolean {
   const { header, headerAt: at } = parser;
@@ -60,6 +87,7 @@ export function readCommand(parser: PduParser, task: IscsiTask): boolean {
   const flags = header[at + Field.FLAGS]!;
   const expectedLength = readU32BE(header, at + Field.EXPECTED_LENGTH);
   task.tag = taskTag(parser);
+  task.attribute = ATTRIBUTES[flags & CommandFlag.ATTRIBUTE_MASK]!;
   task.immediate = isImmediate(parser);
   task.lunHigh = readU32BE(header, at + Field.LUN);
   task.lunLow = readU32BE(header, at + Field.LUN + 4);

@@ -8,9 +8,12 @@ import type { PduWriter } from './pdu-writer.ts';
 import { Field, IscsiCondition, RESERVED_TAG, RejectReason } from './spec.ts';
 import type { TaskTable } from './task-table.ts';
 
-export interface DataCollectorOwner {
+export interface DataCollectorHost {
   /** Answers the PDU that is being read with a reject. */
   reject(parser: PduParser, reason: RejectReason): void;
+}
+
+export interface DataCollectorOwner {
   /** Gets memory for all of the task's data. False: the task stands in line for it and begins again when it has it. */
   needMemory(task: IscsiTask): boolean;
   /** The task has its data. */
@@ -31,11 +34,14 @@ export interface DataCollectorOwner {
 export class DataCollector {
   /** Tasks that hold memory and need more input to give it back. */
   count = 0;
+  /** Data that has come in PDUs of tasks that waited for it. */
+  dataBytes = 0;
 
   private readonly table: TaskTable;
   private readonly writer: PduWriter;
   private readonly parameters: Parameters;
   private readonly owner: DataCollectorOwner;
+  private readonly host: DataCollectorHost;
   /** The task whose Data-Out is being read. */
   private receiving: IscsiTask | null = null;
   private final = false;
@@ -43,7 +49,14 @@ export class DataCollector {
   private length = 0;
   private nextTransferTag = 0;
 
-  constructor(table: TaskTable, writer: PduWriter, parameters: Parameters, owner: DataCollectorOwner) {
+  constructor(
+    table: TaskTable,
+    writer: PduWriter,
+    parameters: Parameters,
+    owner: DataCollectorOwner,
+    host: DataCollectorHost,
+  ) {
+    this.host = host;
     this.table = table;
     this.writer = writer;
     this.parameters = parameters;
@@ -63,6 +76,13 @@ export class DataCollector {
     if (this.receiving !== task) return false;
     this.receiving = null;
     return true;
+  }
+
+  /** A task that is being collected has ended; what it is still entitled to is dropped as it comes. Returns whether its Data-Out is being read just now. */
+  drain(task: IscsiTask): boolean {
+    this.count--;
+    task.state = TaskState.DRAINING;
+    return this.receiving === task;
   }
 
   /** What comes next: wait, ask for more, or done. */
@@ -96,10 +116,10 @@ export class DataCollector {
     this.receiving = null;
     const task = this.table.get(taskTag(parser));
     // Data for a task that was aborted, or has failed, may have been on its way.
-    if (task === null || task.aborted) return;
+    if (task === null || (task.aborted && task.state !== TaskState.DRAINING)) return;
     const solicited = readU32BE(parser.header, parser.headerAt + Field.TRANSFER_TAG) !== RESERVED_TAG;
     if (solicited ? task.r2tOpen === 0 : !task.unsolicitedOpen) {
-      this.owner.reject(parser, RejectReason.INVALID_PDU_FIELD);
+      this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
       return;
     }
     this.receiving = task;
@@ -120,14 +140,15 @@ export class DataCollector {
     let condition: number = IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR;
     if (this.solicited && readU32BE(header, at + Field.TRANSFER_TAG) !== task.r2tTags[slot]) {
       reason = RejectReason.INVALID_PDU_FIELD;
-    } else if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) reason = RejectReason.PROTOCOL_ERROR;
+    } else if (parser.ahsLength > 0) reason = RejectReason.INVALID_PDU_FIELD;
+    else if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) reason = RejectReason.PROTOCOL_ERROR;
     else if (offset !== task.received) reason = RejectReason.INVALID_PDU_FIELD;
     else if (offset + dataLength > end || (this.solicited && this.final && offset + dataLength !== end)) {
       reason = RejectReason.PROTOCOL_ERROR;
       condition = IscsiCondition.INCORRECT_AMOUNT_OF_DATA;
     }
     if (reason !== 0) {
-      this.owner.reject(parser, reason);
+      this.host.reject(parser, reason);
       this.fail(task, condition);
     } else if (offset < task.dataOut.lengthBytes) {
       parser.intoVector(task.dataOut, offset, task.dataOut.lengthBytes - offset);
@@ -138,10 +159,11 @@ export class DataCollector {
   dataOutEnd(parser: PduParser, intact: boolean): void {
     const task = this.receiving;
     this.receiving = null;
-    if (!intact) this.owner.reject(parser, RejectReason.DATA_DIGEST_ERROR);
+    if (!intact) this.host.reject(parser, RejectReason.DATA_DIGEST_ERROR);
     if (task === null) return;
     if (!intact && task.state === TaskState.COLLECTING) this.fail(task, IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR);
     task.received += this.length;
+    this.dataBytes += this.length;
     task.nextDataSn++;
     if (!this.final) return;
     task.nextDataSn = 0;
@@ -156,8 +178,7 @@ export class DataCollector {
 
   private fail(task: IscsiTask, condition: number): void {
     assert(task.state === TaskState.COLLECTING, 'a task fails once');
-    this.count--;
-    task.state = TaskState.DRAINING;
+    this.drain(task);
     this.owner.dataWrong(task, condition);
   }
 }

@@ -10,8 +10,8 @@ export interface TargetDirectory {
 }
 
 /**
- * The answer to SendTargets (RFC 7143 Appendix C). `own` is the target of a normal session, null in a discovery session. `address` is where the
- * connection came in, `host:port,tag`.
+ * The answer to SendTargets (RFC 7143 Appendix C). `own` is the target of a normal session, null in a discovery session. `addresses` are those of all
+ * portals that the initiator can use, each `host:port,tag`.
  *
  * A normal session may ask for `All` only in discovery, says the RFC; one that does so nevertheless is told of its own target, as if it had asked with an
  * empty value: it learns nothing that it does not know, and initiators that check a session in this way go on.
@@ -20,7 +20,7 @@ export function sendTargets(
   value: string,
   own: string | null,
   directory: TargetDirectory,
-  address: string,
+  addresses: readonly string[],
 ): TextPair[] {
   const names: string[] = [];
   if (value === 'All') {
@@ -36,7 +36,8 @@ export function sendTargets(
   }
   const answers: TextPair[] = [];
   for (const name of names) {
-    answers.push({ key: 'TargetName', value: name }, { key: 'TargetAddress', value: address });
+    answers.push({ key: 'TargetName', value: name });
+    for (const value of addresses) answers.push({ key: 'TargetAddress', value });
   }
   return answers;
 }

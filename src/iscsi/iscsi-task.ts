@@ -14,11 +14,6 @@ export const TaskState = {
 } as const;
 export type TaskState = (typeof TaskState)[keyof typeof TaskState];
 
-/** Told when an aborted task has ended. */
-export interface AbortWaiter {
-  abortedTaskEnded(): void;
-}
-
 /** A SCSI task with what the transport keeps of it. Pooled, one pool a session. */
 export class IscsiTask extends ScsiTask {
   state: TaskState = TaskState.FREE;
@@ -57,7 +52,6 @@ export class IscsiTask extends ScsiTask {
   memoryCopied = true;
   /** Data-In PDUs sent. */
   dataInCount = 0;
-  abortWaiters: AbortWaiter[] | null = null;
   /** A task of a line (a pool, a line for memory). */
   nextInLine: IscsiTask | null = null;
 
@@ -74,6 +68,7 @@ export class IscsiTask extends ScsiTask {
   /** For the next command. */
   reset(): void {
     this.aborted = false;
+    this.abortReported = false;
     this.memoryLength = 0;
     this.restLength = 0;
     this.unsolicitedOpen = false;
@@ -84,7 +79,6 @@ export class IscsiTask extends ScsiTask {
     this.r2tLast = 0;
     this.memoryUrgent = false;
     this.dataInCount = 0;
-    this.abortWaiters = null;
     this.nextInLine = null;
     this.dataOut.clear();
     this.dataIn.clear();

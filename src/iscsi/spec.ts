@@ -189,6 +189,7 @@ export const IscsiCondition = {
   INCORRECT_AMOUNT_OF_DATA: 0x0c0d,
   PROTOCOL_SERVICE_CRC_ERROR: 0x4705,
 } as const;
+export type IscsiCondition = (typeof IscsiCondition)[keyof typeof IscsiCondition];
 
 /** All of RFC 7143's limits on a single text key, without the `=`. */
 export const MAX_KEY_NAME_SIZE = 63;

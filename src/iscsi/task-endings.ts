@@ -23,6 +23,13 @@ export function endFull(task: ScsiTask): void {
   endWithoutTransfer(task);
 }
 
+/** TASK ABORTED: another initiator has aborted it. */
+export function endAborted(task: ScsiTask): void {
+  task.status = Status.TASK_ABORTED;
+  task.senseLength = 0;
+  endWithoutTransfer(task);
+}
+
 function endWithoutTransfer(task: ScsiTask): void {
   task.residual = task.expectedDataIn + task.expectedDataOut;
   task.dataInLength = 0;

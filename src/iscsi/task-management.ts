@@ -1,43 +1,15 @@
 import { readU32BE } from '../base/bytes.ts';
+import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { decodeLun } from '../scsi/lun.ts';
-import { UnitAttention } from '../scsi/unit-attention.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { HeldPdus } from './held-pdus.ts';
-import type { AbortWaiter } from './iscsi-task.ts';
 import type { PduParser } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { serialBefore } from './serial.ts';
 import type { Session } from './session.ts';
 import { Field, RejectReason, TaskFunction, TaskFunctionResponse } from './spec.ts';
 import type { TaskSet } from './task-set.ts';
-
-const nothing = (): void => {};
-
-/** A function in progress: waits for the tasks that it stops, then acts on the logical unit, then answers. */
-class Management implements AbortWaiter {
-  private readonly effect: () => void;
-  private readonly finish: () => void;
-  private pending = 1;
-
-  constructor(effect: () => void, finish: () => void) {
-    this.effect = effect;
-    this.finish = finish;
-  }
-
-  /** `count` more tasks have not ended. */
-  waitFor(count: number): void {
-    this.pending += count;
-  }
-
-  /** Called once more than there are tasks: at last, when all that are to be stopped have been told. */
-  abortedTaskEnded(): void {
-    this.pending--;
-    if (this.pending > 0) return;
-    this.effect();
-    this.finish();
-  }
-}
 
 export interface TaskManagerHost {
   /** All sessions of the portal. */
@@ -97,9 +69,9 @@ export class TaskManager {
       this.writer.taskManagementResponse(tag, response);
       if (code === TaskFunction.TARGET_COLD_RESET) this.endConnections();
     };
-    const make = (effect: () => void): Management =>
-      new Management(effect, () => finish(TaskFunctionResponse.COMPLETE));
-    const response = code === TaskFunction.ABORT_TASK ? this.abortTask(parser, lun, make) : this.start(code, lun, make);
+    const ended = (): void => finish(TaskFunctionResponse.COMPLETE);
+    const response =
+      code === TaskFunction.ABORT_TASK ? this.abortTask(parser, lun, ended) : this.start(code, lun, ended);
     if (response !== null) finish(response);
     return 0;
   }
@@ -109,19 +81,13 @@ export class TaskManager {
   }
 
   /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). Null: the response comes by itself. */
-  private abortTask(
-    parser: PduParser,
-    lun: number,
-    make: (effect: () => void) => Management,
-  ): TaskFunctionResponse | null {
+  private abortTask(parser: PduParser, lun: number, ended: () => void): TaskFunctionResponse | null {
     const { header, headerAt: at } = parser;
     const referencedTag = readU32BE(header, at + Field.REFERENCED_TAG);
     const task = this.tasks.find(referencedTag);
     if (task !== null) {
       if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
-      const management = make(nothing);
-      if (!this.tasks.abort(task, management)) management.waitFor(1);
-      management.abortedTaskEnded();
+      this.tasks.abort(task, ended);
       return null;
     }
     if (this.held.cancelTask(referencedTag)) return TaskFunctionResponse.COMPLETE;
@@ -134,59 +100,46 @@ export class TaskManager {
   }
 
   /** A function on a set of tasks. Null: the response comes by itself. */
-  private start(code: number, lun: number, make: (effect: () => void) => Management): TaskFunctionResponse | null {
-    const target = this.session.target!;
-    const unit = target.unit(lun);
-    let management: Management;
+  private start(code: number, lun: number, ended: () => void): TaskFunctionResponse | null {
     switch (code) {
       case TaskFunction.ABORT_TASK_SET:
-        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-        management = make(nothing);
-        management.waitFor(this.session.connection?.abortTasks(lun, management).pending ?? 0);
-        break;
       case TaskFunction.CLEAR_TASK_SET:
+      case TaskFunction.LOGICAL_UNIT_RESET: {
+        const unit = this.session.target!.unit(this.session.nexus!, lun);
         if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-        management = make(nothing);
-        for (const { nexus } of this.stopEverybody(lun, management)) {
-          if (nexus !== null) unit.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
-        }
-        break;
-      case TaskFunction.LOGICAL_UNIT_RESET:
-        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-        management = make(() => unit.reset());
-        this.stopEverybody(lun, management);
-        break;
+        this.onUnit(code, unit, ended);
+        this.dropAnswered(lun);
+        return null;
+      }
       case TaskFunction.TARGET_WARM_RESET:
       case TaskFunction.TARGET_COLD_RESET:
-        management = make(() => target.reset());
-        this.stopEverybody(null, management);
-        break;
+        this.session.target!.reset(this.session.nexus!, ended);
+        this.dropAnswered(null);
+        return null;
       case TaskFunction.TASK_REASSIGN:
         return TaskFunctionResponse.REASSIGNMENT_NOT_SUPPORTED;
       default:
         return TaskFunctionResponse.NOT_SUPPORTED;
     }
-    management.abortedTaskEnded();
-    return null;
   }
 
-  /** Stops the tasks for `lun` (null: all LUNs) of all sessions with the target; returns the other sessions that had some. */
-  private stopEverybody(lun: number | null, management: Management): Session[] {
-    const others: Session[] = [];
-    for (const session of this.host.sessions()) {
-      if (session.target !== this.session.target || session.connection === null) continue;
-      const { stopped, pending } = session.connection.abortTasks(lun, management);
-      management.waitFor(pending);
-      if (session !== this.session && stopped > 0) others.push(session);
-    }
-    return others;
+  private onUnit(code: number, unit: LogicalUnit, ended: () => void): void {
+    const nexus = this.session.nexus!;
+    if (code === TaskFunction.ABORT_TASK_SET) unit.abortTaskSet(nexus, ended);
+    else if (code === TaskFunction.CLEAR_TASK_SET) unit.clearTaskSet(nexus, ended);
+    else unit.reset(nexus, ended);
+  }
+
+  private dropAnswered(lun: number | null): void {
+    for (const connection of this.session.connections) connection.dropAnswered(lun);
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
   private endConnections(): void {
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+      if (session !== this.session && session.target === this.session.target) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

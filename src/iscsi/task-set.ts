@@ -1,27 +1,27 @@
 import { assert } from '../base/assert.ts';
 import type { Nexus } from '../scsi/nexus.ts';
 import { INVALID_FIELD_IN_CDB } from '../scsi/sense.ts';
-import { Status } from '../scsi/spec.ts';
 import type { Target } from '../scsi/target.ts';
 import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
-import { isFinal, isImmediate, readCommand, refuseCommand, taskTag } from './command-pdu.ts';
+import { isFinal, isImmediate, readCommand, refuseCommand, taskTag, wrongUnsolicited } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
-import { DataCollector, type DataCollectorOwner } from './data-collector.ts';
+import { DataCollector, type DataCollectorHost, type DataCollectorOwner } from './data-collector.ts';
 import type { MemoryAccount } from './data-memory.ts';
-import { type AbortWaiter, IscsiTask, TaskState } from './iscsi-task.ts';
+import { type IscsiTask, TaskState } from './iscsi-task.ts';
 import type { PortalLimits } from './limits.ts';
 import { MemoryLine, type MemoryLineOwner } from './memory-line.ts';
 import type { Parameters } from './parameters.ts';
 import { type PduParser, Verdict } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
-import { IscsiCondition, RejectReason } from './spec.ts';
-import { endFull, endWith, endWithCondition } from './task-endings.ts';
+import { RejectReason } from './spec.ts';
+import { endAborted, endFull, endWith, endWithCondition } from './task-endings.ts';
+import { TaskPool } from './task-pool.ts';
 import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
-export interface TaskSetHost {
-  /** Answers the PDU that is being read with a reject. */
-  reject(parser: PduParser, reason: RejectReason): void;
+export interface TaskSetHost extends DataCollectorHost {
+  /** Another connection of the session has a task with this tag. */
+  hasTaskElsewhere(tag: number): boolean;
   /** A command that blocked the input can be tried again. */
   resumeInput(): void;
   /** The memory that the rest of the data segment goes to is being given back. */
@@ -48,17 +48,16 @@ export interface TaskSetHost {
  */
 export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwner {
   private readonly target: Target;
-  private readonly nexus: Nexus;
   private readonly writer: PduWriter;
   private readonly window: CommandWindow;
   private readonly parameters: Parameters;
   private readonly maxImmediate: number;
   private readonly host: TaskSetHost;
+  private readonly pool: TaskPool;
   private readonly table: TaskTable;
   private readonly line: MemoryLine;
-  private readonly collector: DataCollector;
+  readonly collector: DataCollector;
 
-  private pool: IscsiTask | null = null;
   private immediateCount = 0;
   private closed = false;
 
@@ -80,15 +79,15 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     host: TaskSetHost,
   ) {
     this.target = target;
-    this.nexus = nexus;
     this.writer = writer;
     this.window = window;
     this.parameters = parameters;
     this.maxImmediate = limits.immediateCommands;
     this.host = host;
+    this.pool = new TaskPool(this, nexus);
     this.table = new TaskTable(limits.commandWindow + limits.immediateCommands);
     this.line = new MemoryLine(account, this);
-    this.collector = new DataCollector(this.table, writer, parameters, this);
+    this.collector = new DataCollector(this.table, writer, parameters, this, host);
   }
 
   /** Tasks that have no response yet, aborted ones in the engine included. */
@@ -103,15 +102,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
-    return this.tasks().some((task) => task.expectsData);
+    return this.table.list().some((task) => task.expectsData);
   }
 
   find(tag: number): IscsiTask | null {
     return this.table.get(tag);
-  }
-
-  tasks(): IscsiTask[] {
-    return this.table.list();
   }
 
   // --- PDUs ---
@@ -131,9 +126,14 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.incoming = null;
     if (task === null) return;
     if (!intact) {
-      this.line.free(task);
-      this.recycle(task);
+      this.giveUpIncoming(task);
       this.host.reject(parser, RejectReason.DATA_DIGEST_ERROR);
+      return;
+    }
+    if (task.aborted && !task.abortReported) {
+      this.pool.recycle(task);
+      // No response tells an initiator whose window is closed that it may send again.
+      if (this.window.outstanding === this.window.size - 1) this.writer.windowUpdate();
       return;
     }
     this.table.add(task);
@@ -162,7 +162,10 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Checks the PDU and prepares the task; null when the PDU was rejected. */
   private admit(parser: PduParser): IscsiTask | null {
     let reason = refuseCommand(parser);
-    if (reason === 0 && this.table.get(taskTag(parser)) !== null) reason = RejectReason.TASK_IN_PROGRESS;
+    const tag = taskTag(parser);
+    if (reason === 0 && (this.table.get(tag) !== null || this.host.hasTaskElsewhere(tag))) {
+      reason = RejectReason.TASK_IN_PROGRESS;
+    }
     if (reason === 0 && isImmediate(parser) && this.immediateCount >= this.maxImmediate) {
       reason = RejectReason.TOO_MANY_IMMEDIATE;
     }
@@ -170,10 +173,9 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       this.host.reject(parser, reason);
       return null;
     }
-    const task = this.take();
-    task.reset();
+    const task = this.pool.take();
     if (!readCommand(parser, task)) {
-      this.recycle(task);
+      this.pool.recycle(task);
       this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
       return null;
     }
@@ -183,19 +185,16 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   /** False: the task has its status. */
   private prepare(task: IscsiTask, dataLength: number, final: boolean): boolean {
-    const { initialR2T, immediateData, unsolicitedLength } = this.parameters;
-    if ((dataLength > 0 && !immediateData) || (!final && initialR2T)) {
-      endWithCondition(task, IscsiCondition.UNEXPECTED_UNSOLICITED_DATA);
-      return false;
-    }
-    if (dataLength > Math.min(unsolicitedLength, task.expectedDataOut)) {
-      endWithCondition(task, IscsiCondition.INCORRECT_AMOUNT_OF_DATA);
+    const condition = wrongUnsolicited(this.parameters, task.expectedDataOut, dataLength, final);
+    if (condition !== 0) {
+      endWithCondition(task, condition);
       return false;
     }
     if (!this.target.prepare(task, task.lun)) return false;
     assert(task.dataOutLength <= task.expectedDataOut, 'the engine asks for no more than was announced');
     assert(task.dataInLength <= task.expectedDataIn, 'the engine returns no more than there is room for');
     if (Math.max(task.dataOutLength, task.dataInLength) <= this.line.longestBytes) return true;
+    this.target.withdraw(task);
     endWith(task, INVALID_FIELD_IN_CDB);
     return false;
   }
@@ -207,11 +206,12 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     const coming = isFinal(parser) ? parser.dataLength : this.parameters.unsolicitedLength;
     if (coming === 0) return Verdict.ACCEPT;
     if (!this.line.take(task) && !this.line.takeUrgently(task, Math.min(coming, task.dataOutLength))) {
-      if (this.collector.count === 0) {
+      if (this.collector.count === 0 && this.target.postpone(task)) {
         this.blocked = true;
         this.line.waitForInput();
         return Verdict.BLOCK;
       }
+      this.target.withdraw(task);
       endFull(task);
       this.incomingEnded = true;
       return Verdict.ACCEPT;
@@ -221,10 +221,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   // --- data and memory ---
-
-  reject(parser: PduParser, reason: RejectReason): void {
-    this.host.reject(parser, reason);
-  }
 
   needMemory(task: IscsiTask): boolean {
     if (this.line.take(task)) return true;
@@ -237,6 +233,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   dataWrong(task: IscsiTask, condition: number): void {
+    this.target.withdraw(task);
     endWithCondition(task, condition);
     this.line.free(task);
   }
@@ -246,8 +243,11 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   private wait(task: IscsiTask): void {
-    task.state = TaskState.WAITING;
-    this.line.stand(task);
+    if (!this.target.postpone(task)) this.memoryDenied(task);
+    else {
+      task.state = TaskState.WAITING;
+      this.line.stand(task);
+    }
   }
 
   memoryGranted(task: IscsiTask): void {
@@ -256,6 +256,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   memoryDenied(task: IscsiTask): void {
+    this.target.withdraw(task);
     endFull(task);
     this.respond(task);
   }
@@ -280,37 +281,57 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   taskDone(done: ScsiTask): void {
     const task = done as IscsiTask;
     assert(task.state === TaskState.RUNNING, 'the engine ends what it was given, once');
-    if (task.aborted || this.closed) this.end(task);
+    if ((task.aborted && !task.abortReported) || this.closed) this.end(task);
     else this.respond(task);
   }
 
+  /** Task management has ended a task that the engine does not have yet. */
+  taskAborted(aborted: ScsiTask): void {
+    const task = aborted as IscsiTask;
+    if (task === this.incoming) this.incomingAborted(task);
+    else if (task.abortReported && !this.closed) this.endReported(task);
+    else {
+      if (task.state === TaskState.WAITING) this.line.leave(task);
+      else if (this.collector.forget(task)) this.host.discardInput();
+      this.end(task);
+    }
+  }
+
+  /** The response waits for what the initiator is entitled to send. */
+  private endReported(task: IscsiTask): void {
+    if (task.state === TaskState.WAITING) this.line.leave(task);
+    else if (this.collector.drain(task)) this.host.discardInput();
+    endAborted(task);
+    this.line.free(task);
+    if (!task.expectsData) this.respond(task);
+  }
+
+  /** The data of its command PDU is still coming, or there is no room for it: `commandEnd` does the rest. */
+  private incomingAborted(task: IscsiTask): void {
+    if (task.memoryLength > 0) this.host.discardInput();
+    this.line.free(task);
+    endAborted(task);
+    this.incomingEnded = true;
+    if (this.blocked) this.host.resumeInput();
+  }
+
   private respond(task: IscsiTask): void {
-    const { writer, parameters } = this;
     // Before the response is put together: it tells the initiator that its place is free.
     this.leaveTable(task);
-    if (task.dataInLength > 0) {
-      writer.dataIn(task, parameters.initiatorSegmentLength, parameters.maxBurstLength);
-      if (task.status !== Status.GOOD) writer.scsiResponse(task);
-      if (!task.memoryCopied) {
-        writer.transmitter.freeAfterwards(task.memoryOffset, task.memoryLength);
-        task.memoryLength = 0;
-      }
-    } else writer.scsiResponse(task);
+    this.writer.taskResponse(task, this.parameters);
     this.line.free(task);
-    this.recycle(task);
+    this.pool.recycle(task);
     if (this.table.count === 0) this.host.tasksEnded();
   }
 
   /** Ends a task without a response. */
   private end(task: IscsiTask): void {
-    const waiters = task.abortWaiters;
     // An initiator that may send nothing would not learn that it may again.
     const wasClosed = this.window.isClosed;
     this.leaveTable(task);
     if (wasClosed && !this.closed) this.writer.windowUpdate();
     this.line.free(task);
-    this.recycle(task);
-    if (waiters !== null) for (const waiter of waiters) waiter.abortedTaskEnded();
+    this.pool.recycle(task);
     if (this.table.count === 0) this.host.tasksEnded();
   }
 
@@ -322,25 +343,31 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
 
   // --- task management and the end ---
 
-  /** Stops a task of the table; it gets no response. Returns false when it has not ended yet: then `waiter` is told. */
-  abort(task: IscsiTask, waiter: AbortWaiter | null): boolean {
-    if (task.state === TaskState.RUNNING) {
-      task.aborted = true;
-      if (waiter !== null) {
-        if (task.abortWaiters === null) task.abortWaiters = [waiter];
-        else task.abortWaiters.push(waiter);
-      }
-      return false;
+  /** Ends a task of the table without a response. `ended` is called once, now or later, when it has. */
+  abort(task: IscsiTask, ended: (() => void) | null): void {
+    if (task.state === TaskState.DRAINING) this.drop(task);
+    else if (task.state !== TaskState.FREE) {
+      this.target.abort(task, ended);
+      return;
     }
-    if (task.state === TaskState.WAITING) this.line.leave(task);
-    else if (this.collector.forget(task)) this.host.discardInput();
+    ended?.();
+  }
+
+  /** Task management has ended the tasks of this nexus at `lun` (all LUNs when it is null): those that have a status already are not answered any more. */
+  dropAnswered(lun: number | null): void {
+    for (const task of this.table.list()) {
+      if (task.state === TaskState.DRAINING && (lun === null || task.lun === lun)) this.drop(task);
+    }
+  }
+
+  private drop(task: IscsiTask): void {
+    if (this.collector.forget(task)) this.host.discardInput();
     this.end(task);
-    return true;
   }
 
   /** Stops everything that is not in the engine without a response, and answers what is. Nothing new may come afterwards. */
   finish(): void {
-    for (const task of this.tasks()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
+    for (const task of this.table.list()) if (task.state !== TaskState.RUNNING) this.abort(task, null);
     this.forgetIncoming();
   }
 
@@ -348,7 +375,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   close(): void {
     this.closed = true;
     this.forgetIncoming();
-    for (const task of this.tasks()) this.abort(task, null);
+    for (const task of this.table.list()) this.abort(task, null);
     this.line.close();
   }
 
@@ -358,23 +385,12 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     this.blocked = false;
     if (task === null) return;
     this.host.discardInput();
+    this.giveUpIncoming(task);
+  }
+
+  private giveUpIncoming(task: IscsiTask): void {
+    if (!this.incomingEnded) this.target.withdraw(task);
     this.line.free(task);
-    this.recycle(task);
-  }
-
-  // --- the pool ---
-
-  private take(): IscsiTask {
-    const task = this.pool;
-    if (task === null) return new IscsiTask(this, this.nexus);
-    this.pool = task.nextInLine;
-    return task;
-  }
-
-  private recycle(task: IscsiTask): void {
-    assert(task.memoryLength === 0 && task.restLength === 0, 'a task gives its memory back before it is used again');
-    task.state = TaskState.FREE;
-    task.nextInLine = this.pool;
-    this.pool = task;
+    this.pool.recycle(task);
   }
 }

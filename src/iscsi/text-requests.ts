@@ -15,8 +15,8 @@ import { TextExchange } from './text-exchange.ts';
 export interface TextScope {
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
-  /** `host:port,tag` of the portal as the initiator reached it. */
-  readonly targetAddress: string;
+  /** Of all portals as this initiator can reach them, each `host:port,tag`. */
+  targetAddresses(): readonly string[];
 }
 
 /** Answers the text requests of one connection in full feature phase: SendTargets, and the few parameters that may still change. */
@@ -55,12 +55,12 @@ export class TextRequests {
     const pairs = parseText(text);
     if (typeof pairs === 'string') return RejectReason.PROTOCOL_ERROR;
     if (new Set(pairs.map((pair) => pair.key)).size < pairs.length) return RejectReason.PROTOCOL_ERROR;
-    const { limits, targets, targetAddress } = this.scope;
+    const { limits, targets } = this.scope;
     const answers: TextPair[] = [];
     const others: TextPair[] = [];
     for (const pair of pairs) {
       if (pair.key !== 'SendTargets') others.push(pair);
-      else answers.push(...sendTargets(pair.value, this.session.targetName, targets, targetAddress));
+      else answers.push(...sendTargets(pair.value, this.session.targetName, targets, this.scope.targetAddresses()));
     }
     answers.push(
       ...negotiate(others, {

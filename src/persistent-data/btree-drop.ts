@@ -15,7 +15,7 @@ import {
   maxEntries,
   valueAt,
 } from './btree-node.ts';
-import { collapseOnce, type Removal, rebalanceAround } from './btree-remove.ts';
+import { collapseOnce, type Removal, rebalanceAround, shadowDown } from './btree-remove.ts';
 import type { TreeNodes } from './btree-spine.ts';
 
 /** What dropping a reference costs, compared with reading a leaf and dropping its values. */
@@ -33,19 +33,7 @@ export function dropLeaves(
   limit: number,
   result: Removal,
 ): void {
-  let node = nodes.shadow(root);
-  result.root = node.number;
-  for (let depth = 1; !hasLeaves(nodes, node, key); depth++) {
-    nodes.checkDepth(depth);
-    if (node.number === result.root && entryCount(node.words) === 1) {
-      collapseOnce(nodes, node);
-      continue;
-    }
-    rebalanceAround(nodes, node, key);
-    // Two children of the root may have become one.
-    if (node.number === result.root && entryCount(node.words) === 1) continue;
-    node = nodes.shadowChild(node, Math.max(lowerBound(node.words, key), 0));
-  }
+  const node = shadowDown(nodes, root, key, hasLeaves, result);
   const { words } = node;
   const isRoot = node.number === result.root;
   const first = Math.max(lowerBound(words, key), 0);

@@ -41,19 +41,7 @@ export function removeEntries(
   limit: number,
   result: Removal,
 ): void {
-  let node = nodes.shadow(root);
-  result.root = node.number;
-  for (let depth = 1; !isLeaf(node.words); depth++) {
-    nodes.checkDepth(depth);
-    if (node.number === result.root) {
-      while (!isLeaf(node.words) && entryCount(node.words) === 1) collapseOnce(nodes, node);
-      if (isLeaf(node.words)) break;
-    }
-    rebalanceAround(nodes, node, key);
-    // Two children of the root may have become one.
-    if (node.number === result.root && entryCount(node.words) === 1) continue;
-    node = nodes.shadowChild(node, Math.max(lowerBound(node.words, key), 0));
-  }
+  const node = shadowDown(nodes, root, key, isLeafNode, result);
   const { words } = node;
   const index = lowerBound(words, key);
   assert(index >= 0 && keyAt(words, index) === key, 'A key to remove is not in its tree');
@@ -64,6 +52,37 @@ export function removeEntries(
   nodes.valueType.decrement(words, valueAt(words, index), count);
   closeGap(words, index, count);
   result.removedCount = count;
+}
+
+function isLeafNode(_: TreeNodes, node: WritableBlock): boolean {
+  return isLeaf(node.words);
+}
+
+/**
+ * Shadows the nodes on the way to `key` down to the first for which `isEnd` holds, and returns that. The root has more than one child, and all others
+ * more than a third of their entries, so that some can go. Sets `result.root`.
+ */
+export function shadowDown(
+  nodes: TreeNodes,
+  root: number,
+  key: number,
+  isEnd: (nodes: TreeNodes, node: WritableBlock, key: number) => boolean,
+  result: Removal,
+): WritableBlock {
+  let node = nodes.shadow(root);
+  result.root = node.number;
+  for (let depth = 1; !isEnd(nodes, node, key); depth++) {
+    nodes.checkDepth(depth);
+    if (node.number === result.root && entryCount(node.words) === 1) {
+      collapseOnce(nodes, node);
+      continue;
+    }
+    rebalanceAround(nodes, node, key);
+    // Two children of the root may have become one.
+    if (node.number === result.root && entryCount(node.words) === 1) continue;
+    node = nodes.shadowChild(node, Math.max(lowerBound(node.words, key), 0));
+  }
+  return node;
 }
 
 /** A root with a single child becomes what that child is: the tree loses a level. */

@@ -1,7 +1,12 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
+import { type Conflict, isRefused } from './conflict.ts';
+import type { CopyRecord } from './copy-records.ts';
+import type { LogicalUnit } from './logical-unit.ts';
+import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
+import type { RodToken } from './rod-tokens.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
   FAILURE_SENSE,
@@ -10,19 +15,27 @@ import {
   INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT,
   INVALID_FIELD_IN_PARAMETER_LIST,
   LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
+  MEDIUM_NOT_PRESENT,
   NO_INFORMATION,
   NO_SKS,
   type Sense,
+  SOFTWARE_WRITE_PROTECTED,
+  WRITE_PROTECTED,
   writeSense,
 } from './sense.ts';
 import { Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
+import { type AbortWaiter, MemberState, type TaskSetMember } from './task-set.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
 
 /** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
 export interface LunInventory {
-  /** Ascending. */
-  readonly luns: readonly number[];
+  /** The LUNs that are there for `nexus`, ascending. */
+  luns(nexus: Nexus): readonly number[];
+  /** The unit that `nexus` finds at `lun`; undefined when there is none for it. */
+  unit(nexus: Nexus, lun: number): LogicalUnit | undefined;
+  /** The unit for `nexus` whose NAA designator (VPD page 83h) is `naa`; undefined when there is none for it. */
+  find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined;
   /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
   readonly targetPorts: readonly number[];
   /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
@@ -61,6 +74,8 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  /** When a reservation of another nexus refuses it. */
+  readonly conflict: Conflict;
   readonly recommendedTimeoutSeconds: number;
   readonly handler: CommandHandler;
 }
@@ -72,11 +87,14 @@ export interface CommandTable {
   hasServiceActions(opcode: number): boolean;
 }
 
+/** By `LunOp`: whether it changes what the medium holds. */
+const CHANGES: readonly boolean[] = [false, true, false, true, true, false, true];
+
 /**
  * The engine's state of one task, kept at `task.engine` and used again with it. It owns one `LunRequest` that serves all steps. Holds at
  * most one range and one scratch buffer, given back by `finish`.
  */
-export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
+export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, ScratchUser {
   readonly task: ScsiTask;
   unit: UnitState;
   row: CommandRow;
@@ -96,9 +114,18 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   flag = false;
   /** The request was an UNMAP, and it cannot be done, or not all of it, for now. */
   unmapRefused = false;
+  /** Of a third-party copy that this command began. */
+  copy: CopyRecord | null = null;
+  /** Of a POPULATE TOKEN under way: nobody has it yet. */
+  token: RodToken | null = null;
   /** A few bytes for headers and descriptors. */
   readonly bytes: Uint8Array = new Uint8Array(32);
   readonly request: LunRequest;
+
+  setState: MemberState = MemberState.NONE;
+  setPrevious: TaskSetMember | null = null;
+  setNext: TaskSetMember | null = null;
+  abortWaiters: AbortWaiter[] | null = null;
 
   rangeBegin = 0;
   rangeEnd = 0;
@@ -116,6 +143,11 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     this.table = table;
     this.inventory = inventory;
     this.request = new LunRequest(this);
+  }
+
+  /** Whether the medium takes no writes of this nexus. */
+  get writeProtected(): boolean {
+    return this.unit.writeProtected || this.nexusState?.readOnly === true;
   }
 
   // --- what the command transfers, said by prepare ---
@@ -162,6 +194,21 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
 
   // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---
 
+  /** Sets RESERVATION CONFLICT: see `refuse`. */
+  conflict(): false {
+    return this.refuse(Status.RESERVATION_CONFLICT);
+  }
+
+  /** Sets a status that has no sense data; nothing is returned. False, so that prepare can return it. */
+  refuse(status: number): false {
+    const { task } = this;
+    task.status = status;
+    task.senseLength = 0;
+    task.dataInLength = 0;
+    task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
+    return false;
+  }
+
   /** Sets CHECK CONDITION with `sense`; false, so that prepare can return it. */
   check(sense: Sense, information: number = NO_INFORMATION, sks: number = NO_SKS): false {
     const { task } = this;
@@ -170,6 +217,12 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     task.residual = task.expectedDataIn + task.expectedDataOut - task.dataOutLength;
     task.dataInLength = 0;
     return false;
+  }
+
+  /** What reservations refuse to the nexus. */
+  get refusals(): number {
+    const { nexusState } = this;
+    return nexusState === null ? this.unit.reservations.refusalsOf(this.task.nexus) : nexusState.refusals;
   }
 
   /** INVALID FIELD IN CDB, pointing at `byte` and, unless -1, at its most significant wrong `bit`. */
@@ -187,12 +240,46 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     this.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, byte, bit));
   }
 
+  /** What can be wrong with the medium. False after CHECK CONDITION. */
+  checkAccess(): boolean {
+    const { unit } = this;
+    const { access } = this.row;
+    if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
+    if (access === Access.WRITE && this.writeProtected) {
+      const forGood = unit.backend.readOnly || this.nexusState?.readOnly === true;
+      return this.check(forGood ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
+    }
+    return true;
+  }
+
   /** The task has its status: gives everything back and tells the owner. The command may be in use again when this returns. */
   finish(): void {
-    const { task, unit } = this;
+    const { task, unit, abortWaiters } = this;
+    this.abortWaiters = null;
     unit.scratch.release(this);
     unit.ranges.release(this);
+    if (this.copy !== null) this.#endCopy();
+    unit.taskSet.leave(this);
     task.owner.taskDone(task);
+    if (abortWaiters !== null) for (const waiter of abortWaiters) waiter.taskEnded();
+    unit.taskSet.advance();
+  }
+
+  // --- the task set ---
+
+  begin(waited: boolean): void {
+    const { refusals } = this;
+    // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
+    const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
+    if (conflicts) this.conflict();
+    if (conflicts || (waited && !this.checkAccess())) this.finish();
+    else this.row.handler.execute(this);
+  }
+
+  /** The task has been aborted: ends it so, now. */
+  endAborted(): void {
+    this.refuse(Status.TASK_ABORTED);
+    this.finish();
   }
 
   // --- data ---
@@ -227,6 +314,11 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
   }
 
   rangeGranted(): void {
+    this.#step();
+  }
+
+  /** What the command waited for outside of the engine has happened: goes on at the row's `step`. */
+  resume(): void {
     this.#step();
   }
 
@@ -273,18 +365,21 @@ export class Command implements LunRequestOwner, RangeHolder, ScratchUser {
     if (request.op !== LunOp.FLUSH && request.offset + request.length > unit.blockCount * unit.blockSize) {
       this.fail(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
     } else {
+      if (unit.tokens.live !== 0 && CHANGES[request.op]) unit.changing(request.offset, request.length);
       unit.backend.submit(request);
     }
   }
 
+  #endCopy(): void {
+    const copy = this.copy!;
+    this.copy = null;
+    if (this.token !== null) this.unit.tokens.delete(this.token);
+    this.token = null;
+    copy.commandEnded(this.task);
+  }
+
   #step(): void {
-    if (this.task.aborted) {
-      this.task.status = Status.TASK_ABORTED;
-      this.task.dataInLength = 0;
-      this.task.residual = this.task.expectedDataIn + this.task.expectedDataOut - this.task.dataOutLength;
-      this.finish();
-      return;
-    }
-    this.row.handler.step(this);
+    if (this.task.aborted) this.endAborted();
+    else this.row.handler.step(this);
   }
 }

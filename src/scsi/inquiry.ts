@@ -3,6 +3,7 @@ import { MIB, roundDown } from '../base/units.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
 import { TARGET_PORT_GROUP } from './target-port-groups.ts';
+import { writeThirdPartyCopy } from './third-party-page.ts';
 import type { UnitState } from './unit-state.ts';
 import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
 
@@ -47,6 +48,8 @@ export const inquiryOfAbsent: CommandHandler = {
     unit.reply.fill(0, 0, STANDARD_LENGTH);
     const length = writeStandard(command);
     unit.reply[0] = NO_SUCH_UNIT;
+    // Nothing is copied there.
+    unit.reply[5]! &= ~0x08;
     command.finishReply(length, readU16BE(task.cdb, 3));
   },
 
@@ -63,8 +66,8 @@ function writeStandard(command: Command): number {
   // HISUP, RESPONSE DATA FORMAT 2
   out[3] = 0x12;
   out[4] = STANDARD_LENGTH - 5;
-  // TPGS 01b: implicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked
-  out[5] = inventory.targetPorts.length > 0 ? 0x10 : 0;
+  // TPGS 01b: implicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked; 3PC
+  out[5] = inventory.targetPorts.length > 0 ? 0x18 : 0x08;
   // CMDQUE
   out[7] = 0x02;
   writeText(out, 8, unit.vendor, 8);
@@ -83,7 +86,7 @@ function writeText(out: Uint8Array, at: number, text: string, length: number): v
 }
 
 /** What page 00h lists, ascending. */
-const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
+const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2];
 
 function writePage(command: Command, page: number): number {
   const { unit } = command;
@@ -103,6 +106,9 @@ function writePage(command: Command, page: number): number {
       break;
     case 0x86:
       length = writeExtendedInquiry(out);
+      break;
+    case 0x8f:
+      length = writeThirdPartyCopy(unit, out);
       break;
     case 0xb0:
       length = writeBlockLimits(unit);

@@ -1,16 +1,12 @@
-import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { equalBytes } from '../base/bytes.ts';
+import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
+import { isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
-import {
-  INVALID_COMMAND_OPERATION_CODE,
-  INVALID_FIELD_IN_CDB,
-  MEDIUM_NOT_PRESENT,
-  type Sense,
-  SOFTWARE_WRITE_PROTECTED,
-  WRITE_PROTECTED,
-} from './sense.ts';
+import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
 import { Status } from './spec.ts';
-import type { ScsiTask } from './task.ts';
+import { type ScsiTask, TaskAttribute } from './task.ts';
+import type { TaskSet } from './task-set.ts';
 import { UnitAttention } from './unit-attention.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
 
@@ -20,11 +16,13 @@ import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts'
  */
 export class LogicalUnit {
   readonly state: UnitState;
-  readonly #commands: CommandSet;
+  #commands: CommandSet;
   readonly #otherwise: Sense;
   /** REPORT LUNS of a unit without a `Target`, as under LIO. */
   readonly #alone: LunInventory = {
-    luns: [0],
+    luns: () => [0],
+    unit: (_nexus, lun) => (lun === 0 ? this : undefined),
+    find: (_nexus, naa) => (equalBytes(naa, this.state.naa) ? this : undefined),
     targetPorts: [],
     inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
   };
@@ -44,7 +42,32 @@ export class LogicalUnit {
 
   /** The size of the backend may have changed: when it did, every nexus gets CAPACITY DATA HAS CHANGED. */
   capacityChanged(): void {
-    if (this.state.refreshCapacity()) this.state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    const { state } = this;
+    if (!state.refreshCapacity()) return;
+    // What was cut off is gone, also when the unit grows again.
+    state.changing(state.blockCount * state.blockSize, Number.MAX_SAFE_INTEGER);
+    state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+  }
+
+  /** Whether the medium can be ejected, and how many logical blocks (2^n) make a physical one. Initiators are told of what changes. */
+  configure(removable: boolean, physicalBlockExponent: number): void {
+    const { state } = this;
+    if (removable !== state.removable) {
+      state.removable = removable;
+      state.mediumPresent = true;
+      for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
+      this.#commands = commandsOf(removable, state.unmaps);
+      this.inquiryChanged();
+    }
+    if (physicalBlockExponent !== state.physicalBlockExponent) {
+      state.physicalBlockExponent = physicalBlockExponent;
+      state.raiseAttention(UnitAttention.CAPACITY_CHANGED, null);
+    }
+  }
+
+  /** The backend takes writes now, or does not any more: what MODE SENSE says of that has changed. */
+  writeProtectionChanged(): void {
+    this.state.raiseAttention(UnitAttention.MODE_PARAMETERS_CHANGED, null);
   }
 
   /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */
@@ -54,36 +77,73 @@ export class LogicalUnit {
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
+    this.state.changing(0, Number.MAX_SAFE_INTEGER);
     this.state.raiseAttention(UnitAttention.MEDIUM_CHANGED, null);
     this.capacityChanged();
   }
 
-  /** The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. */
-  attach(nexus: Nexus, powerOn: boolean = true): void {
-    const state = new NexusState();
+  /**
+   * The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. To a `readOnly` nexus the unit is
+   * write-protected.
+   */
+  attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
+    const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
     this.state.nexuses.set(nexus, state);
+    this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
   }
 
-  /** Forgets what is kept for `nexus`. Its tasks in flight end as they would. */
+  /** Forgets what is kept for `nexus`, but its registrations. Its tasks in flight end as they would. */
   detach(nexus: Nexus): void {
-    this.state.nexuses.delete(nexus);
+    const { nexuses, reservations } = this.state;
+    const state = nexuses.get(nexus);
+    if (state === undefined) return;
+    nexuses.delete(nexus);
+    reservations.detached(nexus, state);
     this.#lastNexus = null;
     this.#lastNexusState = null;
   }
 
+  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
+  mayWrite(nexus: Nexus): boolean {
+    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
+  }
+
+  /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
+  setReadOnly(nexus: Nexus, readOnly: boolean): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state === undefined || state.readOnly === readOnly) return;
+    state.readOnly = readOnly;
+    state.attentions.raise(UnitAttention.MODE_PARAMETERS_CHANGED);
+  }
+
+  /** ABORT TASK SET (SAM-5 7.3): ends the tasks of `nexus`, which get no status. `ended` is called once, now or later, when they have ended. */
+  abortTaskSet(nexus: Nexus, ended: () => void): void {
+    this.taskSet.abort((task) => task.nexus === nexus, nexus, ended);
+  }
+
+  /** CLEAR TASK SET (SAM-5 7.5): ends the tasks of all nexuses; the others are told by a status (TAS) or a unit attention. `ended` as above. */
+  clearTaskSet(by: Nexus, ended: () => void): void {
+    const others = this.taskSet.abort(() => true, by, ended);
+    if (this.taskSet.reportsAborted) return;
+    for (const nexus of others) this.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
+  }
+
   /**
-   * LOGICAL UNIT RESET (SAM-5 6.3.3): the mode parameters go back to their defaults, removal is allowed, every nexus gets a unit attention.
-   * Aborting the tasks is the front end's part.
+   * LOGICAL UNIT RESET (SAM-5 6.3.3): all tasks end; then the mode parameters go back to their defaults, removal is allowed, every nexus gets the unit attention `kind`.
+   * `by` is who asked for it. `ended` as above.
    */
-  reset(): void {
-    const { state } = this;
-    state.descriptorSense = false;
-    state.softwareWriteProtect = false;
-    state.writeCache = state.defaultWriteCache;
-    for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
-    state.raiseAttention(UnitAttention.LOGICAL_UNIT_RESET, null);
+  reset(by: Nexus | null, ended: () => void, kind: UnitAttention = UnitAttention.LOGICAL_UNIT_RESET): void {
+    this.taskSet.abort(
+      () => true,
+      by,
+      () => {
+        this.state.reset();
+        this.state.raiseAttention(kind, null);
+        ended();
+      },
+    );
   }
 
   /** Raises a unit attention for one nexus; nothing when it is not attached. */
@@ -99,6 +159,8 @@ export class LogicalUnit {
   /** Step 1 of a task. `inventory` is the target that it came to. */
   prepare(task: ScsiTask, inventory: LunInventory = this.#alone): boolean {
     task.status = Status.GOOD;
+    task.aborted = false;
+    task.abortReported = false;
     task.senseLength = 0;
     task.dataOutLength = 0;
     task.dataInLength = 0;
@@ -106,12 +168,35 @@ export class LogicalUnit {
     const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
     const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
     const command = this.#commandOf(task, row, table, inventory);
-    return this.#check(command, row);
+    const { nexusState } = command;
+    const { taskSet } = this.state;
+    if (taskSet.isFullFor(nexusState, task.attribute)) {
+      // Who has no task there would not learn from TASK SET FULL when to try again (SAM-5 5.3.1).
+      return command.refuse(nexusState?.taskCount === 0 ? Status.BUSY : Status.TASK_SET_FULL);
+    }
+    if (!this.#check(command, row)) return false;
+    taskSet.enter(command);
+    return true;
   }
 
   /** Step 3 of a task that `prepare` let through. */
   execute(task: ScsiTask): void {
     executeTask(task);
+  }
+
+  /** Instead of step 3: the front end gives the task up. */
+  withdraw(task: ScsiTask): void {
+    withdrawTask(task);
+  }
+
+  /** ABORT TASK: see `abortTask`. */
+  abort(task: ScsiTask, ended: (() => void) | null = null): void {
+    abortTask(task, ended);
+  }
+
+  /** The tasks of all nexuses. */
+  get taskSet(): TaskSet {
+    return this.state.taskSet;
   }
 
   #commandOf(task: ScsiTask, row: CommandRow | null, table: CommandTable, inventory: LunInventory): Command {
@@ -135,28 +220,48 @@ export class LogicalUnit {
 
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
-    const { task, nexusState } = command;
+    const { task, nexusState, refusals } = command;
+    if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
-      return command.check(nexusState.attentions.take());
+      const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
+      if (!conflicts || nexusState.attentions.hasReset) return command.check(nexusState.attentions.take());
     }
     if (row === null) {
       return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
-    if (!checkReserved(command, row)) return false;
-    const { state } = this;
-    if (row.access !== Access.NONE && !state.mediumPresent) return command.check(MEDIUM_NOT_PRESENT);
-    if (row.access === Access.WRITE && state.writeProtected) {
-      return command.check(state.backend.readOnly ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
-    }
-    return row.handler.prepare(command);
+    if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
+    return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }
 }
 
 /** Step 3 of a task, whatever unit prepared it. */
 export function executeTask(task: ScsiTask): void {
   const command = task.engine as Command;
-  command.row.handler.execute(command);
+  command.unit.taskSet.start(command);
+}
+
+/** The front end has no room for the data of a task that was prepared. False: it must not wait for room, but give the task up. */
+export function postponeTask(task: ScsiTask): boolean {
+  const command = task.engine as Command;
+  return command.unit.taskSet.postpone(command);
+}
+
+/** Takes a task that was prepared and not executed out of its task set. */
+export function withdrawTask(task: ScsiTask): void {
+  const command = task.engine as Command;
+  const { taskSet } = command.unit;
+  taskSet.leave(command);
+  taskSet.advance();
+}
+
+/**
+ * Aborts a task that is in a task set; it gets no status. `taskAborted` comes when it was not executed, else `taskDone`; `ended` is called once, now or later, when it
+ * has ended.
+ */
+export function abortTask(task: ScsiTask, ended: (() => void) | null): void {
+  const command = task.engine as Command;
+  command.unit.taskSet.abortOne(command, ended);
 }
 
 /** No bit is set that the row's usage data does not name. */

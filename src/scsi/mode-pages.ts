@@ -148,7 +148,7 @@ export const modeSense: CommandHandler = {
       }
     }
     // WP and DPOFUA
-    const deviceSpecific = (unit.writeProtected ? 0x80 : 0) | 0x10;
+    const deviceSpecific = (command.writeProtected ? 0x80 : 0) | 0x10;
     if (six) {
       out[0] = end - 1;
       out[2] = deviceSpecific;

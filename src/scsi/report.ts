@@ -103,7 +103,7 @@ export const reportLuns: CommandHandler = {
 
   execute(command: Command): void {
     const { unit, task, inventory } = command;
-    const luns = task.cdb[2] === 1 ? [] : inventory.luns;
+    const luns = task.cdb[2] === 1 ? [] : inventory.luns(task.nexus);
     const end = writeLunList(unit.reply, luns);
     inventory.inventoryReported(command);
     command.finishReply(end, readU32BE(task.cdb, 6));

@@ -23,6 +23,7 @@ export const SenseKey = {
   ILLEGAL_REQUEST: 0x5,
   UNIT_ATTENTION: 0x6,
   DATA_PROTECT: 0x7,
+  COPY_ABORTED: 0xa,
   ABORTED_COMMAND: 0xb,
   MISCOMPARE: 0xe,
 } as const;
@@ -34,6 +35,8 @@ export const Opcode = {
   WRITE_6: 0x0a,
   INQUIRY: 0x12,
   MODE_SELECT_6: 0x15,
+  RESERVE_6: 0x16,
+  RELEASE_6: 0x17,
   MODE_SENSE_6: 0x1a,
   START_STOP_UNIT: 0x1b,
   SEND_DIAGNOSTIC: 0x1d,
@@ -50,7 +53,13 @@ export const Opcode = {
   UNMAP: 0x42,
   LOG_SENSE: 0x4d,
   MODE_SELECT_10: 0x55,
+  RESERVE_10: 0x56,
+  RELEASE_10: 0x57,
   MODE_SENSE_10: 0x5a,
+  PERSISTENT_RESERVE_IN: 0x5e,
+  PERSISTENT_RESERVE_OUT: 0x5f,
+  THIRD_PARTY_COPY_OUT: 0x83,
+  THIRD_PARTY_COPY_IN: 0x84,
   READ_16: 0x88,
   COMPARE_AND_WRITE: 0x89,
   WRITE_16: 0x8a,
@@ -77,6 +86,45 @@ export const ServiceAction = {
   REPORT_TARGET_PORT_GROUPS: 0x0a,
   REPORT_SUPPORTED_OPERATION_CODES: 0x0c,
   REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: 0x0d,
+} as const;
+
+/** Service actions of THIRD-PARTY COPY OUT (83h, SPC-4 6.3). */
+export const CopyOut = {
+  EXTENDED_COPY_LID1: 0x00,
+  EXTENDED_COPY_LID4: 0x01,
+  POPULATE_TOKEN: 0x10,
+  WRITE_USING_TOKEN: 0x11,
+  COPY_OPERATION_ABORT: 0x1c,
+} as const;
+
+/** Service actions of THIRD-PARTY COPY IN (84h, SPC-4 6.3). */
+export const CopyIn = {
+  RECEIVE_COPY_STATUS_LID1: 0x00,
+  RECEIVE_COPY_OPERATING_PARAMETERS: 0x03,
+  RECEIVE_COPY_FAILURE_DETAILS_LID1: 0x04,
+  RECEIVE_COPY_STATUS_LID4: 0x05,
+  RECEIVE_ROD_TOKEN_INFORMATION: 0x07,
+  REPORT_ALL_ROD_TOKENS: 0x08,
+} as const;
+
+/** SPC-4 table 181 */
+export const PersistentReserveIn = {
+  READ_KEYS: 0x00,
+  READ_RESERVATION: 0x01,
+  REPORT_CAPABILITIES: 0x02,
+  READ_FULL_STATUS: 0x03,
+} as const;
+
+/** SPC-4 table 191 */
+export const PersistentReserveOut = {
+  REGISTER: 0x00,
+  RESERVE: 0x01,
+  RELEASE: 0x02,
+  CLEAR: 0x03,
+  PREEMPT: 0x04,
+  PREEMPT_AND_ABORT: 0x05,
+  REGISTER_AND_IGNORE_EXISTING_KEY: 0x06,
+  REGISTER_AND_MOVE: 0x07,
 } as const;
 
 /** PERIPHERAL DEVICE TYPE of a direct access block device, and of "no device" with qualifier 011b (SPC-4 6.6.2). */

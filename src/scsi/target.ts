@@ -1,9 +1,11 @@
 import { assert } from '../base/assert.ts';
+import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
-import type { Command, LunInventory } from './command.ts';
+import { Access, type Command, type LunInventory } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
-import { executeTask, LogicalUnit } from './logical-unit.ts';
+import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
+import { FULL_ACCESS, type LunAccess } from './lun-access.ts';
 import type { Nexus } from './nexus.ts';
 import { MAX_REPORTED_LUNS } from './report.ts';
 import { LOGICAL_UNIT_NOT_SUPPORTED } from './sense.ts';
@@ -30,31 +32,61 @@ const ABSENT_OPTIONS = {
   designation: '',
   logicalBlockSize: 512,
   writeCache: false,
+  random: (): void => assert(false, 'a LUN without a unit has no tokens'),
 } as const;
 
-/** A SCSI target device with its LUNs. May change while initiators are logged in: they are told by unit attentions. */
+/** What is there for one nexus. */
+interface NexusView {
+  readonly access: LunAccess;
+  units: Map<number, LogicalUnit>;
+  /** Ascending. */
+  luns: readonly number[];
+}
+
+const NOTHING: NexusView = { access: { of: () => Access.NONE }, units: new Map(), luns: [] };
+
+/**
+ * A SCSI target device with its LUNs. May change while initiators are logged in: they are told by unit attentions. A nexus finds the LUNs that its
+ * `LunAccess` lets it; to all others it is as if they were not there.
+ */
 export class Target implements LunInventory {
   /** Its SCSI device name, for iSCSI the target's `iqn`. */
   readonly name: string;
   /** Relative target port identifiers of its ports, all in one target port group, always active. */
   readonly targetPorts: readonly number[];
   readonly #units: Map<number, LogicalUnit> = new Map();
-  readonly #nexuses: Set<Nexus> = new Set();
+  readonly #views: Map<Nexus, NexusView> = new Map();
   readonly #absent: LogicalUnit = new LogicalUnit(ABSENT_OPTIONS, ABSENT_COMMANDS, LOGICAL_UNIT_NOT_SUPPORTED);
-  #luns: readonly number[] = [];
+  #allLuns: readonly number[] = [];
+  #lastNexus: Nexus | null = null;
+  #lastView: NexusView = NOTHING;
 
   constructor(name: string, targetPorts: readonly number[] = [1]) {
     this.name = name;
     this.targetPorts = targetPorts;
   }
 
-  /** Ascending. */
-  get luns(): readonly number[] {
-    return this.#luns;
+  /** Whoever may see them; ascending. */
+  get allLuns(): readonly number[] {
+    return this.#allLuns;
   }
 
-  unit(lun: number): LogicalUnit | undefined {
+  /** Whoever may see it. */
+  unitAt(lun: number): LogicalUnit | undefined {
     return this.#units.get(lun);
+  }
+
+  luns(nexus: Nexus): readonly number[] {
+    return this.#view(nexus).luns;
+  }
+
+  unit(nexus: Nexus, lun: number): LogicalUnit | undefined {
+    return this.#view(nexus).units.get(lun);
+  }
+
+  find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined {
+    for (const unit of this.#view(nexus).units.values()) if (equalBytes(unit.state.naa, naa)) return unit;
+    return undefined;
   }
 
   /** Puts `unit` at `lun`, which is free. */
@@ -63,34 +95,42 @@ export class Target implements LunInventory {
     assert(!this.#units.has(lun), 'the LUN is free');
     assert(this.#units.size < MAX_REPORTED_LUNS, 'a target has a bounded number of LUNs');
     this.#units.set(lun, unit);
-    for (const nexus of this.#nexuses) unit.attach(nexus);
-    this.#inventoryChanged();
+    this.#unitsChanged();
   }
 
   /** Takes the unit at `lun` away, if there is one. Its tasks in flight end as they would. */
   removeLun(lun: number): void {
-    const unit = this.#units.get(lun);
-    if (unit === undefined) return;
-    this.#units.delete(lun);
-    for (const nexus of this.#nexuses) unit.detach(nexus);
-    this.#inventoryChanged();
+    if (this.#units.delete(lun)) this.#unitsChanged();
   }
 
-  /** `nexus` can send commands now; every unit answers its first one POWER ON OCCURRED. */
-  attach(nexus: Nexus): void {
-    this.#nexuses.add(nexus);
-    for (const unit of this.#units.values()) unit.attach(nexus);
+  /** `nexus` can send commands now; every unit that it may see answers its first one POWER ON OCCURRED. */
+  attach(nexus: Nexus, access: LunAccess = FULL_ACCESS): void {
+    assert(!this.#views.has(nexus), 'a nexus is attached once');
+    const view: NexusView = { access, units: new Map(), luns: [] };
+    this.#views.set(nexus, view);
+    this.#lastNexus = null;
+    this.#refresh(nexus, view);
   }
 
   /** Forgets what is kept for `nexus`. */
   detach(nexus: Nexus): void {
-    this.#nexuses.delete(nexus);
-    for (const unit of this.#units.values()) unit.detach(nexus);
+    const view = this.#view(nexus);
+    this.#views.delete(nexus);
+    this.#lastNexus = null;
+    for (const unit of view.units.values()) unit.detach(nexus);
   }
 
-  /** Step 1 of a task for `lun` (see `decodeLun`); one without a unit answers what SAM-5 5.11 asks. */
+  /** What `attach` was given says something else now: LUNs appear and vanish for `nexus`, which is told by unit attentions. */
+  accessChanged(nexus: Nexus): void {
+    const view = this.#views.get(nexus);
+    if (view === undefined) return;
+    if (this.#refresh(nexus, view)) this.#tell(nexus, view);
+    for (const [lun, unit] of view.units) unit.setReadOnly(nexus, view.access.of(lun) === Access.READ);
+  }
+
+  /** Step 1 of a task for `lun` (see `decodeLun`); one without a unit for its nexus answers what SAM-5 5.11 asks. */
   prepare(task: ScsiTask, lun: number): boolean {
-    return (this.#units.get(lun) ?? this.#absent).prepare(task, this);
+    return (this.#view(task.nexus).units.get(lun) ?? this.#absent).prepare(task, this);
   }
 
   /** Step 3 of a task that `prepare` let through. */
@@ -98,19 +138,74 @@ export class Target implements LunInventory {
     executeTask(task);
   }
 
-  /** Resets every unit, as TARGET WARM RESET and TARGET COLD RESET do. Aborting the tasks is the front end's part. */
-  reset(): void {
-    for (const unit of this.#units.values()) unit.reset();
+  /** See `postponeTask`. */
+  postpone(task: ScsiTask): boolean {
+    return postponeTask(task);
   }
 
-  inventoryReported(command: Command): void {
-    for (const unit of this.#units.values()) unit.clearAttention(command.task.nexus, UnitAttention.LUNS_CHANGED);
+  /** Instead of step 3: the front end gives the task up. */
+  withdraw(task: ScsiTask): void {
+    withdrawTask(task);
   }
 
-  #inventoryChanged(): void {
-    this.#luns = [...this.#units.keys()].sort((a, b) => a - b);
-    for (const unit of this.#units.values()) {
-      for (const nexus of this.#nexuses) unit.raiseAttention(nexus, UnitAttention.LUNS_CHANGED);
+  /** ABORT TASK: see `abortTask`. */
+  abort(task: ScsiTask, ended: (() => void) | null): void {
+    abortTask(task, ended);
+  }
+
+  /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `nexus` may see. `ended` is called once, now or later, when all tasks have ended. */
+  reset(nexus: Nexus, ended: () => void): void {
+    let pending = 1;
+    const oneEnded = (): void => {
+      pending--;
+      if (pending === 0) ended();
+    };
+    for (const unit of [...this.#view(nexus).units.values()]) {
+      pending++;
+      unit.reset(nexus, oneEnded, UnitAttention.TARGET_RESET);
     }
+    oneEnded();
+  }
+
+  inventoryReported({ task: { nexus } }: Command): void {
+    for (const unit of this.#view(nexus).units.values()) unit.clearAttention(nexus, UnitAttention.LUNS_CHANGED);
+  }
+
+  #view(nexus: Nexus): NexusView {
+    if (nexus !== this.#lastNexus) {
+      this.#lastNexus = nexus;
+      this.#lastView = this.#views.get(nexus) ?? NOTHING;
+    }
+    return this.#lastView;
+  }
+
+  #unitsChanged(): void {
+    this.#allLuns = [...this.#units.keys()].sort((a, b) => a - b);
+    for (const [nexus, view] of this.#views) if (this.#refresh(nexus, view)) this.#tell(nexus, view);
+  }
+
+  /** Brings a view up to date; true when there are other units in it than before. */
+  #refresh(nexus: Nexus, view: NexusView): boolean {
+    const before = view.units;
+    view.units = new Map();
+    view.luns = this.#allLuns.filter((lun) => view.access.of(lun) !== Access.NONE);
+    for (const lun of view.luns) view.units.set(lun, this.#units.get(lun)!);
+    let changed = false;
+    for (const [lun, unit] of before) {
+      if (view.units.get(lun) === unit) continue;
+      unit.detach(nexus);
+      changed = true;
+    }
+    for (const [lun, unit] of view.units) {
+      if (before.get(lun) === unit) continue;
+      unit.attach(nexus, true, view.access.of(lun) === Access.READ);
+      changed = true;
+    }
+    return changed;
+  }
+
+  #tell(nexus: Nexus, view: NexusView): void {
+    for (const unit of view.units.values()) unit.raiseAttention(nexus, UnitAttention.LUNS_CHANGED);
+    nexus.lunsChanged?.();
   }
 }

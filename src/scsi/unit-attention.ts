@@ -8,26 +8,35 @@ import {
   MODE_PARAMETERS_CHANGED,
   NO_SENSE,
   POWER_ON_OCCURRED,
+  REGISTRATIONS_PREEMPTED,
   REPORTED_LUNS_DATA_HAS_CHANGED,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
+  SCSI_BUS_RESET_OCCURRED,
   type Sense,
 } from './sense.ts';
 
 /** Kinds of unit attention, most important first: that is the order in which they are reported. */
 export const UnitAttention = {
   POWER_ON: 0,
-  LOGICAL_UNIT_RESET: 1,
-  I_T_NEXUS_LOSS: 2,
-  LUNS_CHANGED: 3,
-  INQUIRY_CHANGED: 4,
-  MEDIUM_CHANGED: 5,
-  CAPACITY_CHANGED: 6,
-  MODE_PARAMETERS_CHANGED: 7,
-  COMMANDS_CLEARED: 8,
+  TARGET_RESET: 1,
+  LOGICAL_UNIT_RESET: 2,
+  I_T_NEXUS_LOSS: 3,
+  LUNS_CHANGED: 4,
+  INQUIRY_CHANGED: 5,
+  MEDIUM_CHANGED: 6,
+  CAPACITY_CHANGED: 7,
+  MODE_PARAMETERS_CHANGED: 8,
+  COMMANDS_CLEARED: 9,
+  RESERVATIONS_PREEMPTED: 10,
+  RESERVATIONS_RELEASED: 11,
+  REGISTRATIONS_PREEMPTED: 12,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
 const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   POWER_ON_OCCURRED,
+  SCSI_BUS_RESET_OCCURRED,
   BUS_DEVICE_RESET_FUNCTION_OCCURRED,
   I_T_NEXUS_LOSS_OCCURRED,
   REPORTED_LUNS_DATA_HAS_CHANGED,
@@ -36,9 +45,13 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   CAPACITY_DATA_HAS_CHANGED,
   MODE_PARAMETERS_CHANGED,
   COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+  RESERVATIONS_PREEMPTED,
+  RESERVATIONS_RELEASED,
+  REGISTRATIONS_PREEMPTED,
 ] as const;
 
-const RESETS = (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.LOGICAL_UNIT_RESET);
+const RESETS =
+  (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.TARGET_RESET) | (1 << UnitAttention.LOGICAL_UNIT_RESET);
 
 /**
  * The unit attentions that wait for one nexus at one logical unit (SAM-5 5.14). Each kind waits at most once, so the queue is
@@ -49,6 +62,15 @@ export class UnitAttentionQueue {
 
   get isEmpty(): boolean {
     return this.#pending === 0;
+  }
+
+  /** One of those that have precedence over RESERVATION CONFLICT (SAM-5 5.3.3). */
+  get hasReset(): boolean {
+    return (this.#pending & RESETS) !== 0;
+  }
+
+  isPending(kind: UnitAttention): boolean {
+    return (this.#pending & (1 << kind)) !== 0;
   }
 
   raise(kind: UnitAttention): void {

@@ -1,10 +1,15 @@
 import { assert } from '../base/assert.ts';
+import { type Clock, monotonicClock } from '../base/clock.ts';
 import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
+import { CopyRecords } from './copy-records.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
+import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
+import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
+import { type NexusTasks, TaskSet } from './task-set.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 
 export interface LogicalUnitOptions {
@@ -28,10 +33,16 @@ export interface LogicalUnitOptions {
   readonly writeCache: boolean;
   /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
   readonly removable?: boolean;
+  /** Keeps registrations with APTPL; without it APTPL is refused. */
+  readonly reservations?: ReservationStore;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
   readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
+  /** Fills with bytes that nobody can guess; for ROD tokens. */
+  readonly random: (bytes: Uint8Array) => void;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
 }
 
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
@@ -47,11 +58,26 @@ const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 export const REPLY_SIZE = 8192;
 
 /** What a logical unit keeps for one I_T nexus. */
-export class NexusState {
+export class NexusState implements NexusTasks, NexusReservations {
   readonly attentions: UnitAttentionQueue = new UnitAttentionQueue();
   /** Set by PREVENT ALLOW MEDIUM REMOVAL. */
   preventsRemoval = false;
+  /** See `Refusals`. */
+  refusals = 0;
+  /** Third-party copies that the nexus may ask about. */
+  readonly copies: CopyRecords = new CopyRecords();
+  /** The nexus may not write. */
+  readOnly: boolean;
+
+  /** Tasks in the task set. */
+  taskCount = 0;
+
+  constructor(readOnly: boolean) {
+    this.readOnly = readOnly;
+  }
 }
+
+let unitCount = 0;
 
 /** What the commands of a logical unit share: geometry, mode parameters, locks, per-nexus state. */
 export class UnitState {
@@ -63,7 +89,7 @@ export class UnitState {
   readonly product: string;
   readonly revision: string;
   readonly blockSize: number;
-  readonly physicalBlockExponent: number;
+  physicalBlockExponent: number;
   /** Logical blocks of the medium. */
   blockCount = 0;
   readonly maxTransferBlocks: number;
@@ -76,14 +102,19 @@ export class UnitState {
   descriptorSense = false;
   /** SWP of the control mode page. */
   softwareWriteProtect = false;
-  readonly removable: boolean;
+  removable: boolean;
   /** False after an eject. */
   mediumPresent = true;
+  readonly taskSet: TaskSet = new TaskSet();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
+  readonly reservations: Reservations;
+  /** Who holds ranges of several units locks them in this order. */
+  readonly lockOrder: number = unitCount++;
+  readonly tokens: RodTokens;
 
   constructor(options: LogicalUnitOptions) {
     const { naa, logicalBlockSize } = options;
@@ -112,6 +143,8 @@ export class UnitState {
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
     this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    this.reservations = new Reservations(this.nexuses, options.reservations ?? null);
+    this.tokens = new RodTokens(options.clock ?? monotonicClock, options.random);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
   }
@@ -122,6 +155,25 @@ export class UnitState {
     const changed = blockCount !== this.blockCount;
     this.blockCount = blockCount;
     return changed;
+  }
+
+  /** Mode parameters go back to their defaults, removal is allowed. */
+  reset(): void {
+    this.descriptorSense = false;
+    this.softwareWriteProtect = false;
+    this.writeCache = this.defaultWriteCache;
+    this.taskSet.reportsAborted = false;
+    for (const nexusState of this.nexuses.values()) {
+      nexusState.preventsRemoval = false;
+      nexusState.copies.clear();
+    }
+    this.reservations.reset();
+  }
+
+  /** The bytes `[offset, offset + length)` of the medium are about to change: ends the tokens that represent them. */
+  changing(offset: number, length: number): void {
+    if (this.tokens.live === 0) return;
+    this.tokens.revoke(Math.floor(offset / this.blockSize), Math.ceil((offset + length) / this.blockSize));
   }
 
   /** Raises a unit attention for every nexus but `except`. */

@@ -17,6 +17,7 @@ export interface RingAtomics {
 export interface RingUnit {
   prepare(task: ScsiTask): boolean;
   execute(task: ScsiTask): void;
+  abort(task: ScsiTask): void;
 }
 
 export interface RingHost {
@@ -151,7 +152,7 @@ export class CommandRing implements ScsiTaskOwner {
 
   /** Asks for every command in flight to be stopped as early as is safe. */
   abortAll(): void {
-    for (let i = 0; i < this.#flight.length; i++) this.#flight[i]!.aborted = true;
+    for (const task of [...this.#flight]) if (task.flightIndex >= 0) this.#unit.abort(task);
   }
 
   /** The logical unit's answer. */
@@ -166,6 +167,11 @@ export class CommandRing implements ScsiTaskOwner {
       }
     }
     this.#release(task);
+  }
+
+  /** Never: what was prepared is executed at once. */
+  taskAborted(): void {
+    assert(false, 'a command of a TCMU ring was aborted between its two steps');
   }
 
   #consume(): void {
@@ -288,9 +294,8 @@ export class CommandRing implements ScsiTaskOwner {
     }
     for (let i = 0; i < count; i++) {
       const id = this.#halves[(at + mb.TMR_IDS) / 2 + i]!;
-      for (let k = 0; k < this.#flight.length; k++) {
-        if (this.#flight[k]!.cmdId === id) this.#flight[k]!.aborted = true;
-      }
+      const task = this.#flight.find(({ cmdId }) => cmdId === id);
+      if (task !== undefined) this.#unit.abort(task);
     }
   }
 

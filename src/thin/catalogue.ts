@@ -46,8 +46,12 @@ export interface VolumeRecord {
   logicalBlockSize: 512 | 4096;
   /** Device id of the volume that this one is a snapshot of; where that one was deleted, of the one before it. */
   origin?: number | undefined;
-  /** A snapshot that stays as it is. */
+  /** It stays as it is. */
   readOnly?: boolean | undefined;
+  /** Initiators may eject it. */
+  removable?: boolean | undefined;
+  /** Bytes that initiators are told to align to; left out: 4096. */
+  physicalBlockSize?: number | undefined;
   externalOrigin?: ExternalOriginRecord | undefined;
   /** Names what a read-only volume holds: a UUID that whoever sends it gave it, and that copies of it share. */
   contentId?: string | undefined;
@@ -110,6 +114,8 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
   origin: COUNT.max(2 ** 24 - 1).optional(),
   readOnly: z.boolean().optional(),
+  removable: z.boolean().optional(),
+  physicalBlockSize: COUNT.optional(),
   externalOrigin: z
     .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
     .optional(),

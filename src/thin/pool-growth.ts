@@ -7,6 +7,7 @@ import type { PoolEngine } from './pool-engine.ts';
 import { defaultMetadataSize, isFile, MAX_METADATA_SIZE } from './pool-files.ts';
 import type { PoolEvent } from './pool-mode.ts';
 import { lowWaterOf, type PoolOptions } from './pool-options.ts';
+import { usableBlocks } from './superblock-io.ts';
 
 /** Snapshots need more metadata than the rule of thumb has: up to so much of it a pool takes by itself. */
 const METADATA_LIMIT_FACTOR = 2;
@@ -66,6 +67,16 @@ export class PoolGrowth {
     enlarge(this.#metadataDevice, size);
     await this.#engine.mutate(() => metadata.resizeMetadata(), true);
     space.grown(space.lowWaterBlocks);
+  }
+
+  /** A metadata device that was made larger while the pool was closed is used from the start, as the kernel does. */
+  async useWholeMetadata(): Promise<void> {
+    const { metadata, space } = this.#engine;
+    if (space.mode === 'read-only' || space.mode === 'fail') return;
+    if (usableBlocks(this.#metadataDevice) <= metadata.metadataBlockCount) return;
+    await this.growMetadata();
+    const size = formatSize(metadata.metadataBlockCount * BLOCK_SIZE);
+    this.#options.logger.info({ size }, 'the metadata device was made larger');
   }
 
   /** Space may have become short: grows in the background where options and limit let it. Cheap when it is not. */

@@ -32,7 +32,8 @@ export interface VolumeStream {
 /** Sending volumes. */
 export abstract class PoolSending extends PoolDevices {
   protected abstract readonly metadataDevice: BlockDevice;
-  protected readonly sending: Set<() => Promise<void>> = new Set();
+  /** How each stream is ended, and the devices that have to stay as they are until then. */
+  protected readonly sending: Map<() => Promise<void>, readonly number[]> = new Map();
   protected transfersEnded = false;
 
   /**
@@ -54,7 +55,7 @@ export abstract class PoolSending extends PoolDevices {
       closing ??= this.endSend(source, opened, chunks).finally(() => this.sending.delete(close));
       return closing;
     };
-    this.sending.add(close);
+    this.sending.set(close, base === null ? [source.id] : [source.id, base.id]);
     try {
       if (base !== null && !isDeepStrictEqual(base.externalOrigin, source.externalOrigin)) {
         throw new StorageError('EINVAL', `Cannot ${action}: it and "${base.name}" stand on different external origins`);
@@ -172,6 +173,8 @@ export abstract class PoolSending extends PoolDevices {
     const { volumes } = this.catalogue;
     const record = volumes.find((volume) => volume.id === id);
     if (record === undefined) throw new StorageError('ENOENT', `There is no device ${id} any more`);
+    if (!record.readOnly)
+      throw new StorageError('EBUSY', `Cannot send the volume "${record.name}": it can be written now`);
     if (record.contentId !== undefined) return record.contentId;
     const contentId = newUuid(this.random);
     this.catalogue.replace(volumes.map((volume) => (volume === record ? { ...record, contentId } : volume)));

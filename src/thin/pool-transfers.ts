@@ -39,7 +39,7 @@ export abstract class PoolTransfers extends PoolSending {
     this.transfersEnded = true;
     this.transfersStopped.catch(() => {});
     this.stopTransfers(new StorageError('ESHUTDOWN', 'The pool is being closed'));
-    await Promise.allSettled([...this.receiving, ...[...this.sending].map((close) => close())]);
+    await Promise.allSettled([...this.receiving, ...[...this.sending.keys()].map((close) => close())]);
   }
 
   private async receiveStream(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeInfo> {
@@ -207,7 +207,7 @@ export abstract class PoolTransfers extends PoolSending {
     this.replaceRecord({ ...record, receiving: { ...record.receiving, positionBytes } });
   }
 
-  private replaceRecord(record: VolumeRecord): void {
+  protected replaceRecord(record: VolumeRecord): void {
     this.catalogue.replace(this.catalogue.volumes.map((volume) => (volume.id === record.id ? record : volume)));
   }
 

@@ -20,9 +20,12 @@ import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import { checkPoolOptions, engineSettingsOf, type PoolOptions } from './pool-options.ts';
 import { type PoolStatus, type PoolStatusLines, statusLinesOf, statusOf } from './pool-status.ts';
 import { PoolTransfers } from './pool-transfers.ts';
+import type { VolumeInfo } from './pool-volumes.ts';
 import { bootId, recover } from './recovery.ts';
+import { whileHeld } from './thin-device.ts';
 import { type TrimStep, trimStep } from './trim-free.ts';
-import { reconcile } from './volume-records.ts';
+import { likeVolume, reconcile } from './volume-records.ts';
+import { type VolumeSettings, withSettings } from './volume-settings.ts';
 
 const COPY_BUFFERS = 16;
 
@@ -144,6 +147,7 @@ export class Pool extends PoolTransfers {
       const volumes = reconcile(catalogue.volumes, deleting, metadata, pool.random, pool.logger);
       if (volumes !== null) catalogue.replace(volumes);
       if (deleting.length !== catalogue.deleting.length) catalogue.setDeleting(deleting);
+      await pool.growth.useWholeMetadata();
       if (pool.mode === 'write') await pool.finishChanges();
       pool.growth.kick();
       pool.deletions.kick();
@@ -221,6 +225,32 @@ export class Pool extends PoolTransfers {
       const renumbering = await engine.mutate(() => metadata.renumberTimes());
       for (const id of metadata.thinIds()) await engine.mutate(() => renumbering.renumber(id));
       await engine.mutate(() => renumbering.finish());
+    });
+  }
+
+  /**
+   * Sets properties of a volume, which may be open: initiators have to be told. What was written before it became read-only is durable then. Throws
+   * ENOENT; EINVAL; EBUSY for a volume that is to be writable while a stream relies on it, and for one that has not been received whole.
+   */
+  setVolume(name: string, settings: VolumeSettings): Promise<VolumeInfo> {
+    return this.exclusive(async () => {
+      const record = this.record(name);
+      likeVolume(record);
+      this.engine.space.requireAlive();
+      const next = withSettings(record, settings);
+      const readOnly = next.readOnly ?? false;
+      if (!readOnly && [...this.sending.values()].some((ids) => ids.includes(record.id))) {
+        throw new StorageError('EBUSY', `Cannot make the volume "${name}" writable: it is being sent`);
+      }
+      const device = this.devices.get(name)?.device;
+      const freezes = readOnly && !record.readOnly;
+      await whileHeld(freezes && device !== undefined ? [device] : [], async () => {
+        if (freezes) await device?.refuseAside();
+        if (freezes && this.mode !== 'read-only') await this.commit();
+        this.replaceRecord(next);
+        if (device !== undefined) device.readOnly = readOnly;
+      });
+      return this.info(next);
     });
   }
 

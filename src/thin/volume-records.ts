@@ -5,28 +5,31 @@ import { type DeletionRecord, isValidName, MAX_VOLUMES, type VolumeRecord } from
 import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
+import { type VolumeSettings, withSettings } from './volume-settings.ts';
 
 /** The largest volume: what a SCSI LBA and a double-precision byte offset both hold with room. */
 export const MAX_VOLUME_SIZE: number = 2 ** 50;
 const MAX_THIN_ID = 2 ** 24 - 1;
 
-export interface VolumeOptions {
-  logicalBlockSize?: 512 | 4096;
+export interface VolumeOptions extends VolumeSettings {
+  logicalBlockSize?: 512 | 4096 | undefined;
   /** A read-only image that the volume shows where it has no blocks of its own. */
-  externalOrigin?: string;
+  externalOrigin?: string | undefined;
 }
 
-/** What is asked for as a record has it. Without a size a volume is as large as its external origin. Throws what `describeOrigin` throws. */
+/** What is asked for as a record has it. Without a size a volume is as large as its external origin. Throws EINVAL and what `describeOrigin` throws. */
 export function wantedVolume(
   dir: string,
   name: string,
   sizeBytes: number | undefined,
-  { logicalBlockSize = 512, externalOrigin }: VolumeOptions,
-): Pick<VolumeRecord, 'name' | 'sizeBytes' | 'logicalBlockSize' | 'externalOrigin'> {
-  if (externalOrigin === undefined) return { name, sizeBytes: sizeBytes ?? 0, logicalBlockSize };
+  { logicalBlockSize = 512, externalOrigin, ...settings }: VolumeOptions,
+): Omit<VolumeRecord, 'id' | 'lun' | 'serial' | 'naa'> {
+  if (externalOrigin === undefined) {
+    return withSettings({ name, sizeBytes: sizeBytes ?? 0, logicalBlockSize }, settings);
+  }
   const origin = describeOrigin(dir, externalOrigin, logicalBlockSize);
   const size = sizeBytes ?? roundUp(origin.sizeBytes, logicalBlockSize);
-  return { name, sizeBytes: size, logicalBlockSize, externalOrigin: origin };
+  return withSettings({ name, sizeBytes: size, logicalBlockSize, externalOrigin: origin }, settings);
 }
 
 /** The record of a new volume, with the lowest free LUN and device id. Throws EINVAL for a bad name or size, EEXIST, ENOSPC. */

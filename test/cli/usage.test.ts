@@ -22,6 +22,8 @@ const COMMANDS = [
   'volume rollback',
   'volume resize',
   'volume delete',
+  'volume reservations',
+  'volume reservations clear',
   'message',
   'serve',
   'demo',

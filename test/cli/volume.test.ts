@@ -91,6 +91,40 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     expect(await words('delete', dir, 'a')).toBe('Deleted the volume "a".\n');
   });
 
+  it('has properties that are set when it is made and at any time', async () => {
+    const plain = await thinlunJson('volume', 'create', dir, 'plain', '--size', '1G');
+    expect(plain).toMatchObject({ readOnly: false, removable: false, physicalBlockSize: 4096 });
+    const flags = ['--removable', '--read-only', '--physical-block-size', '64K'];
+    const made = await thinlunJson('volume', 'create', dir, 'odd', '--size', '1G', ...flags);
+    expect(made).toMatchObject({ readOnly: true, removable: true, physicalBlockSize: 64 * KIB });
+    expect((await thinlun(['volume', 'list', dir])).stdout).toMatch(/ ro,removable /);
+    const set = await thinlunJson('volume', 'set', dir, 'odd', '--read-only', 'off', '--physical-block-size', '512');
+    expect(set).toEqual({ ...(made as object), readOnly: false, physicalBlockSize: 512 });
+    const words = await thinlun(['volume', 'set', dir, 'odd', '--removable', 'off']);
+    expect(words.stdout).toBe('The volume "odd" is writable and fixed, with physical blocks of 512 B.\n');
+    expect((await volumesOf(dir))[1]).toEqual({ ...(set as object), removable: false });
+  });
+
+  it.each([
+    ['nothing to set', [], 2, /say what to set/],
+    ['half a switch', ['--read-only'], 2, /argument missing/],
+    ['a physical block of no power of two', ['--physical-block-size', '3000'], 2, /a power of two/],
+    [
+      'a physical block below a logical one',
+      ['--physical-block-size', '512'],
+      1,
+      /a power of two from 4096 to 1048576/,
+    ],
+    ['a physical block that is too large', ['--physical-block-size', '2M'], 1, /a power of two from 4096 to 1048576/],
+  ])('is not set for %s', async (_what, flags, code, reason) => {
+    await thinlunJson('volume', 'create', dir, 'web', '--size', '1G', '--logical-block-size', '4096');
+    const before = await volumesOf(dir);
+    const result = await thinlun(['volume', 'set', dir, 'web', ...flags]);
+    expect(result).toMatchObject({ code, stdout: '' });
+    expect(result.stderr).toMatch(reason);
+    expect(await volumesOf(dir)).toEqual(before);
+  });
+
   it('is made smaller only when that is said', async () => {
     await createVolume(dir, 'a');
     const refused = await thinlun(['volume', 'resize', dir, 'a', '--size', '512M']);

@@ -17,8 +17,8 @@ const access = { logger: silentLogger, clock: monotonicClock };
 
 async function start(dirs: readonly string[], port = 0): Promise<{ daemon: Daemon; logger: RecordingLogger }> {
   const logger = new RecordingLogger();
-  const portal = { host: '127.0.0.1', port };
-  const daemon = await Daemon.start({ dirs, portal, tcmu: false, logger, clock: monotonicClock });
+  const portals = [{ host: '127.0.0.1', port, tag: 1 }];
+  const daemon = await Daemon.start({ dirs, portals, tcmu: false, logger, clock: monotonicClock });
   atEnd(() => daemon.stop());
   return { daemon, logger };
 }
@@ -37,7 +37,7 @@ function spoil(service: PoolService): void {
   };
 }
 
-const clientOf = (service: PoolService): LunClient => new LunClient(service.exports!.target.unit(0)!.state.backend);
+const clientOf = (service: PoolService): LunClient => new LunClient(service.exports!.target.unitAt(0)!.state.backend);
 
 describe('a server', () => {
   it('whose pool breaks a promise of its own stops that pool and goes on with the others', async () => {
@@ -53,7 +53,7 @@ describe('a server', () => {
 
     expect(daemon.failures).toMatchObject([{ dir: bad, error: { message: expect.stringMatching(/spoiled/) } }]);
     expect(logger.texts('error')).toContain('the pool failed and is not served any more; the others are');
-    expect(badTarget.luns).toEqual([]);
+    expect(badTarget.allLuns).toEqual([]);
     expect((await daemon.ready()).pools.map(({ name }) => name)).toEqual(['good']);
     await clientOf(goodService!).write(0, pattern(4096, 2));
     expect(await clientOf(goodService!).read(0, 4096)).toEqual(pattern(4096, 2));

@@ -9,10 +9,12 @@ import type {
   ResizeVolumeMessage,
   RollbackVolumeMessage,
   SetOptionsMessage,
+  SetVolumeMessage,
   StatusLinesMessage,
   VolumeMessage,
 } from '../../src/daemon/control-messages.ts';
 import type { PoolControl, VolumeChunks } from '../../src/daemon/pool-control.ts';
+import type { ClearReservationsMessage, VolumeReservationsMessage } from '../../src/daemon/reservation-messages.ts';
 import type {
   ResumeTokenMessage,
   SendVolumeMessage,
@@ -22,6 +24,24 @@ import type {
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 
 const { lowWaterBlocks: _, ...DEFAULT_OPTIONS } = DEFAULT_POOL_OPTIONS;
+
+export const FAKE_RESERVATIONS: VolumeReservationsMessage = {
+  volume: 'web',
+  type: 'write-exclusive-registrants-only',
+  survivesRestart: true,
+  generation: 3,
+  registrants: [
+    {
+      initiator: 'iqn.x:one',
+      isid: '000000000001',
+      targetPort: 1,
+      loggedIn: true,
+      key: '0x0000000000000abc',
+      holdsReservation: true,
+    },
+  ],
+  reservedBy: null,
+};
 
 /** A pool without a pool behind it: for what the socket between the two sides does, and for failures that no pool has on demand. */
 export class FakePoolControl implements PoolControl {
@@ -102,6 +122,8 @@ export class FakePoolControl implements PoolControl {
       logicalBlockSize: logicalBlockSize ?? 512,
       origin: null,
       readOnly: false,
+      removable: false,
+      physicalBlockSize: 4096,
       receivedBytes: null,
       externalOrigin: null,
     });
@@ -111,6 +133,12 @@ export class FakePoolControl implements PoolControl {
   async resizeVolume(name: string, { sizeBytes }: ResizeVolumeMessage): Promise<VolumeMessage> {
     await this.#enter();
     this.volumes.set(name, { ...this.#volume(name), sizeBytes });
+    return this.#volume(name);
+  }
+
+  async setVolume(name: string, { readOnly = false }: SetVolumeMessage): Promise<VolumeMessage> {
+    await this.#enter();
+    this.volumes.set(name, { ...this.#volume(name), readOnly });
     return this.#volume(name);
   }
 
@@ -199,6 +227,17 @@ export class FakePoolControl implements PoolControl {
   async resumeToken(name: string): Promise<ResumeTokenMessage> {
     await this.#enter();
     return { token: name };
+  }
+
+  async listReservations(): Promise<VolumeReservationsMessage[]> {
+    await this.#enter();
+    return [FAKE_RESERVATIONS];
+  }
+
+  async clearReservations(volume: string, { initiator }: ClearReservationsMessage): Promise<VolumeReservationsMessage> {
+    await this.#enter();
+    const registrants = FAKE_RESERVATIONS.registrants.filter((one) => one.initiator !== initiator);
+    return { ...FAKE_RESERVATIONS, volume, registrants };
   }
 
   async trim({ fromBlock }: TrimMessage): Promise<TrimmedMessage> {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readU32BE } from '../../src/base/bytes.ts';
 import { StorageError } from '../../src/base/errors.ts';
-import { GIB, MIB } from '../../src/base/units.ts';
+import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { hintOf } from '../../src/daemon/advised-error.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { LunClient, pattern } from '../support/lun-client.ts';
@@ -17,6 +17,7 @@ import {
   TEST_UNIT_READY,
 } from './served-pool.ts';
 
+const WRITE_10 = [0x2a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CAPACITY_CHANGED = '6/2a/09';
 const LUNS_CHANGED = '6/3f/0e';
 const INQUIRY_CHANGED = '6/3f/03';
@@ -25,7 +26,7 @@ const NO_SUCH_LUN = '5/25/00';
 
 const nexus = new Nexus('iqn.y:host,i,0x1', 'iqn.x:pool,t,0x1', 1);
 const backendOf = ({ exports }: Awaited<ReturnType<typeof openServed>>, lun: number): LunClient =>
-  new LunClient(exports.target.unit(lun)!.state.backend);
+  new LunClient(exports.target.unitAt(lun)!.state.backend);
 
 async function failureOf(call: Promise<unknown>): Promise<StorageError> {
   const error = await call.then(
@@ -42,13 +43,13 @@ describe('the volumes of a served pool', () => {
     const first = await openServed(dir);
     for (const name of ['a', 'b', 'c']) await first.service.createVolume({ name, sizeBytes: MIB });
     await first.service.deleteVolume('b');
-    expect(first.exports.target.luns).toEqual([0, 2]);
+    expect(first.exports.target.allLuns).toEqual([0, 2]);
     const before = await first.service.listVolumes();
     await first.service.close();
     const second = await openServed(dir);
-    expect(second.exports.target.luns).toEqual([0, 2]);
+    expect(second.exports.target.allLuns).toEqual([0, 2]);
     expect(await second.service.listVolumes()).toEqual(before);
-    expect(second.exports.target.unit(2)!.state.serial).toBe(before[1]!.serial);
+    expect(second.exports.target.unitAt(2)!.state.serial).toBe(before[1]!.serial);
   });
 
   it('appear, grow and vanish under initiators that are logged in, who are told', async () => {
@@ -71,7 +72,7 @@ describe('the volumes of a served pool', () => {
 
     await service.deleteVolume('a');
     expect((await send(target, 0, nexus, TEST_UNIT_READY)).sense).toBe(NO_SUCH_LUN);
-    expect(target.luns).toEqual([1]);
+    expect(target.allLuns).toEqual([1]);
   });
 
   it('keep what was written when they become smaller, up to the new end', async () => {
@@ -102,6 +103,44 @@ describe('the volumes of a served pool', () => {
     expect((await served.service.status()).dataUsedBytes).toBe(0);
   });
 
+  it('have properties that change under initiators that are logged in, who are told', async () => {
+    const served = await openServed(await createPool());
+    const { service, exports } = served;
+    await service.createVolume({ name: 'a', sizeBytes: MIB });
+    const nexus = new Nexus('iqn.y:host,i,0x1', 'iqn.x:pool,t,0x1', 1);
+    exports.target.attach(nexus);
+    const sense = async (cdb: readonly number[]): Promise<string> => (await send(exports.target, 0, nexus, cdb)).sense;
+    while ((await sense(TEST_UNIT_READY)) !== '') {}
+
+    await service.setVolume('a', { readOnly: true });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/01');
+    expect(await sense(WRITE_10)).toBe('7/27/00');
+    await service.setVolume('a', { readOnly: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/01');
+    expect(await sense(WRITE_10)).toBe('');
+
+    const EJECT = [0x1b, 0, 0, 0, 0x02, 0];
+    const PREVENT = [0x1e, 0, 0, 0, 1, 0];
+    expect(await sense(PREVENT)).toBe('5/20/00');
+    await service.setVolume('a', { removable: true });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/3f/03');
+    expect(await sense(PREVENT)).toBe('');
+    expect(await sense(EJECT)).toBe('5/53/02');
+    expect(await sense([0x1e, 0, 0, 0, 0, 0])).toBe('');
+    expect(await sense(EJECT)).toBe('');
+    expect(await sense(TEST_UNIT_READY)).toBe('2/3a/00');
+    // A fixed one cannot be without its medium.
+    await service.setVolume('a', { removable: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/3f/03');
+    expect(await sense(TEST_UNIT_READY)).toBe('');
+
+    await service.setVolume('a', { physicalBlockSize: 64 * KIB });
+    expect(await sense(TEST_UNIT_READY)).toBe('6/2a/09');
+    expect(exports.target.unit(nexus, 0)!.state.physicalBlockExponent).toBe(7);
+    await service.setVolume('a', { physicalBlockSize: 64 * KIB, readOnly: false });
+    expect(await sense(TEST_UNIT_READY)).toBe('');
+  });
+
   it('stop promising zeroes when the pool skips zeroing, and initiators are told', async () => {
     const { service, exports } = await openServed(await createPool());
     const { target } = exports;
@@ -126,12 +165,12 @@ describe('the volumes of a served pool', () => {
     const first = await openServed(dir);
     await first.service.createVolume({ name: 'over', externalOrigin: image });
     await first.service.createVolume({ name: 'plain', sizeBytes: MIB });
-    expect(first.exports.target.luns).toEqual([0, 1]);
+    expect(first.exports.target.allLuns).toEqual([0, 1]);
     await first.service.close();
     rmSync(image);
     const logger = new RecordingLogger();
     const second = await openServed(dir, logger);
-    expect(second.exports.target.luns).toEqual([1]);
+    expect(second.exports.target.allLuns).toEqual([1]);
     expect(logger.texts('error')).toEqual(['the volume cannot be opened and is not served']);
     expect((await failureOf(Promise.resolve().then(() => second.exports.acquire('over')))).code).toBe('ENODEV');
     await second.service.deleteVolume('over');
@@ -149,7 +188,7 @@ describe('the volumes of a served pool', () => {
     expect(await backendOf(served, 0).read(0, 4096)).toEqual(pattern(4096, 1));
     pool.deleteVolume = deleteVolume;
     await served.service.deleteVolume('a');
-    expect(served.exports.target.luns).toEqual([]);
+    expect(served.exports.target.allLuns).toEqual([]);
   });
 
   it('are not deleted while a TCMU device stands on them', async () => {
@@ -158,7 +197,7 @@ describe('the volumes of a served pool', () => {
     const unit = exports.acquire('a');
     const failure = await failureOf(service.deleteVolume('a'));
     expect([failure.code, hintOf(failure)]).toEqual(['EBUSY', expect.stringContaining('targetcli')]);
-    expect(exports.target.unit(0)).toBe(unit);
+    expect(exports.target.unitAt(0)).toBe(unit);
     exports.release(unit);
     await service.deleteVolume('a');
     expect((await failureOf(Promise.resolve().then(() => exports.acquire('a')))).code).toBe('ENOENT');

@@ -16,14 +16,14 @@ const WRITE_10 = [0x2a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 type Served = Awaited<ReturnType<typeof openServed>>;
 
 function backendOf({ exports }: Served, lun: number): LunClient {
-  return new LunClient(exports.target.unit(lun)!.state.backend);
+  return new LunClient(exports.target.unitAt(lun)!.state.backend);
 }
 
 /** An initiator that has seen everything there was to see. */
 async function logIn({ exports }: Served): Promise<Nexus> {
   const nexus = new Nexus('iqn.y:host,i,0x1', 'iqn.x:pool,t,0x1', 1);
   exports.target.attach(nexus);
-  for (const lun of exports.target.luns) {
+  for (const lun of exports.target.allLuns) {
     while ((await send(exports.target, lun, nexus, TEST_UNIT_READY)).sense !== '') {}
   }
   return nexus;
@@ -53,8 +53,8 @@ describe('a snapshot of a served pool', () => {
       ['b1', 3, 'b', true],
     ]);
     expect((await send(exports.target, 0, nexus, TEST_UNIT_READY)).sense).toBe(LUNS_CHANGED);
-    expect(exports.target.luns).toEqual([0, 1, 2, 3]);
-    expect(exports.target.unit(2)!.state.blockSize).toBe(4096);
+    expect(exports.target.allLuns).toEqual([0, 1, 2, 3]);
+    expect(exports.target.unitAt(2)!.state.blockSize).toBe(4096);
     expectBytes(await backendOf(served, 2).read(0, MIB), pattern(MIB, 1));
     while ((await send(exports.target, 2, nexus, TEST_UNIT_READY)).sense !== '') {}
     expect((await send(exports.target, 2, nexus, WRITE_10)).sense).toBe(WRITE_PROTECTED);
@@ -66,7 +66,7 @@ describe('a snapshot of a served pool', () => {
       ['b1', 'b'],
     ]);
     await service.deleteVolume('c');
-    expect(exports.target.luns).toEqual([1, 2, 3]);
+    expect(exports.target.allLuns).toEqual([1, 2, 3]);
     expect((await service.listVolumes())[1]).toMatchObject({ name: 'a1', origin: null });
   });
 
@@ -119,7 +119,7 @@ describe('a snapshot of a served pool', () => {
     await service.renameVolume('a', { name: 'b' });
     exports.release(exports.acquire('b'));
     await service.deleteVolume('b');
-    expect(exports.target.luns).toEqual([]);
+    expect(exports.target.allLuns).toEqual([]);
   });
 });
 
@@ -129,7 +129,7 @@ describe('a message to a served pool', () => {
     const { service, exports } = served;
     expect(await service.message({ message: 'new-thin 3 2048' })).toBe(0);
     await service.message({ message: 'CREATE_SNAP 4 3' });
-    expect(exports.target.luns).toEqual([0, 1]);
+    expect(exports.target.allLuns).toEqual([0, 1]);
     expect(await service.message({ message: 'set_transaction_id 0 8' })).toBe(8);
     await service.message({ message: 'reserve_metadata_snap' });
     expect((await failureOf(service.message({ message: 'reserve_metadata_snap' })))[0]).toBe('EBUSY');
@@ -146,7 +146,7 @@ describe('a message to a served pool', () => {
     expect(busy.slice(0, 2)).toEqual(['EBUSY', expect.stringContaining('initiators use its volume "thin-3"')]);
     exports.target.detach(nexus);
     await service.message({ message: 'delete 3' });
-    expect(exports.target.luns).toEqual([1]);
+    expect(exports.target.allLuns).toEqual([1]);
     expect((await failureOf(service.message({ message: 'delete 3' })))[0]).toBe('ENODATA');
     expect((await failureOf(service.message({ message: 'explode' })))[0]).toBe('EINVAL');
   });

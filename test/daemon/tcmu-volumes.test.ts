@@ -31,13 +31,13 @@ describe('a backstore of LIO', () => {
   it('stands on the unit that the portal serves', async () => {
     await service.createVolume({ name: 'a', sizeBytes: GIB });
     const unit = await volumes.resolve('pool/a', GIB, 512);
-    expect(unit).toBe(service.exports!.target.unit(0));
+    expect(unit).toBe(service.exports!.target.unitAt(0));
     expect(logger.lines).toEqual([]);
   });
 
   it('makes the volume that is not there, with its size and its blocks', async () => {
     const unit = await volumes.resolve('pool/new', 3 * MIB, 4096);
-    expect(unit).toBe(service.exports!.target.unit(0));
+    expect(unit).toBe(service.exports!.target.unitAt(0));
     expect(await service.listVolumes()).toMatchObject([{ name: 'new', sizeBytes: 3 * MIB, logicalBlockSize: 4096 }]);
   });
 

@@ -7,7 +7,7 @@ import { Nexus } from '../../src/scsi/nexus.ts';
 const nexus = new Nexus('i', 't', 1);
 
 function taskWith(tag: number): IscsiTask {
-  const task = new IscsiTask({ taskDone: () => {} }, nexus);
+  const task = new IscsiTask({ taskDone: () => {}, taskAborted: () => {} }, nexus);
   task.tag = tag;
   return task;
 }

@@ -192,7 +192,7 @@ describe('a logical unit reset', () => {
     unit.state.descriptorSense = true;
     unit.state.softwareWriteProtect = true;
     unit.state.writeCache = false;
-    unit.reset();
+    unit.reset(null, () => {});
     expect(initiator.out(TEST_UNIT_READY)).toMatchObject(checkCondition('6/29/03'));
     expect(unit.state).toMatchObject({ descriptorSense: false, softwareWriteProtect: false, writeCache: true });
   });

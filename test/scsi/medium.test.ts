@@ -93,7 +93,7 @@ describe('a removable medium', () => {
 
   it.each([
     ['the loss of its nexus', (initiator: Initiator) => initiator.unit.detach(initiator.nexus)],
-    ['a reset', (initiator: Initiator) => initiator.unit.reset()],
+    ['a reset', (initiator: Initiator) => initiator.unit.reset(initiator.nexus, () => {})],
   ])('is released by %s', (_name, release) => {
     const initiator = make();
     initiator.out(prevent(1));

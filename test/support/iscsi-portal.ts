@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import type { Clock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { MIB } from '../../src/base/units.ts';
@@ -62,6 +63,8 @@ export interface TestPortalOptions {
   sizeBytes?: number;
   host?: string;
   logicalBlockSize?: 512 | 4096;
+  /** Tags of the portal groups that the target has ports for. */
+  targetPorts?: readonly number[];
 }
 
 export interface TestPortal {
@@ -88,12 +91,13 @@ export function makeUnit(backend: LunBackend, number: number, logicalBlockSize: 
     designation: `test-${number}`,
     logicalBlockSize,
     writeCache: true,
+    random: (bytes) => randomFillSync(bytes),
   });
 }
 
 /** A portal on a free port of 127.0.0.1 with one target and a RAM disk at LUN 0. */
 export async function startPortal(options: TestPortalOptions = {}): Promise<TestPortal> {
-  const target = new Target(TARGET_NAME);
+  const target = new Target(TARGET_NAME, options.targetPorts);
   const targets = new Map([[TARGET_NAME, target]]);
   const lun = new GatedLun(options.sizeBytes ?? 64 * MIB);
   const unit = makeUnit(lun, 1, options.logicalBlockSize);

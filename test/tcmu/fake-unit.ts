@@ -50,6 +50,10 @@ export class FakeUnit implements RingUnit {
     if (this.immediate) this.complete(this.pending.length - 1);
   }
 
+  abort(task: ScsiTask): void {
+    task.aborted = true;
+  }
+
   complete(index: number): void {
     const [task] = this.pending.splice(index, 1) as [ScsiTask];
     const kind = task.cdb[1] as Kind;

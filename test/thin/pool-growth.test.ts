@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -156,5 +156,19 @@ describe('growth', () => {
     await open();
     expect(pool.mode).toBe('write');
     await new LunClient(pool.openVolume('v')).write(0, pattern(2 * MIB, 1));
+  });
+
+  it('of the metadata device offline is used from the next opening on, unless the pool is read-only', async () => {
+    await make({ dataSizeBytes: GIB });
+    await pool.close();
+    truncateSync(join(dir, 'metadata'), 4 * MIB + 100);
+    await open();
+    expect(pool.status()).toMatchObject({ metadataBlocks: 1024, mode: 'write' });
+    await pool.setOptions({ readOnly: true });
+    await pool.close();
+    truncateSync(join(dir, 'metadata'), 8 * MIB);
+    await open();
+    expect(pool.status()).toMatchObject({ metadataBlocks: 1024, mode: 'read-only' });
+    await pool.setOptions({ readOnly: false });
   });
 });

@@ -294,6 +294,23 @@ describe('a stream', () => {
     expect(names(source)).toEqual(['web', 'a', 'b']);
   });
 
+  it("has a base and a source that stay read-only, and what can be written again is nobody else's base", async () => {
+    await source.createVolume('web', SIZE);
+    await work('web', (web) => web.write(0, pattern(MIB, 1)));
+    await source.setVolume('web', { readOnly: true });
+    await receive('copy', await streamOf('web'));
+    const stream = await source.sendVolume('web');
+    await expect(source.setVolume('web', { readOnly: false })).rejects.toThrow(/writable: it is being sent/);
+    await stream.close();
+    expect(await source.setVolume('web', { readOnly: false })).not.toHaveProperty('contentId');
+    await work('web', (web) => web.write(0, pattern(MIB, 2)));
+    await source.setVolume('web', { readOnly: true });
+    await source.createSnapshot('web', 'later', { readOnly: true });
+    await expect(receive('copy', await streamOf('later', { from: 'web' }))).rejects.toThrow(
+      /differs from something else than what the volume holds/,
+    );
+  });
+
   it('ends when its pool is closed, on either side, in order', async () => {
     await source.createVolume('web', 4 * SIZE);
     await work('web', (web) => web.write(0, pattern(4 * SIZE, 1)));

@@ -1,6 +1,6 @@
 // Serves TCMU devices of subtype `thin` from RAM disks: the handler without a pool. The cfgstring says what the disk is like:
 // `ram/NAME`; `absent/NAME` cannot be opened; `slow/NAME` takes 2 s to open. SIGUSR1 freezes the disks, SIGUSR2 thaws them.
-import { createHash } from 'node:crypto';
+import { createHash, randomFillSync } from 'node:crypto';
 import { monotonicClock } from '/project/dist/base/clock.js';
 import { StorageError } from '/project/dist/base/errors.js';
 import { MemoryLun } from '/project/dist/block/memory-lun.js';
@@ -33,6 +33,7 @@ function open(cfgstring, sizeBytes, device) {
     designation: cfgstring.replaceAll('/', '-'),
     logicalBlockSize: device.blockSizeBytes,
     writeCache: true,
+    random: (bytes) => randomFillSync(bytes),
     maxTransferBytes: device.maxTransferBytes,
   });
   disks.set(cfgstring, { backend, unit });

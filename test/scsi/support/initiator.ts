@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto';
 import { assert } from '../../../src/base/assert.ts';
 import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../../src/scsi/nexus.ts';
@@ -45,6 +46,9 @@ export class Pending {
         taskDone: () => {
           this.doneCount++;
           this.onDone?.();
+        },
+        taskAborted: () => {
+          throw new Error('a command that is executed at once was aborted before');
         },
       },
       nexus,
@@ -156,6 +160,7 @@ export function unitOptions(lun: RamLun, options: Partial<LogicalUnitOptions> = 
     designation: 'pool/volume',
     logicalBlockSize: 512,
     writeCache: true,
+    random: (bytes) => randomFillSync(bytes),
     ...options,
   };
 }

@@ -1,5 +1,6 @@
 import { Access, Attention, type CommandRow } from '../../../src/scsi/command.ts';
 import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
+import { Conflict } from '../../../src/scsi/conflict.ts';
 
 const hex = (value: number, digits = 2): string => value.toString(16).toUpperCase().padStart(digits, '0');
 
@@ -7,8 +8,6 @@ const hex = (value: number, digits = 2): string => value.toString(16).toUpperCas
 const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x04, 'FORMAT UNIT'],
   [0x07, 'REASSIGN BLOCKS'],
-  [0x16, 'RESERVE(6)'],
-  [0x17, 'RELEASE(6)'],
   [0x1c, 'RECEIVE DIAGNOSTIC RESULTS'],
   [0x3b, 'WRITE BUFFER'],
   [0x3c, 'READ BUFFER(10)'],
@@ -16,13 +15,7 @@ const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x3f, 'WRITE LONG(10)'],
   [0x48, 'SANITIZE'],
   [0x4c, 'LOG SELECT'],
-  [0x56, 'RESERVE(10)'],
-  [0x57, 'RELEASE(10)'],
-  [0x5e, 'PERSISTENT RESERVE IN'],
-  [0x5f, 'PERSISTENT RESERVE OUT'],
   [0x7f, 'variable length CDBs'],
-  [0x83, 'EXTENDED COPY, POPULATE TOKEN, WRITE USING TOKEN'],
-  [0x84, 'RECEIVE COPY RESULTS'],
   [0x85, 'ATA PASS-THROUGH(16)'],
   [0x9c, 'WRITE ATOMIC(16)'],
   [0x9f, 'SERVICE ACTION OUT(16)'],
@@ -38,11 +31,21 @@ const ACCESS: Readonly<Record<Access, string>> = {
   [Access.WRITE]: 'writes',
 };
 
+const CONFLICT: Readonly<Record<Conflict, string>> = {
+  [Conflict.NEVER]: 'never',
+  [Conflict.RESERVED]: 'RESERVE',
+  [Conflict.READ]: 'exclusive access',
+  [Conflict.WRITE]: 'any',
+  [Conflict.PERSISTENT]: 'RESERVE, also its own',
+  [Conflict.START]: 'any, without START',
+  [Conflict.PREVENT]: 'any, with PREVENT',
+};
+
 function rowText(row: CommandRow): string {
   const action = row.serviceAction < 0 ? '' : `/${hex(row.serviceAction)}`;
   const usage = [...row.usage].map((byte) => hex(byte)).join(' ');
   const attention = row.attention === Attention.IGNORE ? 'no' : 'yes';
-  return `| ${hex(row.opcode)}${action} | ${row.name} | \`${usage}\` | ${ACCESS[row.access]} | ${attention} | ${row.recommendedTimeoutSeconds} |`;
+  return `| ${hex(row.opcode)}${action} | ${row.name} | \`${usage}\` | ${ACCESS[row.access]} | ${attention} | ${CONFLICT[row.conflict]} | ${row.recommendedTimeoutSeconds} |`;
 }
 
 /** docs/scsi-support.md: the command table for people. */
@@ -58,19 +61,19 @@ Generated from the command table in \`src/scsi/commands.ts\`; a test compares th
 Names and fields are those of SPC-4 and SBC-4. The third column is the CDB usage data that REPORT SUPPORTED OPERATION CODES returns: a bit
 that is zero there must be zero in a CDB, otherwise the answer is ILLEGAL REQUEST, INVALID FIELD IN CDB with a pointer to the bit.
 *Medium* says which commands need a medium and which are refused on a write-protected unit. *UA* says whether a pending
-unit attention ends the command. The timeout is the recommended one, in seconds.
+unit attention ends the command. *Conflict* says which reservations of another nexus answer it RESERVATION CONFLICT. The timeout is the recommended one, in seconds.
 
-| opcode | command | CDB usage data | medium | UA | timeout |
-|---|---|---|---|---|--:|
+| opcode | command | CDB usage data | medium | UA | conflict | timeout |
+|---|---|---|---|---|---|--:|
 ${rows.map(rowText).join('\n')}
 
 Only on a removable unit:
 
-| opcode | command | CDB usage data | medium | UA | timeout |
-|---|---|---|---|---|--:|
+| opcode | command | CDB usage data | medium | UA | conflict | timeout |
+|---|---|---|---|---|---|--:|
 ${removable.map(rowText).join('\n')}
 
-REPORT TARGET PORT GROUPS is there only behind the portal: under LIO the ports are LIO's.
+REPORT TARGET PORT GROUPS and the commands of reservations are there only behind the portal: under LIO the ports and the reservations are LIO's.
 
 All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
 
@@ -86,6 +89,7 @@ ${missing.join('\n')}
 | 80 | unit serial number |
 | 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
 | 86 | extended INQUIRY: SIMPSUP, V_SUP, LUICLR |
+| 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
 | B0 | block limits; 3Ch bytes; WSNZ 0 |
 | B1 | block device characteristics: not rotating |
 | B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below); no anchors, no thresholds |
@@ -101,6 +105,19 @@ ${missing.join('\n')}
 
 Saved values do not exist (PC 11b is answered SAVING PARAMETERS NOT SUPPORTED). A reset brings the defaults back.
 
+## Reservations
+
+* Persistent reservations of all six types with every service action, SPEC_I_PT, ALL_TG_PT and APTPL; RESERVE and RELEASE as in SPC-2, with the exceptions of
+  SPC-4 (CRH). Up to 256 registrations a unit.
+* Registrations belong to initiator port (iSCSI name and ISID) and target port, and outlive sessions. With APTPL they outlive the server: they are
+  in \`reservations.json\` before the command is answered. Without, a restart forgets them. PRGENERATION begins at 0 with every start.
+* ALL_TG_PT registers at each port that the target has at that moment, each of which then is a registration of its own.
+* A TransportID without an ISID (TPID FORMAT 00b) in SPEC_I_PT stands for the ports of that initiator that are logged in or registered; where there are none
+  the command is refused. REGISTER AND MOVE wants the whole port.
+* A reservation is looked at when a command comes, and again when it begins: a write whose data comes after its initiator was preempted does not happen.
+* A unit attention for a registrant that is not logged in waits for it, behind POWER ON OCCURRED.
+* A persistent reservation that was made through the portal holds for LIO's initiators of the same volume, too: they get RESERVATION CONFLICT.
+
 ## Choices
 
 * SYNCHRONIZE CACHE and START STOP UNIT with IMMED return their status when the flush is done, not before.
@@ -114,6 +131,13 @@ Saved values do not exist (PC 11b is answered SAVING PARAMETERS NOT SUPPORTED). 
   writes zeroes then.
 * UNMAP and WRITE SAME with ANCHOR are refused.
 * GROUP NUMBER is accepted and means nothing.
+* EXTENDED COPY takes segments 02h (block to block), 0Ah (block to block with offset) and 07h (verify), between LUNs of the target that the initiator may
+  use itself, named by NAA or T10 vendor designator or FFFFh. STR, CAT and PRIORITY mean nothing; G_SENSE and inline data are refused; with IMMED the status waits for the
+  copy. What overlaps itself or is no whole number of blocks is refused. What is wrong with a segment is COPY ABORTED with its number in COMMAND-SPECIFIC INFORMATION.
+* A copy within a pool shares whole blocks where both ranges begin at the same place in a block of the pool, and moves the rest.
+* A ROD token represents the data as it was when POPULATE TOKEN made it. It ends (TOKEN REVOKED) as soon as one of its blocks is written, 60 s after its last use, or as
+  asked up to 600 s, and with the server. It can be used at any LUN of the target by initiators that may read the LUN it is of. The zero token unmaps where that reads as zeroes.
+* What is known of a copy is kept until it has been told or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first.
 * COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
 * A transfer that the initiator announced shorter than its CDB moves what was announced (WRITE: its whole blocks) and ends GOOD with an overflow.
   COMPARE AND WRITE and WRITE SAME, where half of the data means nothing, are refused.

@@ -1,0 +1,64 @@
+import * as block from './block-commands.ts';
+import { Access, type CommandRow } from './command.ts';
+import { long, row } from './command-row.ts';
+import { compareAndWrite, orWrite } from './compare-and-write.ts';
+import { Conflict } from './conflict.ts';
+import { getLbaStatus } from './lba-status.ts';
+import { preventAllow, startStopUnit } from './medium.ts';
+import * as report from './report.ts';
+import { ServiceAction } from './spec.ts';
+import { unmap } from './unmap.ts';
+import { verify, writeAndVerify } from './verify.ts';
+import { writeSame } from './write-same.ts';
+
+/** The commands of a direct access block device (SBC-4). */
+const { NONE, READ, WRITE } = Access;
+
+export const BLOCK_ROWS: readonly CommandRow[] = [
+  row('READ(6)', READ, '08 1f ff ff ff 00', block.read),
+  row('WRITE(6)', WRITE, '0a 1f ff ff ff 00', block.write),
+  row('START STOP UNIT', NONE, '1b 01 00 0f f7 00', startStopUnit, { ...long, conflict: Conflict.START }),
+  row('READ CAPACITY(10)', READ, '25 00 00 00 00 00 00 00 00 00', report.readCapacity10, {
+    conflict: Conflict.RESERVED,
+  }),
+  row('READ(10)', READ, '28 18 ff ff ff ff 3f ff ff 00', block.read),
+  row('WRITE(10)', WRITE, '2a 18 ff ff ff ff 3f ff ff 00', block.write),
+  row('WRITE AND VERIFY(10)', WRITE, '2e 12 ff ff ff ff 3f ff ff 00', writeAndVerify),
+  row('VERIFY(10)', READ, '2f 16 ff ff ff ff 3f ff ff 00', verify, long),
+  row('PRE-FETCH(10)', READ, '34 02 ff ff ff ff 3f ff ff 00', block.preFetch),
+  row('SYNCHRONIZE CACHE(10)', READ, '35 06 ff ff ff ff 3f ff ff 00', block.synchronizeCache, {
+    ...long,
+    conflict: Conflict.WRITE,
+  }),
+  row('READ DEFECT DATA(10)', READ, '37 00 1f 00 00 00 00 ff ff 00', report.readDefectData10),
+  row('WRITE SAME(10)', WRITE, '41 08 ff ff ff ff 3f ff ff 00', writeSame, long),
+  row('UNMAP', WRITE, '42 00 00 00 00 00 3f ff ff 00', unmap, long),
+  row('READ(16)', READ, '88 18 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.read),
+  row('COMPARE AND WRITE', WRITE, '89 18 ff ff ff ff ff ff ff ff 00 00 00 ff 3f 00', compareAndWrite),
+  row('WRITE(16)', WRITE, '8a 18 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.write),
+  row('ORWRITE(16)', WRITE, '8b 18 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', orWrite),
+  row('WRITE AND VERIFY(16)', WRITE, '8e 12 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', writeAndVerify),
+  row('VERIFY(16)', READ, '8f 16 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', verify, long),
+  row('PRE-FETCH(16)', READ, '90 02 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.preFetch),
+  row('SYNCHRONIZE CACHE(16)', READ, '91 06 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', block.synchronizeCache, {
+    ...long,
+    conflict: Conflict.WRITE,
+  }),
+  row('WRITE SAME(16)', WRITE, '93 09 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', writeSame, long),
+  row('READ CAPACITY(16)', READ, '9e 10 00 00 00 00 00 00 00 00 ff ff ff ff 00 00', report.readCapacity16, {
+    action: ServiceAction.READ_CAPACITY_16,
+    conflict: Conflict.RESERVED,
+  }),
+  row('GET LBA STATUS(16)', READ, '9e 12 ff ff ff ff ff ff ff ff ff ff ff ff 00 00', getLbaStatus, {
+    action: ServiceAction.GET_LBA_STATUS_16,
+  }),
+  row('READ(12)', READ, 'a8 18 ff ff ff ff ff ff ff ff 3f 00', block.read),
+  row('WRITE(12)', WRITE, 'aa 18 ff ff ff ff ff ff ff ff 3f 00', block.write),
+  row('WRITE AND VERIFY(12)', WRITE, 'ae 12 ff ff ff ff ff ff ff ff 3f 00', writeAndVerify),
+  row('VERIFY(12)', READ, 'af 16 ff ff ff ff ff ff ff ff 3f 00', verify, long),
+  row('READ DEFECT DATA(12)', READ, 'b7 1f 00 00 00 00 ff ff ff ff 00 00', report.readDefectData12),
+];
+
+export const REMOVABLE_ROWS: readonly CommandRow[] = [
+  row('PREVENT ALLOW MEDIUM REMOVAL', NONE, '1e 00 00 00 03 00', preventAllow, { conflict: Conflict.PREVENT }),
+];

@@ -1,0 +1,58 @@
+import { cdbLengthOf } from './cdb.ts';
+import { Access, Attention, type CommandHandler, type CommandRow } from './command.ts';
+import { Conflict } from './conflict.ts';
+
+/**
+ * What makes the rows of the command tables. The third column of a row is the CDB usage data: the opcode, then for every byte the bits that may be
+ * set. Byte 1 of an opcode with service actions holds the action instead. The control byte is 00: NACA is not supported (no NORMACA).
+ */
+
+export interface RowOptions {
+  /** Service action. */
+  readonly action?: number;
+  /** Seconds. */
+  readonly timeout?: number;
+  readonly attention?: Attention;
+  /** By default what the access needs: NONE conflicts with RESERVE only. */
+  readonly conflict?: Conflict;
+  /** See `CommandRow`. */
+  readonly ignoredBits?: number;
+}
+
+/** Seconds: what moves a bounded amount of data; what may walk over the whole medium or flush it. */
+const DATA_TIMEOUT = 30;
+const LONG_TIMEOUT = 300;
+export const long: RowOptions = { timeout: LONG_TIMEOUT };
+/** SCSI-2 initiators put the LUN into byte 1 of what they send first. */
+export const LUN_BITS = 0xe0;
+/** What is answered whatever attention waits. */
+export const early: RowOptions = { attention: Attention.IGNORE, conflict: Conflict.NEVER, ignoredBits: LUN_BITS };
+
+const CONFLICT_OF: Readonly<Record<Access, Conflict>> = {
+  [Access.NONE]: Conflict.RESERVED,
+  [Access.READ]: Conflict.READ,
+  [Access.WRITE]: Conflict.WRITE,
+};
+
+export function row(
+  name: string,
+  access: Access,
+  usage: string,
+  handler: CommandHandler,
+  options: RowOptions = {},
+): CommandRow {
+  const bytes = Uint8Array.from(usage.split(' '), (text) => Number.parseInt(text, 16));
+  return {
+    name,
+    opcode: bytes[0]!,
+    serviceAction: options.action ?? -1,
+    cdbLength: cdbLengthOf(bytes[0]!),
+    usage: bytes,
+    ignoredBits: options.ignoredBits ?? 0,
+    access,
+    attention: options.attention ?? Attention.REPORT,
+    conflict: options.conflict ?? CONFLICT_OF[access],
+    recommendedTimeoutSeconds: options.timeout ?? DATA_TIMEOUT,
+    handler,
+  };
+}

@@ -1,0 +1,93 @@
+import { MAX_COPY_RECORDS } from './copy-limits.ts';
+import { INSUFFICIENT_RESOURCES, NO_SENSE, OPERATION_IN_PROGRESS, type Sense } from './sense.ts';
+import { Status } from './spec.ts';
+import type { ScsiTask } from './task.ts';
+
+const NO_BYTES = new Uint8Array(0);
+
+/** What is known of one third-party copy operation (SPC-4 5.17.4.2), while it runs and until its initiator has asked. */
+export class CopyRecord {
+  readonly listId: number;
+  /** Of the command that began it. */
+  readonly serviceAction: number;
+  /** Segments that have ended. */
+  segments = 0;
+  /** Requests to the medium that have ended. */
+  operations = 0;
+  /** Bytes that have been copied. */
+  bytes = 0;
+  isEnded = false;
+  /** It ended because an initiator asked for it. */
+  isTerminated = false;
+  /** COPY OPERATION ABORT has asked. */
+  abortRequested = false;
+  status: number = Status.GOOD;
+  sense: Uint8Array = NO_BYTES;
+  /** What POPULATE TOKEN has made. */
+  token: Uint8Array | null = null;
+  /** The copy status, and the failure details, have been told. */
+  statusTold = false;
+  detailsTold = false;
+  #waiting: (() => void)[] = [];
+
+  constructor(listId: number, serviceAction: number) {
+    this.listId = listId;
+    this.serviceAction = serviceAction;
+  }
+
+  get hasFailed(): boolean {
+    return this.isEnded && this.status !== Status.GOOD;
+  }
+
+  /** Asks the operation to stop; calls `callback` when it has ended. Only of one under way. */
+  abort(callback: () => void): void {
+    this.abortRequested = true;
+    this.#waiting.push(callback);
+  }
+
+  /** The command that began the operation has its status. */
+  commandEnded(task: ScsiTask): void {
+    this.isEnded = true;
+    this.status = task.status;
+    this.isTerminated ||= task.status === Status.TASK_ABORTED;
+    if (task.status === Status.CHECK_CONDITION) this.sense = task.sense.slice(0, task.senseLength);
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const callback of waiting) callback();
+  }
+}
+
+/** The operations of one I_T nexus at one logical unit that a list identifier names. Bounded: the oldest that has ended makes room. */
+export class CopyRecords {
+  readonly #records: CopyRecord[] = [];
+
+  find(listId: number): CopyRecord | null {
+    return this.#records.find((record) => record.listId === listId) ?? null;
+  }
+
+  /** Why no operation may begin under `listId` now; NO_SENSE when it may. */
+  refusal(listId: number): Sense {
+    const same = this.find(listId);
+    if (same !== null) return same.isEnded ? NO_SENSE : OPERATION_IN_PROGRESS;
+    const isFull = this.#records.length >= MAX_COPY_RECORDS && this.#records.every((record) => !record.isEnded);
+    return isFull ? INSUFFICIENT_RESOURCES : NO_SENSE;
+  }
+
+  /** Keeps `record`, in the place of one that had its list identifier. `refusal` has said NO_SENSE. */
+  keep(record: CopyRecord): void {
+    const same = this.find(record.listId);
+    if (same !== null) this.drop(same);
+    else if (this.#records.length >= MAX_COPY_RECORDS) this.drop(this.#records.find(({ isEnded }) => isEnded)!);
+    this.#records.push(record);
+  }
+
+  drop(record: CopyRecord): void {
+    const index = this.#records.indexOf(record);
+    if (index >= 0) this.#records.splice(index, 1);
+  }
+
+  /** Forgets what has ended. */
+  clear(): void {
+    for (const record of [...this.#records]) if (record.isEnded) this.drop(record);
+  }
+}
