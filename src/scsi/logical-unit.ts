@@ -75,6 +75,16 @@ export class LogicalUnit {
     this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
   }
 
+  /** Before the backend comes to hold something else, by other ways than commands: until `contentSettled` there are no tokens. */
+  contentChanging(): void {
+    this.state.tokens.suspend();
+  }
+
+  /** After `contentChanging`, whatever came of it. */
+  contentSettled(): void {
+    this.state.tokens.resume();
+  }
+
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
     this.state.changing(0, Number.MAX_SAFE_INTEGER);
