@@ -131,14 +131,17 @@ export class TaskManager {
   }
 
   private dropAnswered(lun: number | null): void {
-    this.session.connection?.dropAnswered(lun);
+    for (const connection of this.session.connections) connection.dropAnswered(lun);
   }
 
-  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
+  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */
   private endConnections(): void {
+    const { target, nexus } = this.session;
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+      if (session === this.session || session.target !== target) continue;
+      if (target!.shareLuns(nexus!, session.nexus!)) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

@@ -105,11 +105,6 @@ export class LogicalUnit {
     this.#lastNexusState = null;
   }
 
-  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
-  mayWrite(nexus: Nexus): boolean {
-    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
-  }
-
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
   setReadOnly(nexus: Nexus, readOnly: boolean): void {
     const state = this.state.nexuses.get(nexus);
