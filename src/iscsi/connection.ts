@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Timer } from '../base/clock.ts';
+import { sameIdentity, type TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { MemoryAccount } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
@@ -96,7 +96,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     this.login = new Login({
       limits: context.limits,
       portalGroupTag: listener.tag,
-      hasTarget: (name) => context.targets.find(name) !== undefined,
+      randomBytes: context.randomBytes,
+      gate: (initiator, target) => context.targets.gate(initiator, target),
       admit: (initiatorName, targetName, isid, tsih, cid) =>
         context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
     });
@@ -208,16 +209,15 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const name = { initiatorName, targetName, isid, portalGroupTag };
     const status = sessionTable.admit(name, tsih, cid);
-    const target = targetName === null ? null : targets.find(targetName);
-    if (status !== LoginStatus.SUCCESS || target === undefined) {
-      const removed = status === LoginStatus.SUCCESS;
-      this.refuse(
-        removed ? LoginStatus.TARGET_REMOVED : status,
-        removed ? 'the target is gone' : 'not admitted any more',
-      );
+    // Asked again: it may have been taken away since the login began.
+    const admission = targetName === null ? null : targets.find(targetName, login.identity);
+    if (status !== LoginStatus.SUCCESS) return this.refuse(status, 'not admitted any more');
+    if (admission === undefined) return this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
+    const existing = sessionTable.find(name);
+    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, login.identity)) {
+      this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
       return;
     }
-    const existing = sessionTable.find(name);
     if (existing !== null) {
       const old = existing.connection(cid);
       if (tsih !== 0 && old === undefined) {
@@ -237,8 +237,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       } else old!.giveWay(next);
       return;
     }
-    const session = sessionTable.add(login, target, portalGroupTag);
-    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    const session = sessionTable.add(login, admission, portalGroupTag);
+    const { tsih: handle, authentication } = session;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: handle, authentication };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }

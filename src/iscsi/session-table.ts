@@ -1,4 +1,4 @@
-import type { Target } from '../scsi/target.ts';
+import type { Admission } from './access.ts';
 import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
@@ -68,14 +68,14 @@ export class SessionTable {
     return count < this.limits.sessionsPerInitiator;
   }
 
-  /** Makes the session of a complete login; there is none with its name and ISID. */
-  add(login: Login, target: Target | null, portalGroupTag: number): Session {
+  /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
+  add(login: Login, admission: Admission | null, portalGroupTag: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, target, portalGroupTag, this.limits);
+    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits);
     this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
-    if (session.nexus !== null) session.target!.attach(session.nexus);
+    if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);
     return session;
   }
 

@@ -134,10 +134,12 @@ export class TaskManager {
     for (const connection of this.session.connections) connection.dropAnswered(lun);
   }
 
-  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
+  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */
   private endConnections(): void {
+    const { target, nexus } = this.session;
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.drop('cold reset');
+      if (session === this.session || session.target !== target) continue;
+      if (target!.shareLuns(nexus!, session.nexus!)) session.drop('cold reset');
     }
     this.session.isEnding = true;
     for (const connection of this.session.connections) connection.finish('cold reset', null);

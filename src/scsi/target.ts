@@ -89,6 +89,13 @@ export class Target implements LunInventory {
     return undefined;
   }
 
+  /** Whether two nexuses may see one unit both; true where there is none to be seen, as for a target without LUNs. */
+  shareLuns(one: Nexus, other: Nexus): boolean {
+    const { luns } = this.#view(one);
+    const { units } = this.#view(other);
+    return this.#units.size === 0 || luns.some((lun) => units.has(lun));
+  }
+
   /** Puts `unit` at `lun`, which is free. */
   setLun(lun: number, unit: LogicalUnit): void {
     assert(Number.isInteger(lun) && lun >= 0 && lun <= MAX_LUN, 'a LUN has 14 bits');
