@@ -285,6 +285,7 @@ export class Daemon {
     this.failures.push({ dir, error: new StorageError('EIO', `The pool "${dir}" failed: ${reason}`) });
     this.#logger.error({ pool: dir, reason }, 'the pool failed and is not served any more; the others are');
     this.#pools.delete(pool.target.name);
+    this.#portal?.dismiss(({ target }) => target === pool.target.name, 'the pool failed');
     await pool.control?.close();
     await this.#closePool(pool);
     this.#logger.error({ pool: dir }, `the failed pool is closed: look at it with "thinlun check ${dir}"`);

@@ -6,11 +6,13 @@ import { type Logger, silentLogger } from '../base/log.ts';
 import { KIB } from '../base/units.ts';
 import type { TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
-import { Connection, type ConnectionContext } from './connection.ts';
+import { Connection } from './connection.ts';
+import type { ConnectionContext } from './connection-context.ts';
 import { DataMemory } from './data-memory.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
-import { formatAddress, type PortalListener } from './portal-listener.ts';
+import { formatAddress, type PortalListener, plainAddress } from './portal-listener.ts';
+import type { Session } from './session.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 
@@ -38,6 +40,7 @@ export interface SessionInfo {
   readonly isid: string;
   readonly tsih: number;
   readonly portalGroupTag: number;
+  readonly connections: number;
   readonly commands: number;
 }
 
@@ -69,6 +72,8 @@ export class Portal {
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
   private sweepTimer: Timer | null = null;
+  /** Of sessions that are being ended. */
+  private readonly endTimers: Set<Timer> = new Set();
   private closing = false;
   private drained: (() => void) | null = null;
 
@@ -78,7 +83,7 @@ export class Portal {
     this.logger = new LimitedLogger(options.logger ?? silentLogger, this.clock);
     this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
     this.memory = new DataMemory(this.limits.slabBytes);
-    this.sessionTable = new SessionTable(this.limits.sessions, readU16BE(random(2), 0));
+    this.sessionTable = new SessionTable(this.limits, readU16BE(random(2), 0));
     this.context = {
       limits: this.limits,
       clock: this.clock,
@@ -93,7 +98,6 @@ export class Portal {
       loginEnded: () => {
         this.loginsInProgress--;
       },
-      connectionEnded: (connection) => this.connectionEnded(connection),
     };
   }
 
@@ -108,17 +112,7 @@ export class Portal {
   }
 
   sessions(): SessionInfo[] {
-    return this.sessionTable.list().map((session) => ({
-      initiator: session.initiatorName,
-      target: session.targetName,
-      user: session.identity.credential?.user ?? null,
-      authentication: session.authentication,
-      luns: session.nexus === null ? [] : session.target!.luns(session.nexus),
-      isid: session.isid,
-      tsih: session.tsih,
-      portalGroupTag: session.portalGroupTag,
-      commands: session.window.outstanding,
-    }));
+    return this.sessionTable.list().map(infoOf);
   }
 
   /** What the directory says has changed: sessions that would not be let in any more are dropped, others see other LUNs. */
@@ -128,7 +122,7 @@ export class Portal {
       const { target, targetName, nexus, identity } = session;
       if (target === null || targetName === null || nexus === null) continue;
       if (targets.find(targetName, identity)?.target === target) target.accessChanged(nexus);
-      else session.connection?.drop('the initiator is not let in any more');
+      else session.drop('the initiator is not let in any more');
     }
   }
 
@@ -172,42 +166,63 @@ export class Portal {
     this.closing = true;
     this.sweepTimer?.cancel();
     const closed = [...this.servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
-    const seconds = Math.floor(this.limits.closeTimeMs / 2000);
-    for (const connection of this.connections) {
-      if (connection.isInFullFeature) connection.requestLogout(seconds);
-      else connection.drop('the portal closes');
-    }
-    const finish = this.clock.setTimer(this.limits.closeTimeMs / 2, () => {
-      for (const connection of this.connections) connection.finish();
-    });
-    const drop = this.clock.setTimer(this.limits.closeTimeMs, () => {
-      for (const connection of this.connections) connection.drop('the portal closes');
-      this.drained?.();
-    });
+    this.end([...this.connections], 'the portal closes', () => this.drained?.());
     await new Promise<void>((resolve) => {
       this.drained = resolve;
       if (this.connections.size === 0) resolve();
     });
-    finish.cancel();
-    drop.cancel();
+    for (const timer of this.endTimers) timer.cancel();
     await Promise.all(closed);
+  }
+
+  /** Asks the initiators of some sessions to log out, and ends those that have not done so as `close` does. They may come again if the targets let them. */
+  dismiss(select: (session: SessionInfo) => boolean, reason: string): void {
+    const chosen = new Set(this.sessionTable.list().filter((session) => select(infoOf(session))));
+    for (const session of chosen) session.isEnding = true;
+    this.end(
+      [...this.connections].filter(({ session }) => session !== null && chosen.has(session)),
+      reason,
+      () => {},
+    );
+  }
+
+  private end(connections: readonly Connection[], reason: string, ended: () => void): void {
+    const { closeTimeMs } = this.limits;
+    for (const connection of connections) {
+      if (connection.isInFullFeature) connection.requestLogout(Math.floor(closeTimeMs / 2000));
+      else connection.drop(reason);
+    }
+    const finish = this.clock.setTimer(closeTimeMs / 2, () => {
+      this.endTimers.delete(finish);
+      for (const connection of connections) connection.dismiss(reason);
+    });
+    const drop = this.clock.setTimer(closeTimeMs, () => {
+      this.endTimers.delete(drop);
+      for (const connection of connections) connection.drop(reason);
+      ended();
+    });
+    this.endTimers.add(finish).add(drop);
   }
 
   private accept(socket: Socket, listener: PortalListener): void {
     const { limits } = this;
+    const host = plainAddress(socket.remoteAddress ?? '');
+    const sameHost = [...this.connections].filter(({ peerHost }) => peerHost === host);
     if (
       this.closing ||
       this.connections.size >= limits.connections ||
       this.loginsInProgress >= limits.loginsInProgress ||
-      socket.remoteAddress === undefined
+      sameHost.length >= limits.connectionsPerAddress ||
+      sameHost.filter(({ isInLogin }) => isInLogin).length >= limits.loginsPerAddress ||
+      host === ''
     ) {
-      this.logger.warn({ peer: socket.remoteAddress, connections: this.connections.size }, 'connection refused');
+      this.logger.warn({ peer: host, connections: this.connections.size }, 'connection refused');
       socket.on('error', () => {});
       socket.resetAndDestroy();
       return;
     }
     this.loginsInProgress++;
-    this.connections.add(new Connection(socket, listener, this.context));
+    this.connections.add(new Connection(socket, listener, this.context, (ended) => this.connectionEnded(ended)));
   }
 
   private connectionEnded(connection: Connection): void {
@@ -216,9 +231,26 @@ export class Portal {
   }
 
   private scheduleSweep(): void {
-    this.sweepTimer = this.clock.setTimer(this.limits.stallTimeMs / 2, () => {
-      for (const connection of this.connections) connection.sweep();
+    const { stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
+    this.sweepTimer = this.clock.setTimer(Math.min(stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs) / 2, () => {
+      const nowMs = this.clock.nowMs();
+      for (const connection of [...this.connections]) connection.watch.look(nowMs);
       this.scheduleSweep();
     });
   }
+}
+
+function infoOf(session: Session): SessionInfo {
+  return {
+    initiator: session.initiatorName,
+    target: session.targetName,
+    user: session.identity.credential?.user ?? null,
+    authentication: session.authentication,
+    luns: session.nexus === null ? [] : session.target!.luns(session.nexus),
+    isid: session.isid,
+    tsih: session.tsih,
+    portalGroupTag: session.portalGroupTag,
+    connections: session.connections.length,
+    commands: session.window.outstanding,
+  };
 }

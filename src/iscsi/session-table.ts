@@ -1,4 +1,5 @@
 import type { Admission } from './access.ts';
+import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
 import { LoginStatus } from './spec.ts';
@@ -24,12 +25,12 @@ export class SessionTable {
   private readonly sessions: Map<string, Session> = new Map();
   private readonly handles: Map<number, Session> = new Map();
   private readonly waiting: Map<Session, (() => void)[]> = new Map();
-  private readonly maxSessions: number;
+  private readonly limits: PortalLimits;
   private lastHandle: number;
 
   /** Session handles count up from `firstHandle`. */
-  constructor(maxSessions: number, firstHandle: number) {
-    this.maxSessions = maxSessions;
+  constructor(limits: PortalLimits, firstHandle: number) {
+    this.limits = limits;
     this.lastHandle = firstHandle;
   }
 
@@ -49,20 +50,29 @@ export class SessionTable {
   admit(name: SessionName, tsih: number, cid: number): LoginStatus {
     const existing = this.find(name);
     if (tsih === 0) {
-      if (existing === null && this.sessions.size >= this.maxSessions) return LoginStatus.OUT_OF_RESOURCES;
+      if (existing === null && !this.hasRoom(name.initiatorName)) return LoginStatus.OUT_OF_RESOURCES;
       return LoginStatus.SUCCESS;
     }
     if (existing === null || existing.tsih !== tsih) return LoginStatus.SESSION_DOES_NOT_EXIST;
-    if (existing.connection === null) return LoginStatus.SESSION_DOES_NOT_EXIST;
-    // MaxConnections is 1: the only connection that may come is the one that is there, reinstated.
-    return existing.connection.cid === cid ? LoginStatus.SUCCESS : LoginStatus.TOO_MANY_CONNECTIONS;
+    // At error recovery level 0 a session does not outlive its connections: there is nothing to continue.
+    if (existing.isEnding) return LoginStatus.SESSION_DOES_NOT_EXIST;
+    // A connection with the same CID is reinstated.
+    if (existing.isFull && existing.connection(cid) === undefined) return LoginStatus.TOO_MANY_CONNECTIONS;
+    return LoginStatus.SUCCESS;
+  }
+
+  private hasRoom(initiatorName: string): boolean {
+    if (this.sessions.size >= this.limits.sessions) return false;
+    let count = 0;
+    for (const session of this.sessions.values()) if (session.initiatorName === initiatorName) count++;
+    return count < this.limits.sessionsPerInitiator;
   }
 
   /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
-  add(login: Login, admission: Admission | null, portalGroupTag: number, commandWindow: number): Session {
+  add(login: Login, admission: Admission | null, portalGroupTag: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, commandWindow);
+    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits);
     this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
     if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);

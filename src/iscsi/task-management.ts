@@ -131,7 +131,7 @@ export class TaskManager {
   }
 
   private dropAnswered(lun: number | null): void {
-    this.session.connection?.dropAnswered(lun);
+    for (const connection of this.session.connections) connection.dropAnswered(lun);
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */
@@ -139,8 +139,9 @@ export class TaskManager {
     const { target, nexus } = this.session;
     for (const session of this.host.sessions()) {
       if (session === this.session || session.target !== target) continue;
-      if (target!.shareLuns(nexus!, session.nexus!)) session.connection?.drop('cold reset');
+      if (target!.shareLuns(nexus!, session.nexus!)) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

@@ -1,7 +1,7 @@
 import { equalBytes } from '../base/bytes.ts';
-import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
-import { Conflict, isRefused } from './conflict.ts';
+import { isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
 import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
 import { Status } from './spec.ts';

@@ -213,5 +213,6 @@ export class Target implements LunInventory {
 
   #tell(nexus: Nexus, view: NexusView): void {
     for (const unit of view.units.values()) unit.raiseAttention(nexus, UnitAttention.LUNS_CHANGED);
+    nexus.lunsChanged?.();
   }
 }

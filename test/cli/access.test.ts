@@ -85,7 +85,7 @@ describe.each(['no server', 'a server'])('with %s, access to a pool', (situation
 
   it('is refused with what is wrong, and stays as it is', async () => {
     const short = join(temporaryFolder(), 'short');
-      writeFileSync(short, 'shortsecret');
+    writeFileSync(short, 'shortsecret');
     const refused = async (...args: string[]): Promise<string> => {
       const { code, stderr } = await thinlun(['access', ...args]);
       expect(code).toBe(1);

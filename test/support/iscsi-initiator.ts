@@ -167,6 +167,8 @@ export class Initiator {
   dataDigest = false;
   tsih = 0;
   closed = false;
+  /** Pings of the target are answered as they come and not shown. */
+  answersPings = true;
   /** What the target declared and agreed to. */
   agreed: Record<string, string> = {};
   private buffered: Buffer = Buffer.alloc(0);
@@ -231,6 +233,10 @@ export class Initiator {
         data: new Uint8Array(bytes.subarray(dataBegin, dataBegin + dataLength)),
       };
       this.buffered = bytes.subarray(end);
+      if (this.answersPings && opcodeOf(pdu) === 0x20 && u32(pdu, 20) !== 0xffffffff) {
+        this.answerPing(pdu);
+        continue;
+      }
       this.received.push(pdu);
       // Digests begin right behind the last login response.
       if (opcodeOf(pdu) === 0x23 && (pdu.header[1]! & 0x83) === 0x83) this.takeDigests(pdu);
@@ -320,6 +326,15 @@ export class Initiator {
   }
 
   /** The whole login in one request, from the operational stage to full feature phase. */
+  /** One more connection of the session of `first`, with its own digests and lengths. */
+  static async join(first: Initiator, port: number, options: LoginOptions & { cid: number }): Promise<Initiator> {
+    const initiator = await Initiator.connect(port, options.host);
+    initiator.cmdSn = first.cmdSn;
+    const response = await initiator.logIn({ keys: {}, tsih: first.tsih, ...options });
+    if (loginStatus(response) !== 0) throw new Error(`login status ${loginStatus(response).toString(16)}`);
+    return initiator;
+  }
+
   logIn(options: LoginOptions = {}): Promise<Pdu> {
     const target = options.target === undefined ? TARGET_NAME : options.target;
     const pairs = {
@@ -479,6 +494,16 @@ export class Initiator {
       tag: options.tag ?? this.takeTag(),
       fields: { 20: 0xffffffff, 24: cmdSn, 28: this.expStatSn },
       data,
+    });
+  }
+
+  answerPing(ping: Pdu): void {
+    const transferTag = u32(ping, 20);
+    this.send({
+      opcode: 0,
+      immediate: true,
+      tag: 0xffffffff,
+      fields: { 20: transferTag, 24: this.cmdSn, 28: this.expStatSn },
     });
   }
 
