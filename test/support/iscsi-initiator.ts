@@ -389,6 +389,8 @@ export class Initiator {
     const parts: Uint8Array[] = [];
     for (;;) {
       const pdu = await this.receive();
+      // An asynchronous message, as that LUNs have changed, may come at any time.
+      if (opcodeOf(pdu) === 0x32) continue;
       if (u32(pdu, 16) !== tag) throw new Error(`PDU ${opcodeOf(pdu)} of tag ${u32(pdu, 16)} instead of ${tag}`);
       pdus.push(pdu);
       const flags = pdu.header[1]!;
