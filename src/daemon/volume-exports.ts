@@ -157,9 +157,18 @@ export class VolumeExports {
     for (const { unit } of this.#exports.values()) unit.inquiryChanged();
   }
 
-  /** Tells the initiators that a volume holds something else. */
-  contentChanged(name: string): void {
-    this.#exports.get(name)?.unit.contentChanged();
+  /** Lets `work` put something else into a volume, and tells the initiators. */
+  async changeContent<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const unit = this.#exports.get(name)?.unit;
+    if (unit === undefined) return work();
+    unit.contentChanging();
+    try {
+      const result = await work();
+      unit.contentChanged();
+      return result;
+    } finally {
+      unit.contentSettled();
+    }
   }
 
   /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */

@@ -210,14 +210,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const status = sessionTable.admit(name, login.identity, tsih, cid);
     // Asked again: it may have been taken away since the login began.
     const admission = targetName === null ? null : targets.find(targetName, login.identity);
-    if (status !== LoginStatus.SUCCESS || admission === undefined) {
-      const removed = status === LoginStatus.SUCCESS;
-      this.refuse(
-        removed ? LoginStatus.TARGET_REMOVED : status,
-        removed ? 'the target is gone' : 'not admitted any more',
-      );
-      return;
-    }
+    if (status !== LoginStatus.SUCCESS) return this.refuse(status, 'not admitted any more');
+    if (admission === undefined) return this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
     const existing = sessionTable.find(name);
     if (existing !== null) {
       const old = existing.connection(cid);
@@ -274,8 +268,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature!.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
   }
 
   hasTask(tag: number): boolean {

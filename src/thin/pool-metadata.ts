@@ -16,8 +16,8 @@ import {
   leafChangeBlocks,
   pathBlocks,
   removableMappings,
-  shareChangeBlocks,
   shareableMappings,
+  shareChangeBlocks,
 } from './metadata-room.ts';
 import {
   checkMetadataSnapshot,
