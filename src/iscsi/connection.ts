@@ -210,8 +210,14 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const status = sessionTable.admit(name, login.identity, tsih, cid);
     // Asked again: it may have been taken away since the login began.
     const admission = targetName === null ? null : targets.find(targetName, login.identity);
-    if (status !== LoginStatus.SUCCESS) return this.refuse(status, 'not admitted any more');
-    if (admission === undefined) return this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
+    if (status !== LoginStatus.SUCCESS) {
+      this.refuse(status, 'not admitted any more');
+      return;
+    }
+    if (admission === undefined) {
+      this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
+      return;
+    }
     const existing = sessionTable.find(name);
     if (existing !== null) {
       const old = existing.connection(cid);
