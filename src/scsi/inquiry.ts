@@ -48,6 +48,8 @@ export const inquiryOfAbsent: CommandHandler = {
     unit.reply.fill(0, 0, STANDARD_LENGTH);
     const length = writeStandard(command);
     unit.reply[0] = NO_SUCH_UNIT;
+    // Nothing is copied there.
+    unit.reply[5]! &= ~0x08;
     command.finishReply(length, readU16BE(task.cdb, 3));
   },
 
@@ -103,7 +105,7 @@ function writePage(command: Command, page: number): number {
       length = writeDeviceIdentification(command) - 4;
       break;
     case 0x86:
-      length = writeExtendedInquiry(out);
+      length = writeExtendedInquiry(command, out);
       break;
     case 0x8f:
       length = writeThirdPartyCopy(unit, out);
@@ -191,9 +193,9 @@ function writeScsiName(out: Uint8Array, at: number, association: number, name: s
 }
 
 /** VPD page 86h (SPC-4 7.8.7). */
-function writeExtendedInquiry(out: Uint8Array): number {
-  // SIMPSUP: the portal and LIO hand over simple tasks only.
-  out[5] = 0x01;
+function writeExtendedInquiry(command: Command, out: Uint8Array): number {
+  // HEADSUP, ORDSUP, SIMPSUP; LIO hands over simple tasks only.
+  out[5] = command.inventory.targetPorts.length === 0 ? 0x01 : 0x07;
   // V_SUP: there is a volatile write cache.
   out[6] = 0x01;
   // LUICLR: REPORT LUNS takes back what it reports, at every logical unit of the target.

@@ -1,13 +1,13 @@
 import { equalBytes } from '../base/bytes.ts';
-import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
-import { Conflict, isRefused } from './conflict.ts';
+import { isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
 import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
 import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
-import { UnitAttention } from './unit-attention.ts';
+import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
 
 /**
@@ -75,6 +75,16 @@ export class LogicalUnit {
     this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
   }
 
+  /** Before the backend comes to hold something else, by other ways than commands: until `contentSettled` there are no tokens. */
+  contentChanging(): void {
+    this.state.tokens.suspend();
+  }
+
+  /** After `contentChanging`, whatever came of it. */
+  contentSettled(): void {
+    this.state.tokens.resume();
+  }
+
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
     this.state.changing(0, Number.MAX_SAFE_INTEGER);
@@ -105,19 +115,6 @@ export class LogicalUnit {
     this.#lastNexusState = null;
   }
 
-  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
-  mayWrite(nexus: Nexus): boolean {
-    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
-  }
-
-  /** Whether a reservation refuses `nexus` that access to the medium: for commands that come to another unit. */
-  reservationConflict(nexus: Nexus, access: Access): boolean {
-    const { reservations } = this.state;
-    return (
-      access !== Access.NONE && reservations.refuses(nexus, access === Access.READ ? Conflict.READ : Conflict.WRITE)
-    );
-  }
-
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
   setReadOnly(nexus: Nexus, readOnly: boolean): void {
     const state = this.state.nexuses.get(nexus);
@@ -136,6 +133,29 @@ export class LogicalUnit {
     const others = this.taskSet.abort(() => true, by, ended);
     if (this.taskSet.reportsAborted) return;
     for (const nexus of others) this.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
+  }
+
+  /** An I_T nexus loss (SAM-5 6.3.4): ends the tasks of `nexus` and what else it has here. `ended` as above. */
+  loseNexus(nexus: Nexus, ended: () => void): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state !== undefined) {
+      state.preventsRemoval = false;
+      state.copies.clear();
+      state.attentions.raise(UnitAttention.I_T_NEXUS_LOSS);
+    }
+    this.state.reservations.release(nexus);
+    this.abortTaskSet(nexus, ended);
+  }
+
+  /** QUERY TASK SET (SAM-5 7.10). */
+  hasTasks(nexus: Nexus): boolean {
+    return this.taskSet.some((task) => task.nexus === nexus);
+  }
+
+  /** The unit attentions of `nexus` (QUERY ASYNCHRONOUS EVENT), if there is one. */
+  pendingAttentions(nexus: Nexus): UnitAttentionQueue | null {
+    const attentions = this.state.nexuses.get(nexus)?.attentions;
+    return attentions === undefined || attentions.isEmpty ? null : attentions;
   }
 
   /**

@@ -50,6 +50,7 @@ const cachingPage: ModePage = {
 
 const D_SENSE = 0x04;
 const SWP = 0x08;
+const TAS = 0x40;
 /** Control (SPC-4 7.5.8). */
 const controlPage: ModePage = {
   code: 0x0a,
@@ -59,19 +60,22 @@ const controlPage: ModePage = {
     if (control === PageControl.CHANGEABLE) {
       out[at + 2] = D_SENSE;
       out[at + 4] = SWP;
+      out[at + 5] = TAS;
       return;
     }
     const current = control === PageControl.CURRENT;
     out[at + 2] = current && unit.descriptorSense ? D_SENSE : 0;
-    // QUEUE ALGORITHM MODIFIER 1: unrestricted reordering.
+    // TST 0: one task set for all nexuses. QERR 0: what fails does not touch other tasks. QUEUE ALGORITHM MODIFIER 1: unrestricted reordering.
     out[at + 3] = 0x10;
     out[at + 4] = current && unit.softwareWriteProtect ? SWP : 0;
+    out[at + 5] = current && unit.taskSet.reportsAborted ? TAS : 0;
     // BUSY TIMEOUT PERIOD: unlimited
     writeU16BE(out, at + 8, 0xffff);
   },
   apply(unit, bytes) {
     unit.descriptorSense = (bytes[2]! & D_SENSE) !== 0;
     unit.softwareWriteProtect = (bytes[4]! & SWP) !== 0;
+    unit.taskSet.reportsAborted = (bytes[5]! & TAS) !== 0;
   },
 };
 
@@ -306,6 +310,7 @@ function checkPages(command: Command, list: Uint8Array, begin: number, end: numb
 /** Takes every page; true when something changed. */
 function applyPages(unit: UnitState, list: Uint8Array, begin: number, end: number): boolean {
   const { descriptorSense, softwareWriteProtect, writeCache } = unit;
+  const { reportsAborted } = unit.taskSet;
   for (let at = begin; at < end; ) {
     const page = pageAt(list, at)!;
     page.apply(unit, list.subarray(at, at + page.length));
@@ -314,6 +319,7 @@ function applyPages(unit: UnitState, list: Uint8Array, begin: number, end: numbe
   return (
     descriptorSense !== unit.descriptorSense ||
     softwareWriteProtect !== unit.softwareWriteProtect ||
-    writeCache !== unit.writeCache
+    writeCache !== unit.writeCache ||
+    reportsAborted !== unit.taskSet.reportsAborted
   );
 }

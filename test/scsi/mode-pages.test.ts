@@ -65,7 +65,7 @@ describe('MODE SENSE', () => {
   it('tells current from changeable and default values', () => {
     const initiator = new Initiator();
     const changeable = [...initiator.in(sense6(0x40 | 0x0a), 255).data.slice(4)];
-    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0x40, 0, 0, 0, 0, 0, 0]);
     expect(initiator.in(sense6(0x40 | 0x08), 255).data[6]).toBe(4);
     initiator.out(select6(16), list6(control(4, 0)));
     expect(initiator.in(sense6(0x0a), 255).data[6]).toBe(4);
