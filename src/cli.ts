@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { errnoOf, messageOf, StorageError } from './base/errors.ts';
+import { addAccessCommands } from './cli/access-commands.ts';
 import { addMessageCommand } from './cli/message-command.ts';
 import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
@@ -63,6 +64,7 @@ Examples:
   strict(program);
   addPoolCommands(program, context);
   addVolumeCommands(program, context);
+  addAccessCommands(program, context);
   addMessageCommand(program, context);
   addServeCommands(program, context);
   addTransferCommands(program, context);

@@ -116,7 +116,17 @@ const digests: readonly string[] = ['CRC32C', NONE];
 const RULES: ReadonlyMap<string, KeyRule> = new Map<string, KeyRule>([
   ['HeaderDigest', list(KeyUse.LOGIN, false, digests, (p, result) => (p.headerDigest = result !== NONE))],
   ['DataDigest', list(KeyUse.LOGIN, false, digests, (p, result) => (p.dataDigest = result !== NONE))],
-  ['MaxConnections', numerical('minimum', [1, 65535], () => 1, KeyUse.LEADING_LOGIN, true, ignored)],
+  [
+    'MaxConnections',
+    numerical(
+      'minimum',
+      [1, 65535],
+      (limits) => limits.connectionsPerSession,
+      KeyUse.LEADING_LOGIN,
+      true,
+      (p, result) => (p.maxConnections = result),
+    ),
+  ],
   ['InitialR2T', boolean('or', false, true, (p, result) => (p.initialR2T = result))],
   ['ImmediateData', boolean('and', true, true, (p, result) => (p.immediateData = result))],
   [

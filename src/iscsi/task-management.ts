@@ -126,10 +126,6 @@ export class TaskManager {
       }
       case TaskFunction.TARGET_COLD_RESET:
       case TaskFunction.TARGET_WARM_RESET:
-        // A cold reset ends the sessions of others, and what they do with units that this one does not know of.
-        if (request.code === TaskFunction.TARGET_COLD_RESET && !target.seesAll(nexus)) {
-          return TaskFunctionResponse.AUTHORIZATION_FAILED;
-        }
         this.cancel(null, request);
         target.reset(nexus, request.ended);
         return null;
@@ -176,17 +172,18 @@ export class TaskManager {
     return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
   }
 
-  /** What task sets do not know of the session's tasks for `lun` (all LUNs when it is null): those that have a status, and those that wait for their CmdSN. */
   private cancel(lun: number | null, { cmdSn }: Request): void {
-    this.held.cancelTasks(lun, cmdSn);
-    this.session.connection?.dropAnswered(lun);
+    for (const connection of this.session.connections) connection.cancelTasks(lun, cmdSn);
   }
 
-  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1). */
+  /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */
   private endConnections(): void {
+    const { target, nexus } = this.session;
     for (const session of this.host.sessions()) {
-      if (session !== this.session && session.target === this.session.target) session.connection?.drop('cold reset');
+      if (session === this.session || session.target !== target) continue;
+      if (target!.shareLuns(nexus!, session.nexus!)) session.drop('cold reset');
     }
-    this.host.end('cold reset');
+    this.session.isEnding = true;
+    for (const connection of this.session.connections) connection.finish('cold reset', null);
   }
 }

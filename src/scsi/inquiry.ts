@@ -48,6 +48,8 @@ export const inquiryOfAbsent: CommandHandler = {
     unit.reply.fill(0, 0, STANDARD_LENGTH);
     const length = writeStandard(command);
     unit.reply[0] = NO_SUCH_UNIT;
+    // Nothing is copied there.
+    unit.reply[5]! &= ~0x08;
     command.finishReply(length, readU16BE(task.cdb, 3));
   },
 

@@ -1,7 +1,7 @@
 import { equalBytes } from '../base/bytes.ts';
-import { Access, Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
-import { Conflict, isRefused } from './conflict.ts';
+import { isRefused } from './conflict.ts';
 import type { Nexus } from './nexus.ts';
 import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
 import { Status } from './spec.ts';
@@ -103,19 +103,6 @@ export class LogicalUnit {
     reservations.detached(nexus, state);
     this.#lastNexus = null;
     this.#lastNexusState = null;
-  }
-
-  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
-  mayWrite(nexus: Nexus): boolean {
-    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
-  }
-
-  /** Whether a reservation refuses `nexus` that access to the medium: for commands that come to another unit. */
-  reservationConflict(nexus: Nexus, access: Access): boolean {
-    const { reservations } = this.state;
-    return (
-      access !== Access.NONE && reservations.refuses(nexus, access === Access.READ ? Conflict.READ : Conflict.WRITE)
-    );
   }
 
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */

@@ -89,6 +89,13 @@ export class Target implements LunInventory {
     return undefined;
   }
 
+  /** Whether two nexuses may see one unit both; true where there is none to be seen, as for a target without LUNs. */
+  shareLuns(one: Nexus, other: Nexus): boolean {
+    const { luns } = this.#view(one);
+    const { units } = this.#view(other);
+    return this.#units.size === 0 || luns.some((lun) => units.has(lun));
+  }
+
   /** Puts `unit` at `lun`, which is free. */
   setLun(lun: number, unit: LogicalUnit): void {
     assert(Number.isInteger(lun) && lun >= 0 && lun <= MAX_LUN, 'a LUN has 14 bits');
@@ -163,11 +170,6 @@ export class Target implements LunInventory {
     this.#forEachUnit(nexus, ended, (unit, one) => unit.loseNexus(nexus, one));
   }
 
-  /** Whether `nexus` may see every unit, so that what concerns the whole target concerns nothing that is hidden from it. */
-  seesAll(nexus: Nexus): boolean {
-    return this.luns(nexus).length === this.#allLuns.length;
-  }
-
   #forEachUnit(nexus: Nexus, ended: () => void, action: (unit: LogicalUnit, ended: () => void) => void): void {
     let pending = 1;
     const oneEnded = (): void => {
@@ -220,5 +222,6 @@ export class Target implements LunInventory {
 
   #tell(nexus: Nexus, view: NexusView): void {
     for (const unit of view.units.values()) unit.raiseAttention(nexus, UnitAttention.LUNS_CHANGED);
+    nexus.lunsChanged?.();
   }
 }

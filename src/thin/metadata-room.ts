@@ -45,6 +45,14 @@ export function leafChangeBlocks(blockCount: number, dataBitmapCount: number): n
 }
 
 /**
+ * For a mapping that becomes shared: a leaf of each of two devices, both devices' roots, and the overflow tree for one count up and one down. Either leaf
+ * may be shared, as above.
+ */
+export function shareChangeBlocks(blockCount: number, dataBitmapCount: number): number {
+  return pathBlocks(blockCount, 6) + Math.min(dataBitmapCount, 4 * MAX_LEAF_ENTRIES);
+}
+
+/**
  * How many of `maxMappings` can be removed with `room` new blocks, at least one: each leaf on the way may have to be copied, and each
  * mapping that is dropped or copied may be counted in a data bitmap of its own.
  */

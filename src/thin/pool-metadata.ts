@@ -17,6 +17,7 @@ import {
   pathBlocks,
   removableMappings,
   shareableMappings,
+  shareChangeBlocks,
 } from './metadata-room.ts';
 import {
   checkMetadataSnapshot,
@@ -315,9 +316,10 @@ export class PoolMetadata extends PoolView {
     this.checkThin(source);
     this.checkThin(target);
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(end), 'shareRange: not a range');
-    // Two devices' leaves.
-    const room = this.#checkRoom(2 * this.#leafChangeBlocks(), 'share data blocks') - this.metadataReserveBlocks;
-    const limit = shareableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
+    const { bitmapCount } = this.transaction.trees.dataMap;
+    const least = shareChangeBlocks(this.metadataBlockCount, bitmapCount);
+    const room = this.#checkRoom(least, 'share data blocks') - this.metadataReserveBlocks;
+    const limit = shareableMappings(room, bitmapCount, maxMappings);
     return this.#sharing.share(range, limit, (from, to, most) => this.removeRange(target, from, to, most));
   }
 

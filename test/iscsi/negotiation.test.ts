@@ -35,7 +35,8 @@ describe('the negotiation of', () => {
     ['TaskReporting', 'FastAbort,RFC3720', 'RFC3720'],
     ['TaskReporting', 'FastAbort', 'Reject'],
     // The smaller number.
-    ['MaxConnections', '8', '1'],
+    ['MaxConnections', '8', '4'],
+    ['MaxConnections', '2', '2'],
     ['MaxConnections', '1', '1'],
     ['MaxConnections', '0', 'Reject'],
     ['MaxConnections', '65536', 'Reject'],

@@ -129,7 +129,7 @@ describe('REPORT SUPPORTED OPERATION CODES', () => {
     expect(initiator.in(reportOpcodes(EITHER, 0x9e, 0x10), 64).data[1]).toBe(3);
     expect(initiator.in(reportOpcodes(EITHER, 0x9e, 0x11), 64).data[1]).toBe(1);
     expect(initiator.in(reportOpcodes(EITHER, 0x9e, 0x110), 64).data[1]).toBe(1);
-    expect(initiator.in(reportOpcodes(EITHER, 0x83, 0), 64).data[1]).toBe(1);
+    expect(initiator.in(reportOpcodes(EITHER, 0x85, 0), 64).data[1]).toBe(1);
   });
 
   it('names DPO and FUA in the usage data of what takes them', () => {

@@ -16,7 +16,7 @@ describe('INQUIRY', () => {
   it('returns standard data that name a disk of SPC-4 and SBC-3', () => {
     const { data, ...result } = new Initiator().in(inquiry(0, 0, 255), 255);
     expect(result).toMatchObject({ ...GOOD, residual: 255 - 96 });
-    expect([...data.slice(0, 8)]).toEqual([0, 0, 6, 0x12, 91, 0, 0, 2]);
+    expect([...data.slice(0, 8)]).toEqual([0, 0, 6, 0x12, 91, 0x08, 0, 2]);
     expect(ascii(data.slice(8, 36))).toBe('THINLUN THIN VOLUME     0001');
     expect([58, 60, 62, 64].map((at) => readU16BE(data, at))).toEqual([0xa0, 0x460, 0x4c0, 0x960]);
   });
@@ -70,7 +70,7 @@ describe('vital product data', () => {
 
   it('00h lists all pages, ascending, and each of them can be read', () => {
     const pages = [...page(0x00).slice(4)];
-    expect(pages).toEqual([0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
+    expect(pages).toEqual([0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2]);
     for (const code of pages) page(code);
   });
 

@@ -105,7 +105,7 @@ describe('a target', () => {
   it('has one target port group that is always active, and says so in INQUIRY', () => {
     target.setLun(0, unit());
     while (send(0, TEST_UNIT_READY).status !== 0);
-    expect(send(0, [0x12, 0, 0, 0, 36, 0], 36).data[5]).toBe(0x10);
+    expect(send(0, [0x12, 0, 0, 0, 36, 0], 36).data[5]).toBe(0x18);
     const groups = (format: number, length: number): number[] => [
       ...send(0, [0xa3, 0x0a | format, 0, 0, 0, 0, 0, 0, 0, length, 0, 0], length).data,
     ];
@@ -123,7 +123,7 @@ describe('a target', () => {
     pending.start(alone, [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], NO_DATA, 64);
     expect(pending.result()).toMatchObject(checkCondition('5/24/00'));
     pending.start(alone, [0x12, 0, 0, 0, 36, 0], NO_DATA, 36);
-    expect(pending.result().data[5]).toBe(0);
+    expect(pending.result().data[5]).toBe(0x08);
   });
 
   it('uses one task for different LUNs one after the other', () => {

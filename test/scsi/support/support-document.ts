@@ -17,8 +17,6 @@ const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x48, 'SANITIZE'],
   [0x4c, 'LOG SELECT'],
   [0x7f, 'variable length CDBs'],
-  [0x83, 'EXTENDED COPY, POPULATE TOKEN, WRITE USING TOKEN'],
-  [0x84, 'RECEIVE COPY RESULTS'],
   [0x85, 'ATA PASS-THROUGH(16)'],
   [0x9c, 'WRITE ATOMIC(16)'],
   [0x9f, 'SERVICE ACTION OUT(16)'],
@@ -92,6 +90,7 @@ ${missing.join('\n')}
 | 80 | unit serial number |
 | 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
 | 86 | extended INQUIRY: HEADSUP and ORDSUP (not under LIO), SIMPSUP, V_SUP, LUICLR |
+| 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
 | B0 | block limits; 3Ch bytes; WSNZ 0 |
 | B1 | block device characteristics: not rotating |
 | B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below); no anchors, no thresholds |
@@ -119,7 +118,7 @@ ${MAX_TASKS}: then TASK SET FULL, or BUSY to a nexus that has none there.
 | CLEAR TASK SET | the same for all nexuses; the others get COMMANDS CLEARED BY ANOTHER INITIATOR, or with TAS the status TASK ABORTED |
 | LOGICAL UNIT RESET | all tasks of all nexuses end, mode parameters go back, every nexus gets BUS DEVICE RESET FUNCTION OCCURRED |
 | TARGET WARM RESET | the same for every logical unit that the nexus may see, with SCSI BUS RESET OCCURRED |
-| TARGET COLD RESET | the same, then all sessions of the target end; refused to a nexus that may not see all logical units |
+| TARGET COLD RESET | the same, then all sessions end that see a logical unit which the nexus may see, too |
 | I_T NEXUS RESET | the tasks of the nexus end everywhere, it gets I_T NEXUS LOSS OCCURRED |
 | QUERY TASK, QUERY TASK SET, QUERY ASYNCHRONOUS EVENT | FUNCTION SUCCEEDED where there is a task, or a unit attention |
 | CLEAR ACA, TASK REASSIGN | not supported |
@@ -152,6 +151,13 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
   writes zeroes then.
 * UNMAP and WRITE SAME with ANCHOR are refused.
 * GROUP NUMBER is accepted and means nothing.
+* EXTENDED COPY takes segments 02h (block to block), 0Ah (block to block with offset) and 07h (verify), between LUNs of the target that the initiator may
+  use itself, named by NAA or T10 vendor designator or FFFFh. STR, CAT and PRIORITY mean nothing; G_SENSE and inline data are refused; with IMMED the status waits for the
+  copy. What overlaps itself or is no whole number of blocks is refused. What is wrong with a segment is COPY ABORTED with its number in COMMAND-SPECIFIC INFORMATION.
+* A copy within a pool shares whole blocks where both ranges begin at the same place in a block of the pool, and moves the rest.
+* A ROD token represents the data as it was when POPULATE TOKEN made it. It ends (TOKEN REVOKED) as soon as one of its blocks is written, 60 s after its last use, or as
+  asked up to 600 s, and with the server. It can be used at any LUN of the target by initiators that may read the LUN it is of. The zero token unmaps where that reads as zeroes.
+* What is known of a copy is kept until it has been told or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first.
 * COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
 * A transfer that the initiator announced shorter than its CDB moves what was announced (WRITE: its whole blocks) and ends GOOD with an overflow.
   COMPARE AND WRITE and WRITE SAME, where half of the data means nothing, are refused.
