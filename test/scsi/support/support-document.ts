@@ -114,7 +114,7 @@ ${MAX_TASKS}: then TASK SET FULL, or BUSY to a nexus that has none there.
 | CLEAR TASK SET | the same for all nexuses; the others get COMMANDS CLEARED BY ANOTHER INITIATOR, or with TAS the status TASK ABORTED |
 | LOGICAL UNIT RESET | all tasks of all nexuses end, mode parameters go back, every nexus gets BUS DEVICE RESET FUNCTION OCCURRED |
 | TARGET WARM RESET | the same for every logical unit that the nexus may see, with SCSI BUS RESET OCCURRED |
-| TARGET COLD RESET | the same, then all sessions of the target end; refused to a nexus that may not see all logical units |
+| TARGET COLD RESET | the same, then all sessions end that see a logical unit which the nexus may see, too |
 | I_T NEXUS RESET | the tasks of the nexus end everywhere, it gets I_T NEXUS LOSS OCCURRED |
 | QUERY TASK, QUERY TASK SET, QUERY ASYNCHRONOUS EVENT | FUNCTION SUCCEEDED where there is a task, or a unit attention |
 | CLEAR ACA, TASK REASSIGN | not supported |
