@@ -27,6 +27,18 @@ export interface ServerMessage extends PortalsMessage {
   target: string;
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** Initiators that are logged in to the pool's target. */
+  sessions: SessionMessage[];
+}
+
+export interface SessionMessage {
+  initiator: string;
+  /** Of CHAP; null for an initiator that was not asked. */
+  user: string | null;
+  /** `none`, `CHAP SHA-256`, `mutual CHAP MD5`. */
+  authentication: string;
+  /** Names of the volumes that it sees. */
+  volumes: string[];
 }
 
 /** Features of a pool as they are set. */
@@ -71,8 +83,19 @@ export interface PoolMessage {
   deletedVolumeCount: number;
   /** What they still map. */
   deletedBytes: number;
+  access: PoolAccessMessage;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
+}
+
+/** Who may log in, in short. */
+export interface PoolAccessMessage {
+  /** Whoever reaches a portal may. */
+  open: boolean;
+  /** Entries of the access list. */
+  entryCount: number;
+  /** Why nobody may before it is put right; null when nothing is wrong. */
+  problem: string | null;
 }
 
 export interface VolumeMessage {
@@ -210,6 +233,14 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
+  sessions: z.array(
+    z.object({
+      initiator: z.string(),
+      user: z.string().nullable(),
+      authentication: z.string(),
+      volumes: z.array(z.string()),
+    }),
+  ),
 });
 
 const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
@@ -244,6 +275,7 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
+  access: z.object({ open: z.boolean(), entryCount: size, problem: z.string().nullable() }),
   server: serverSchema.nullable(),
 });
 

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
 import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Timer } from '../base/clock.ts';
+import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { MemoryAccount } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
@@ -96,9 +96,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     this.login = new Login({
       limits: context.limits,
       portalGroupTag: listener.tag,
-      hasTarget: (name) => context.targets.find(name) !== undefined,
-      admit: (initiatorName, targetName, isid, tsih, cid) =>
-        context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
+      randomBytes: context.randomBytes,
+      gate: (initiator, target) => context.targets.gate(initiator, target),
+      admit: (name, identity, tsih, cid) => context.sessionTable.admit(name, identity, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -207,14 +207,15 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const name = { initiatorName, targetName, isid, portalGroupTag };
-    const status = sessionTable.admit(name, tsih, cid);
-    const target = targetName === null ? null : targets.find(targetName);
-    if (status !== LoginStatus.SUCCESS || target === undefined) {
-      const removed = status === LoginStatus.SUCCESS;
-      this.refuse(
-        removed ? LoginStatus.TARGET_REMOVED : status,
-        removed ? 'the target is gone' : 'not admitted any more',
-      );
+    const status = sessionTable.admit(name, login.identity, tsih, cid);
+    // Asked again: it may have been taken away since the login began.
+    const admission = targetName === null ? null : targets.find(targetName, login.identity);
+    if (status !== LoginStatus.SUCCESS) {
+      this.refuse(status, 'not admitted any more');
+      return;
+    }
+    if (admission === undefined) {
+      this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
       return;
     }
     const existing = sessionTable.find(name);
@@ -237,8 +238,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       } else old!.giveWay(next);
       return;
     }
-    const session = sessionTable.add(login, target, portalGroupTag);
-    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    const session = sessionTable.add(login, admission, portalGroupTag);
+    const { tsih: handle, authentication } = session;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: handle, authentication };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }
@@ -272,8 +274,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature!.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
   }
 
   hasTask(tag: number): boolean {

@@ -6,6 +6,7 @@ import type { CopyRecord } from './copy-records.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import type { Nexus } from './nexus.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
+import { changesUnit } from './read-only-nexus.ts';
 import type { RodToken } from './rod-tokens.ts';
 import type { ScratchUser } from './scratch-pool.ts';
 import {
@@ -254,8 +255,10 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
       return this.check(operation.sense, NO_INFORMATION, operation.sks);
     }
     if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
+    const mayNotWrite = this.nexusState?.readOnly === true;
+    if (mayNotWrite && changesUnit(this.row.opcode)) return this.check(WRITE_PROTECTED);
     if (access === Access.WRITE && this.writeProtected) {
-      const forGood = unit.backend.readOnly || this.nexusState?.readOnly === true;
+      const forGood = unit.backend.readOnly || mayNotWrite;
       return this.check(forGood ? WRITE_PROTECTED : SOFTWARE_WRITE_PROTECTED);
     }
     return true;
@@ -336,12 +339,13 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
-  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean, atomic = false): void {
     const { request } = this;
     request.op = op;
     request.offset = offset;
     request.length = request.data.lengthBytes;
     request.fua = fua;
+    request.atomic = atomic;
     this.#submit();
   }
 

@@ -110,7 +110,7 @@ function writePage(command: Command, page: number): number {
       length = writeDeviceIdentification(command) - 4;
       break;
     case 0x86:
-      length = writeExtendedInquiry(out);
+      length = writeExtendedInquiry(command, out);
       break;
     case 0x87:
       // MODE PAGE POLICY of every page and subpage: shared by all nexuses.
@@ -235,9 +235,9 @@ function writeScsiName(out: Uint8Array, at: number, association: number, name: s
 }
 
 /** VPD page 86h (SPC-4 7.8.7). */
-function writeExtendedInquiry(out: Uint8Array): number {
-  // SIMPSUP: the portal and LIO hand over simple tasks only.
-  out[5] = 0x01;
+function writeExtendedInquiry(command: Command, out: Uint8Array): number {
+  // HEADSUP, ORDSUP, SIMPSUP; LIO hands over simple tasks only.
+  out[5] = command.inventory.targetPorts.length === 0 ? 0x01 : 0x07;
   // V_SUP: there is a volatile write cache.
   out[6] = 0x01;
   // LUICLR: REPORT LUNS takes back what it reports, at every logical unit of the target.
@@ -256,6 +256,8 @@ function writeBlockLimits(unit: UnitState): number {
   writeU32BE(out, 8, unit.maxTransferBlocks);
   writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
+  // MAXIMUM ATOMIC TRANSFER LENGTH; alignment, granularity and boundary 0: anywhere, any number, none
+  writeU32BE(out, 44, unit.maxAtomicBlocks);
   if (!unit.unmaps) return 0x3c;
   // MAXIMUM UNMAP LBA COUNT: no limit
   writeU32BE(out, 20, 0xffffffff);

@@ -1,7 +1,8 @@
 import { equalBytes } from '../base/bytes.ts';
+import type { LunBackend } from '../block/lun-backend.ts';
 import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { type CommandSet, commandsOf } from './commands.ts';
+import { type CommandFeatures, type CommandSet, commandsOf } from './commands.ts';
 import { isRefused } from './conflict.ts';
 import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
@@ -15,8 +16,12 @@ import {
 import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
-import { UnitAttention } from './unit-attention.ts';
+import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
+
+function featuresOf(removable: boolean, { unmapGranularityBytes, atomicWriteBytes = 0 }: LunBackend): CommandFeatures {
+  return { removable, unmaps: unmapGranularityBytes > 0, atomic: atomicWriteBytes > 0 };
+}
 
 /**
  * A logical unit: the command set of a thin-provisioned disk over a `LunBackend`. All front ends of a volume share one, so that its locks and
@@ -40,7 +45,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    commands: CommandSet = commandsOf(options.removable ?? false, options.backend.unmapGranularityBytes > 0),
+    commands: CommandSet = commandsOf(featuresOf(options.removable ?? false, options.backend)),
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
@@ -64,7 +69,7 @@ export class LogicalUnit {
       state.removable = removable;
       state.mediumPresent = true;
       for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
-      this.#commands = commandsOf(removable, state.unmaps);
+      this.#commands = commandsOf(featuresOf(removable, state.backend));
       this.inquiryChanged();
     }
     if (physicalBlockExponent !== state.physicalBlockExponent) {
@@ -81,6 +86,16 @@ export class LogicalUnit {
   /** What the unit says of itself has changed: every nexus gets INQUIRY DATA HAS CHANGED. */
   inquiryChanged(): void {
     this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
+  }
+
+  /** Before the backend comes to hold something else, by other ways than commands: until `contentSettled` there are no tokens. */
+  contentChanging(): void {
+    this.state.tokens.suspend();
+  }
+
+  /** After `contentChanging`, whatever came of it. */
+  contentSettled(): void {
+    this.state.tokens.resume();
   }
 
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
@@ -114,11 +129,6 @@ export class LogicalUnit {
     this.#lastNexusState = null;
   }
 
-  /** Whether `nexus` may write now; a unit that takes no writes at all takes none of it either. */
-  mayWrite(nexus: Nexus): boolean {
-    return !this.state.writeProtected && this.state.nexuses.get(nexus)?.readOnly !== true;
-  }
-
   /** What `attach` said of writing has changed: the nexus gets MODE PARAMETERS CHANGED, as it has to look at WP again. */
   setReadOnly(nexus: Nexus, readOnly: boolean): void {
     const state = this.state.nexuses.get(nexus);
@@ -137,6 +147,29 @@ export class LogicalUnit {
     const others = this.taskSet.abort(() => true, by, ended);
     if (this.taskSet.reportsAborted) return;
     for (const nexus of others) this.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
+  }
+
+  /** An I_T nexus loss (SAM-5 6.3.4): ends the tasks of `nexus` and what else it has here. `ended` as above. */
+  loseNexus(nexus: Nexus, ended: () => void): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state !== undefined) {
+      state.preventsRemoval = false;
+      state.copies.clear();
+      state.attentions.raise(UnitAttention.I_T_NEXUS_LOSS);
+    }
+    this.state.reservations.release(nexus);
+    this.abortTaskSet(nexus, ended);
+  }
+
+  /** QUERY TASK SET (SAM-5 7.10). */
+  hasTasks(nexus: Nexus): boolean {
+    return this.taskSet.some((task) => task.nexus === nexus);
+  }
+
+  /** The unit attentions of `nexus` (QUERY ASYNCHRONOUS EVENT), if there is one. */
+  pendingAttentions(nexus: Nexus): UnitAttentionQueue | null {
+    const attentions = this.state.nexuses.get(nexus)?.attentions;
+    return attentions === undefined || attentions.isEmpty ? null : attentions;
   }
 
   /**

@@ -85,11 +85,26 @@ export class UnitAttentionQueue {
     this.#pending &= ~(1 << kind);
   }
 
+  get count(): number {
+    let count = 0;
+    for (let rest = this.#pending; rest !== 0; rest &= rest - 1) count++;
+    return count;
+  }
+
+  /** The most important one, NO_SENSE when there is none. */
+  peek(): Sense {
+    return this.#pending === 0 ? NO_SENSE : SENSE[this.#first()];
+  }
+
   /** Takes the most important one out, NO_SENSE when there is none. */
   take(): Sense {
     if (this.#pending === 0) return NO_SENSE;
-    const kind = (31 - Math.clz32(this.#pending & -this.#pending)) as UnitAttention;
+    const kind = this.#first();
     this.clear(kind);
     return SENSE[kind];
+  }
+
+  #first(): UnitAttention {
+    return (31 - Math.clz32(this.#pending & -this.#pending)) as UnitAttention;
   }
 }

@@ -1,6 +1,7 @@
 import { Access, Attention, type CommandRow } from '../../../src/scsi/command.ts';
 import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../../src/scsi/commands.ts';
 import { Conflict } from '../../../src/scsi/conflict.ts';
+import { MAX_TASKS, MAX_TASKS_PER_NEXUS } from '../../../src/scsi/task-set.ts';
 
 const hex = (value: number, digits = 2): string => value.toString(16).toUpperCase().padStart(digits, '0');
 
@@ -12,7 +13,6 @@ const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x3f, 'WRITE LONG(10)'],
   [0x4c, 'LOG SELECT'],
   [0x85, 'ATA PASS-THROUGH(16)'],
-  [0x9c, 'WRITE ATOMIC(16)'],
   [0x9f, 'SERVICE ACTION OUT(16)'],
   [0xa1, 'ATA PASS-THROUGH(12)'],
   [0xa2, 'SECURITY PROTOCOL IN'],
@@ -84,11 +84,11 @@ ${missing.join('\n')}
 | 00 | supported pages |
 | 80 | unit serial number |
 | 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
-| 86 | extended INQUIRY: SIMPSUP, V_SUP, LUICLR |
+| 86 | extended INQUIRY: HEADSUP and ORDSUP (not under LIO), SIMPSUP, V_SUP, LUICLR |
 | 87 | mode page policy: all shared |
 | 88 | SCSI ports, with their names; only behind the portal |
 | 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
-| B0 | block limits; 3Ch bytes; WSNZ 0 |
+| B0 | block limits; 3Ch bytes; WSNZ 0; atomic writes of up to 1 MiB, wherever they begin |
 | B1 | block device characteristics: not rotating; WABEREQ, WACEREQ 01b: what was erased reads without errors |
 | B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below), ANC_SUP; threshold sets of 1 MiB |
 
@@ -108,7 +108,7 @@ ${missing.join('\n')}
 |---|---|---|
 | 01 | read-write error recovery; on thin units | LBPERE |
 | 08 | caching | WCE |
-| 0A | control | D_SENSE, SWP, TAS |
+| 0A | control: TST 0, QERR 0, QUEUE ALGORITHM MODIFIER 1 | D_SENSE, SWP, TAS |
 | 0A/01 | control extension | |
 | 1C | informational exceptions control: DEXCPT | |
 | 1C/02 | logical block provisioning: a soft threshold of what is available, one of what is used; on thin units | ENABLED, THRESHOLD COUNT |
@@ -116,6 +116,25 @@ ${missing.join('\n')}
 
 All pages are saved with SP, by volume, in \`pool.json\`, before the command is answered. A reset and a restart bring the saved values back, or the defaults. Snapshots begin with
 the defaults. The threshold of what is available is the pool's low-water mark, enabled, until an initiator sets another.
+
+## Tasks
+
+One task set for all nexuses of a logical unit, the portal's and TCMU's. SIMPLE tasks begin in any order; an ORDERED task waits for all that came before and holds up all
+that comes later; a HEAD OF QUEUE task begins at once and holds up what has not begun. ACA tasks are refused. A nexus has at most ${MAX_TASKS_PER_NEXUS} tasks in a set, all together
+${MAX_TASKS}: then TASK SET FULL, or BUSY to a nexus that has none there.
+
+| function | effect |
+|---|---|
+| ABORT TASK, ABORT TASK SET | the tasks get no status; the response comes when they have ended |
+| CLEAR TASK SET | the same for all nexuses; the others get COMMANDS CLEARED BY ANOTHER INITIATOR, or with TAS the status TASK ABORTED |
+| LOGICAL UNIT RESET | all tasks of all nexuses end, mode parameters go back, every nexus gets BUS DEVICE RESET FUNCTION OCCURRED |
+| TARGET WARM RESET | the same for every logical unit that the nexus may see, with SCSI BUS RESET OCCURRED |
+| TARGET COLD RESET | the same, then all sessions end that see a logical unit which the nexus may see, too |
+| I_T NEXUS RESET | the tasks of the nexus end everywhere, it gets I_T NEXUS LOSS OCCURRED |
+| QUERY TASK, QUERY TASK SET, QUERY ASYNCHRONOUS EVENT | FUNCTION SUCCEEDED where there is a task, or a unit attention |
+| CLEAR ACA, TASK REASSIGN | not supported |
+
+Under LIO these functions are LIO's; what it aborts ends early, and what the portal aborts ends with TASK ABORTED there.
 
 ## Reservations
 
@@ -146,6 +165,8 @@ the defaults. The threshold of what is available is the pool's low-water mark, e
   restart. Meanwhile, and when they have failed, other commands are NOT READY or MEDIUM ERROR, with a progress indication.
 * BLOCK ERASE, CRYPTOGRAPHIC ERASE and FORMAT UNIT unmap everything, and discard it where the pool passes discards down; what snapshots share stays theirs. OVERWRITE writes every block,
   which is mapped then, at no more than 192 MiB/s, and as often as it is told. FORMAT UNIT takes no protection information, defect list or initialization pattern.
+* WRITE ATOMIC writes to new blocks of the pool, which take the place of the old ones in one transaction: whatever fails, all of it is there or nothing, and nobody reads a
+  part. It costs a copy of what it does not cover of them. Pools of blocks above 1 MiB do not offer it.
 * The 32-byte commands take no protection information either: their tags must be zero.
 * THIN PROVISIONING SOFT THRESHOLD REACHED comes once to each nexus, with the place of the threshold in the mode page in INFORMATION; again when the threshold was left by a
   threshold set and is reached again.
