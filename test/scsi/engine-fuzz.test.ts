@@ -428,8 +428,8 @@ class Run {
         // Write protection, ejected media and reservations would end up hiding everything else.
         state.mediumPresent = true;
         state.softwareWriteProtect = false;
-        // One that has failed refuses everything.
-        if (state.operation?.failed) state.operation = null;
+        // One that has failed, or was stopped as if the volume were being closed, refuses everything.
+        state.operation = null;
         state.reservations.reset();
         for (const each of state.nexuses.values()) {
           each.preventsRemoval = false;
