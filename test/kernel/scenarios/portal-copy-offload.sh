@@ -1,4 +1,4 @@
-# title: sg_xcopy, ddpt and ddptctl against the portal: copies between LUNs and within one by EXTENDED COPY and by ROD tokens
+# title: sg_xcopy, ddpt and sg_raw against the portal: copies between LUNs and within one by EXTENDED COPY and by ROD tokens
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
@@ -52,20 +52,32 @@ ok "sg_xcopy: between two disks, within one, and where blocks do not fit; the po
 ddpt --xcopy if=$A of=$B seek=$((128 * 2048)) count=65535 bs=512 2>/tmp/ddpt.log || { cat /tmp/ddpt.log; fail 'ddpt --xcopy'; }
 blockdev --flushbufs $B
 dd if=$B bs=512 skip=$((128 * 2048)) count=65535 iflag=direct 2>/dev/null | cmp - /tmp/data -n $((65535 * 512)) || fail 'ddpt --xcopy differs'
-ddpt --odx if=$A skip=0,$BLOCKS of=$B seek=$((192 * 2048)),$BLOCKS bs=512 2>/tmp/ddpt.log || { cat /tmp/ddpt.log; fail 'ddpt --odx'; }
-same_data 'ddpt --odx' $B 192
-ok "ddpt: EXTENDED COPY and ODX"
+ok "ddpt: EXTENDED COPY"
 
-ddptctl --pt=0,$BLOCKS --rtf=/tmp/token --list_id=300 $A
+# Of ODX, ddpt 0.97 writes the number of blocks a byte too far to the left; so what it would send is put together here.
+be() { # BYTES NUMBER
+  printf "%0$(($1 * 2))x" "$2"
+}
+bytes() { node -e 'process.stdout.write(Buffer.from(process.argv[1], "hex"))' "$1"; }
+write_token() { # LBA DISK LIST_ID
+  { bytes "$(be 2 550)$(be 6 0)$(be 8 0)"; cat /tmp/token; bytes "$(be 6 0)$(be 2 16)$(be 8 $1)$(be 4 $BLOCKS)$(be 4 0)"; } >/tmp/wut
+  sg_raw -s 552 -i /tmp/wut $2 83 11 00 00 00 00 00 00 00 $3 00 00 02 28 00 00
+}
+bytes "$(be 2 30)$(be 12 0)$(be 2 16)$(be 8 0)$(be 4 $BLOCKS)$(be 4 0)" >/tmp/pt
+sg_raw -s 32 -i /tmp/pt $A 83 10 00 00 00 00 00 00 00 07 00 00 00 20 00 00
+sg_raw -r 1024 -o /tmp/rrti $A 84 07 00 00 00 07 00 00 00 00 00 00 04 00 00 00
+dd if=/tmp/rrti of=/tmp/token bs=1 skip=38 count=512 2>/dev/null
+[ "$(stat -c %s /tmp/token)" = 512 ] || fail "no token: $(od -An -tx1 /tmp/rrti)"
+ddptctl --info --rtf=/tmp/token
 ddptctl --all_toks $A
-ddptctl --wut=$((64 * 2048)),$BLOCKS --rtf=/tmp/token --list_id=301 $B
-same_data 'a token from a file' $B 64
+before=$(pool_used $POOL)
+write_token $((192 * 2048)) $B 08
+same_data 'a token' $B 192
+[ "$(pool_used $POOL)" -eq "$before" ] || fail "a token took space: $before, then $(pool_used $POOL)"
 dd if=/dev/zero of=$A bs=512 seek=5 count=1 oflag=direct conv=notrunc 2>/dev/null
-if ddptctl --wut=0,$BLOCKS --rtf=/tmp/token --list_id=302 $B >/tmp/revoked 2>&1; then
-  fail "a token outlived a write to what it represents: $(cat /tmp/revoked)"
-fi
-cat /tmp/revoked
-ok "ddptctl: a token in a file is written, and ends when its source is"
+if write_token 0 $B 09 >/tmp/revoked 2>&1; then fail "a token outlived a write to what it represents: $(cat /tmp/revoked)"; fi
+grep -i 'revoked' /tmp/revoked || fail "not revoked: $(cat /tmp/revoked)"
+ok "a token is written without taking space, and ends when its source is"
 
 iscsiadm -m node -T $IQN -u
 stop_thinlun
