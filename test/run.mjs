@@ -82,12 +82,21 @@ const STEPS = [
     after: ['build'],
   },
   {
+    name: 'lab',
+    what: "the guest's root folder, which has the kernel and newer programs than the machine",
+    command: ['bash', 'test/kernel/build-rootfs.sh'],
+    limitMs: 15 * MINUTE,
+    tools: ['mmdebstrap'],
+    root: true,
+    file: 'test/kernel/build-rootfs.sh',
+  },
+  {
     name: 'conformance',
-    what: 'every test of iscsi-test-cu against the portal',
+    what: 'every test of iscsi-test-cu against the portal, in five profiles',
     command: [process.execPath, 'test/conformance/iscsi-test-cu.mjs'],
     limitMs: 15 * MINUTE,
     tools: ['iscsi-test-cu', 'thin_check'],
-    after: ['build'],
+    after: ['build', 'lab'],
     file: 'test/conformance/iscsi-test-cu.mjs',
   },
   {
@@ -97,7 +106,7 @@ const STEPS = [
     limitMs: 30 * MINUTE,
     tools: ['mmdebstrap'],
     root: true,
-    after: ['build'],
+    after: ['build', 'lab'],
     file: 'test/kernel/run.mjs',
   },
 ];

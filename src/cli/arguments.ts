@@ -2,8 +2,11 @@ import { InvalidArgumentError } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { KIB, parseSize } from '../base/units.ts';
 import { LOG_LEVELS, type LogLevel } from '../daemon/log-level.ts';
-import { type PortalAddress, parsePortal } from '../daemon/portal-address.ts';
+import { parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
 import { isValidName } from '../thin/catalogue.ts';
+
+/** More than any machine has networks to initiators. */
+const MAX_PORTALS = 64;
 
 /** Values as people type them. Each throws what the command line's parser turns into one line and exit status 2. */
 
@@ -49,8 +52,11 @@ export function nameArgument(text: string): string {
   return text;
 }
 
-export function portalArgument(text: string): PortalAddress {
-  return parsed(() => parsePortal(text));
+/** One more portal; `earlier` are those of the options before it, `false` after --no-portal. */
+export function portalArgument(text: string, earlier: readonly ServedPortal[] | false | undefined): ServedPortal[] {
+  const portals = [...(earlier || []), parsed(() => parseServedPortal(text))];
+  if (portals.length > MAX_PORTALS) throw new InvalidArgumentError(`There can be ${MAX_PORTALS} portals`);
+  return portals;
 }
 
 export function logLevelArgument(text: string): LogLevel {

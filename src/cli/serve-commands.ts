@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { defaultDemoDir } from '../daemon/demo-dir.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
-import { type PortalAddress, parsePortal } from '../daemon/portal-address.ts';
+import { parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
 import { logLevelArgument, portalArgument } from './arguments.ts';
 import { type RunContext, UsageError } from './run-context.ts';
 
@@ -9,7 +9,7 @@ const DEFAULT_PORTAL = '127.0.0.1:3260';
 
 interface ServeFlags {
   /** false with --no-portal. */
-  portal: PortalAddress | false;
+  portal?: ServedPortal[] | false;
   tcmu?: boolean;
   logLevel: LogLevel;
   json?: boolean;
@@ -17,9 +17,13 @@ interface ServeFlags {
 
 interface DemoFlags {
   dir: string;
-  portal: PortalAddress;
+  portal?: ServedPortal[];
   logLevel: LogLevel;
   json?: boolean;
+}
+
+function defaultPortals(): ServedPortal[] {
+  return [parseServedPortal(DEFAULT_PORTAL)];
 }
 
 export function addServeCommands(program: Command, context: RunContext): void {
@@ -33,9 +37,10 @@ export function addServeCommands(program: Command, context: RunContext): void {
     .description('serve the volumes of pools as LUNs, until SIGTERM or SIGINT')
     .argument('<dir...>', "the pools' folders")
     .addOption(
-      new Option('--portal <host:port>', 'where initiators reach the iSCSI portal; port 0: any free one')
-        .argParser(portalArgument)
-        .default(parsePortal(DEFAULT_PORTAL), DEFAULT_PORTAL),
+      new Option(
+        '--portal <host:port[,tag]>',
+        `where initiators reach the iSCSI portal; again for more of them; port 0: any free one; tag: of its portal group, 1 unless given (default: ${DEFAULT_PORTAL})`,
+      ).argParser(portalArgument),
     )
     .option('--no-portal', 'no iSCSI portal')
     .option(
@@ -54,14 +59,15 @@ it at once.
 Examples:
   thinlun serve /srv/pool
   thinlun serve /srv/fast /srv/slow --portal 0.0.0.0:3260
+  thinlun serve /srv/pool --portal 10.0.0.1,1 --portal 10.0.1.1,2
   thinlun serve /srv/pool --no-portal --tcmu`,
     )
     .action(async (dirs: string[], flags: ServeFlags) => {
-      const { portal, tcmu = false, json = false, logLevel } = flags;
+      const { portal = defaultPortals(), tcmu = false, json = false, logLevel } = flags;
       if (portal === false && !tcmu) throw new UsageError('There is nothing to serve on: --no-portal needs --tcmu');
       // The server is most of the program: other commands do not load it.
       const { serve } = await import('./serve.ts');
-      await serve(context, dirs, { portal: portal === false ? null : portal, tcmu, logLevel, json });
+      await serve(context, dirs, { portals: portal === false ? [] : portal, tcmu, logLevel, json });
     });
 
   program
@@ -69,9 +75,10 @@ Examples:
     .description('make a demo pool with one volume, if there is none, and serve it')
     .option('--dir <dir>', 'the folder of the pool', defaultDemoDir())
     .addOption(
-      new Option('--portal <host:port>', 'where initiators reach the iSCSI portal')
-        .argParser(portalArgument)
-        .default(parsePortal(DEFAULT_PORTAL), DEFAULT_PORTAL),
+      new Option(
+        '--portal <host:port[,tag]>',
+        `where initiators reach the iSCSI portal; again for more of them (default: ${DEFAULT_PORTAL})`,
+      ).argParser(portalArgument),
     )
     .addOption(logLevel())
     .option('--json', 'print one line of JSON when ready, instead of text')
@@ -84,6 +91,7 @@ Examples:
     )
     .action(async (flags: DemoFlags) => {
       const { serveDemo } = await import('./serve.ts');
-      await serveDemo(context, flags.dir, { ...flags, tcmu: false, json: flags.json ?? false });
+      const { dir, portal = defaultPortals(), logLevel, json = false } = flags;
+      await serveDemo(context, dir, { portals: portal, tcmu: false, logLevel, json });
     });
 }

@@ -1,19 +1,18 @@
 import { monotonicClock } from '../base/clock.ts';
 import { formatSize } from '../base/units.ts';
-import { connectLines } from '../daemon/connect-lines.ts';
+import { connectLines, describePortals } from '../daemon/connect-lines.ts';
 import type { ReadyMessage } from '../daemon/control-messages.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
-import { formatPortal, isLoopback, type PortalAddress, parsePortal } from '../daemon/portal-address.ts';
+import { parsePortal, type ServedPortal } from '../daemon/portal-address.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
 
 export interface ServeOptions {
-  /** null for no portal. */
-  portal: PortalAddress | null;
+  portals: readonly ServedPortal[];
   tcmu: boolean;
   logLevel: LogLevel;
   json: boolean;
@@ -28,16 +27,10 @@ export async function serveDemo(context: RunContext, dir: string, options: Serve
 
 /** Serves pools until a signal, or the failure of the last of them, ends it. */
 export async function serve(context: RunContext, dirs: readonly string[], options: ServeOptions): Promise<void> {
-  const { portal, tcmu } = options;
+  const { portals, tcmu } = options;
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
-  const daemon = await Daemon.start({ dirs, portal, tcmu, logger, clock: monotonicClock });
-  if (portal !== null && !isLoopback(portal.host)) {
-    logger.warn(
-      { portal: formatPortal(portal) },
-      'there is no authentication: whoever reaches the portal can read and write every volume',
-    );
-  }
+  const daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
@@ -74,6 +67,6 @@ function printReady(output: Output, ready: ReadyMessage): void {
     output.line('\nMake a LIO backstore of a volume:');
     output.line(`    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume}`);
   }
-  const where = [...ready.portals.map((address) => `portal ${address}`), ...(ready.tcmu ? ['tcmu'] : [])];
+  const where = [...describePortals(ready).map((address) => `portal ${address}`), ...(ready.tcmu ? ['tcmu'] : [])];
   output.line(`\nReady: ${where.join(', ')}. Ctrl-C stops.`);
 }

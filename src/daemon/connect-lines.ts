@@ -1,3 +1,4 @@
+import type { PortalsMessage } from './control-messages.ts';
 import { formatPortal, type PortalAddress, reachableFrom } from './portal-address.ts';
 
 export interface ConnectLine {
@@ -27,4 +28,10 @@ export function connectLines(portal: PortalAddress, target: string, lun: number 
     lines.push({ program: 'libiscsi', commands: [`iscsi-ls -s iscsi://${at}`] });
   }
   return lines;
+}
+
+/** The portals of a server for people; with the tags of their groups when there are several. */
+export function describePortals({ portals, portalGroups }: PortalsMessage): string[] {
+  if (portalGroups.length <= 1) return portals;
+  return portalGroups.flatMap((group) => group.portals.map((portal) => `${portal},${group.tag}`));
 }

@@ -11,16 +11,34 @@ export const CONTROL_VERSION = 'v1';
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
 
+/** Where a server's iSCSI portal listens. */
+export interface PortalsMessage {
+  /** Every address, as `host:port`; empty without a portal. */
+  portals: string[];
+  /** The same by portal group; each is a target port, and the tag is its relative target port identifier. */
+  portalGroups: { tag: number; portals: string[] }[];
+}
+
 /** The process that has a pool open and serves it. */
-export interface ServerMessage {
+export interface ServerMessage extends PortalsMessage {
   pid: number;
   version: string;
   /** iSCSI name of the pool's target. */
   target: string;
-  /** Addresses that the portal listens on, as `host:port`; empty without a portal. */
-  portals: string[];
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** Initiators that are logged in to the pool's target. */
+  sessions: SessionMessage[];
+}
+
+export interface SessionMessage {
+  initiator: string;
+  /** Of CHAP; null for an initiator that was not asked. */
+  user: string | null;
+  /** `none`, `CHAP SHA-256`, `mutual CHAP MD5`. */
+  authentication: string;
+  /** Names of the volumes that it sees. */
+  volumes: string[];
 }
 
 /** Features of a pool as they are set. */
@@ -65,8 +83,19 @@ export interface PoolMessage {
   deletedVolumeCount: number;
   /** What they still map. */
   deletedBytes: number;
+  access: PoolAccessMessage;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
+}
+
+/** Who may log in, in short. */
+export interface PoolAccessMessage {
+  /** Whoever reaches a portal may. */
+  open: boolean;
+  /** Entries of the access list. */
+  entryCount: number;
+  /** Why nobody may before it is put right; null when nothing is wrong. */
+  problem: string | null;
 }
 
 export interface VolumeMessage {
@@ -176,11 +205,10 @@ export interface DeletedMessage {
 }
 
 /** What `thinlun serve --json` prints once, when it is ready. */
-export interface ReadyMessage {
+export interface ReadyMessage extends PortalsMessage {
   event: 'ready';
   pid: number;
   version: string;
-  portals: string[];
   tcmu: boolean;
   pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
   /** Pools that could not be opened. */
@@ -194,12 +222,25 @@ export interface ErrorMessage {
 const size = z.int().min(0);
 const positiveSize = z.int().min(1);
 
+const portalsShape = {
+  portals: z.array(z.string()),
+  portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
+};
+
 export const serverSchema: z.ZodType<ServerMessage> = z.object({
   pid: z.int().min(1),
   version: z.string(),
   target: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
+  sessions: z.array(
+    z.object({
+      initiator: z.string(),
+      user: z.string().nullable(),
+      authentication: z.string(),
+      volumes: z.array(z.string()),
+    }),
+  ),
 });
 
 const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
@@ -234,6 +275,7 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
+  access: z.object({ open: z.boolean(), entryCount: size, problem: z.string().nullable() }),
   server: serverSchema.nullable(),
 });
 
@@ -258,7 +300,7 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
   event: z.literal('ready'),
   pid: z.int().min(1),
   version: z.string(),
-  portals: z.array(z.string()),
+  ...portalsShape,
   tcmu: z.boolean(),
   pools: z.array(
     z.object({

@@ -1,18 +1,20 @@
 import { randomBytes } from 'node:crypto';
+import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { Portal } from '../iscsi/portal.ts';
+import { type BoundPortal, Portal } from '../iscsi/portal.ts';
 import type { Target } from '../scsi/target.ts';
 import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { ReadyMessage, ServerMessage } from './control-messages.ts';
+import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
-import { formatPortal, type PortalAddress } from './portal-address.ts';
+import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
 import { VERSION } from './version.ts';
@@ -21,8 +23,8 @@ import { VolumeExports } from './volume-exports.ts';
 export interface DaemonOptions {
   /** Pool folders. */
   dirs: readonly string[];
-  /** Where to listen for iSCSI; null for no portal. */
-  portal: PortalAddress | null;
+  /** Where to listen for iSCSI. */
+  portals: readonly ServedPortal[];
   tcmu: boolean;
   logger: DaemonLogger;
   clock: Clock;
@@ -60,13 +62,18 @@ export class Daemon {
   #portal: Portal | null = null;
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
-  #portals: string[] = [];
+  readonly #targetPorts: readonly number[];
+  readonly #listeners: BoundPortal[] = [];
+  /** Folders of pools that everybody was warned of. */
+  readonly #warnedOf: Set<string> = new Set();
   #signalAllFailed: () => void = () => {};
   #stopping: Promise<void> | null = null;
 
   private constructor(options: DaemonOptions) {
     this.#options = options;
     this.#logger = options.logger;
+    const tags = new Set(options.portals.map(({ tag }) => tag));
+    this.#targetPorts = tags.size === 0 ? [1] : [...tags].sort((a, b) => a - b);
     this.allFailed = new Promise((done) => {
       this.#signalAllFailed = done;
     });
@@ -110,7 +117,7 @@ export class Daemon {
       message: messageOf(error),
     }));
     const { tcmu } = this.#options;
-    return { event: 'ready', pid: process.pid, version: VERSION, portals: this.#portals, tcmu, pools, failed };
+    return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -152,7 +159,10 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        service.exports = new VolumeExports(service.pool, targetName, logger, service.reservations.file);
+        service.access.load();
+        service.access.onChange = () => this.#accessChanged();
+        const { file } = service.reservations;
+        service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
@@ -166,26 +176,27 @@ export class Daemon {
   }
 
   async #startFrontEnds(): Promise<void> {
-    const address = this.#options.portal;
+    const addresses = this.#options.portals;
     if (this.#options.tcmu) await this.#startTcmu();
-    if (address !== null) {
-      const pools = this.#pools;
+    if (addresses.length > 0) {
       const portal = new Portal({
-        targets: {
-          find: (name: string) => pools.get(name)?.target,
-          list: () => [...pools.values()].map(({ target }) => ({ name: target.name, target })),
-        },
+        targets: new ServedTargets(() => this.#served()),
         logger: this.#logger.child({ part: 'portal' }),
         clock: this.#options.clock,
         randomBytes,
       });
-      try {
-        this.#portal = portal;
-        const bound = await portal.listen(address.host, address.port);
-        this.#portals = [bound.address];
-      } catch (error) {
-        throw listenFailure(address, error);
+      this.#portal = portal;
+      for (const address of addresses) {
+        const { host, port, tag } = address;
+        // `::` would take the IPv4 addresses, too, which another portal asks for.
+        const ipv6Only = addresses.some((other) => other.port === port && isIPv4(other.host));
+        try {
+          this.#listeners.push(await portal.listen(host, port, { tag, ipv6Only }));
+        } catch (error) {
+          throw listenFailure(address, error);
+        }
       }
+      this.#warnOfOpenPools();
     }
   }
 
@@ -214,6 +225,31 @@ export class Daemon {
     await this.#tcmu.start();
   }
 
+  *#served(): Iterable<ServedTarget> {
+    for (const { service } of this.#pools.values()) {
+      if (service.exports !== null) yield { exports: service.exports, access: service.access };
+    }
+  }
+
+  #accessChanged(): void {
+    this.#portal?.accessChanged();
+    this.#warnOfOpenPools();
+  }
+
+  /** For who made a portal reachable and has said nothing about who may use it. */
+  #warnOfOpenPools(): void {
+    const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
+    if (reachable.length === 0) return;
+    for (const { dir, service } of this.#pools.values()) {
+      if (!service.access.summary().open || this.#warnedOf.has(dir)) continue;
+      this.#warnedOf.add(dir);
+      this.#logger.warn(
+        { pool: dir, portals: reachable },
+        `whoever reaches the portal can read and write every volume: see "thinlun access allow --help"`,
+      );
+    }
+  }
+
   #poolNamed(name: string): ServedPool | undefined {
     return [...this.#pools.values()].find(({ service }) => service.pool.name === name);
   }
@@ -223,7 +259,25 @@ export class Daemon {
   }
 
   #describe(target: string): ServerMessage {
-    return { pid: process.pid, version: VERSION, target, portals: this.#portals, tcmu: this.#options.tcmu };
+    const sessions = [];
+    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
+      if (name !== target) continue;
+      const { exports } = this.#pools.get(target)!.service;
+      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
+    }
+    const { tcmu } = this.#options;
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
+  }
+
+  #describePortals(): PortalsMessage {
+    const groups = this.#options.portals.length === 0 ? [] : this.#targetPorts;
+    return {
+      portals: this.#listeners.map(({ address }) => address),
+      portalGroups: groups.map((tag) => ({
+        tag,
+        portals: this.#listeners.filter((listener) => listener.tag === tag).map(({ address }) => address),
+      })),
+    };
   }
 
   async #poolFailed(pool: ServedPool, reason: string): Promise<void> {
@@ -231,6 +285,7 @@ export class Daemon {
     this.failures.push({ dir, error: new StorageError('EIO', `The pool "${dir}" failed: ${reason}`) });
     this.#logger.error({ pool: dir, reason }, 'the pool failed and is not served any more; the others are');
     this.#pools.delete(pool.target.name);
+    this.#portal?.dismiss(({ target }) => target === pool.target.name, 'the pool failed');
     await pool.control?.close();
     await this.#closePool(pool);
     this.#logger.error({ pool: dir }, `the failed pool is closed: look at it with "thinlun check ${dir}"`);

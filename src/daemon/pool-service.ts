@@ -22,6 +22,7 @@ import type {
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
+import { PoolAccessControl } from './pool-access-control.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
 import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
@@ -48,10 +49,12 @@ export class PoolService implements PoolControl {
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
+  readonly access: PoolAccessControl;
   readonly #transfers: VolumeTransfers;
 
   private constructor(pool: Pool, logger: Logger) {
     this.pool = pool;
+    this.access = new PoolAccessControl(pool.dir, (call) => this.#exclusive(call));
     this.reservations = new VolumeReservations(pool, logger);
     this.#transfers = new VolumeTransfers(pool);
   }
@@ -73,7 +76,7 @@ export class PoolService implements PoolControl {
   }
 
   async status(): Promise<PoolMessage> {
-    return poolMessage(this.pool, this.describeServer());
+    return poolMessage(this.pool, this.access.summary(), this.describeServer());
   }
 
   grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
@@ -152,9 +155,11 @@ export class PoolService implements PoolControl {
   renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
       this.exports?.requireNoTcmu(name, 'rename');
-      const volume = await this.pool.renameVolume(name, request.name);
-      this.exports?.rename(name, request.name);
-      return volumeMessage(volume);
+      return this.access.renamed(name, request.name, async () => {
+        const volume = await this.pool.renameVolume(name, request.name);
+        this.exports?.rename(name, request.name);
+        return volumeMessage(volume);
+      });
     });
   }
 

@@ -10,9 +10,29 @@ export interface PortalAddress {
   readonly port: number;
 }
 
-/** `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`. Throws EINVAL. */
+/** A portal and the portal group that it belongs to. */
+export interface ServedPortal extends PortalAddress {
+  /** Portal group tag; also the relative target port identifier of the group's target port. */
+  readonly tag: number;
+}
+
+/** `PORTAL` or `PORTAL,TAG` with the tag of its portal group, 1 unless it is given. Throws EINVAL. */
+export function parseServedPortal(text: string): ServedPortal {
+  const comma = text.lastIndexOf(',');
+  if (comma < 0) return { ...parsePortal(text), tag: 1 };
+  const tag = Number(text.slice(comma + 1));
+  if (!/^\d{1,5}$/.test(text.slice(comma + 1)) || tag < 1 || tag > 65535) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot read portal "${text}": the tag of a portal group is a number from 1 to 65535`,
+    );
+  }
+  return { ...parsePortal(text.slice(0, comma)), tag };
+}
+
+/** `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`; an IPv6 address may have a zone. Throws EINVAL. */
 export function parsePortal(text: string): PortalAddress {
-  const match = /^(?:\[([0-9a-fA-F:.%a-z]+)\]|([^\s:[\]/]+))(?::(\d{1,5}))?$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.%a-z]+)\]|([^\s:[\]/,]+))(?::(\d{1,5}))?$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = match?.[3] === undefined ? ISCSI_PORT : Number(match[3]);
   if (host === undefined || (match?.[1] !== undefined && !isIPv6(host))) {

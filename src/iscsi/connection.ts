@@ -1,17 +1,19 @@
 import type { Socket } from 'node:net';
 import { readU16BE, readU32BE } from '../base/bytes.ts';
-import type { Clock, Timer } from '../base/clock.ts';
-import type { Logger } from '../base/log.ts';
-import { type DataMemory, MemoryAccount } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
+import type { Timer } from '../base/clock.ts';
+import type { TargetDirectory } from './access.ts';
+import type { ConnectionContext } from './connection-context.ts';
+import { MemoryAccount } from './data-memory.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
+import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
+import { PeerWatch, type WatchedPeer } from './peer-watch.ts';
+import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
 import type { Session, SessionConnection } from './session.ts';
-import type { SessionTable } from './session-table.ts';
-import { type InputReceiver, receiveInto } from './socket-input.ts';
+import { receiveInto } from './socket-input.ts';
 import {
   AsyncEvent,
   CONTINUE,
@@ -22,44 +24,32 @@ import {
   Opcode,
   TRANSIT,
 } from './spec.ts';
-import { type ArenaPool, Transmitter, type TransmitterOwner } from './transmitter.ts';
-
-/** What the connections of a portal share. */
-export interface ConnectionContext {
-  readonly limits: PortalLimits;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly targets: TargetDirectory;
-  readonly portalGroupTag: number;
-  readonly memory: DataMemory;
-  readonly arenas: ArenaPool;
-  /** Where all connections receive. */
-  readonly input: Uint8Array;
-  readonly sessionTable: SessionTable;
-  /** The login phase of a connection is over. */
-  loginEnded(connection: Connection): void;
-  /** The socket is closed and no task of the connection is left. */
-  connectionEnded(connection: Connection): void;
-}
+import { Transmitter, type TransmitterOwner } from './transmitter.ts';
 
 const EMPTY = new Uint8Array(0);
 
 /** One TCP connection: bytes to and from the socket, the login, then full feature phase. */
-export class Connection implements InputReceiver, PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection {
+export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection, WatchedPeer {
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
   readonly account: MemoryAccount;
-  readonly targetAddress: string;
-  /** `host:port` of the initiator. */
+  /** `host:port` of the initiator, and the host alone. */
   readonly peer: string;
+  readonly peerHost: string;
   cid = 0;
 
+  readonly watch: PeerWatch;
   private readonly context: ConnectionContext;
+  private readonly ended: (self: Connection) => void;
+  private readonly listener: PortalListener;
   private readonly socket: Socket;
   private readonly parser: PduParser;
+  private readonly input: InputFlow;
   private readonly transmitter: Transmitter;
   private readonly writer: PduWriter;
-  private session: Session | null = null;
+  private readonly localAddress: string;
+  /** Null before the login is complete. */
+  session: Session | null = null;
   private fullFeature: FullFeature | null = null;
 
   /** Null after the login. */
@@ -69,38 +59,46 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   /** The last login request, which the answer repeats parts of. */
   private loginHeader: Uint8Array = EMPTY;
 
-  /** Bytes that were received and not read, because the input stands still. */
-  private rest: Uint8Array | null = null;
-  private outputFull = false;
   private ending = false;
   private closed = false;
+  /** It ends as it should: by a logout, or to be reinstated. */
+  private orderly = false;
+  /** New connections that wait to take its place. */
+  private readonly successors: (() => void)[] = [];
   private endTimer: Timer | null = null;
 
-  /** For `sweep`: what has moved, and for how many sweeps nothing has. */
-  private receivedBytes = 0;
-  private sent = 0;
-  private lastReceived = 0;
-  private lastSent = 0;
-  private idleSweeps = 0;
+  sentCount = 0;
 
-  /** `accepted` is a paused socket that nobody has used. */
-  constructor(accepted: Socket, context: ConnectionContext) {
-    const socket = receiveInto(accepted, context.input, this);
+  /** `accepted` is a paused socket that nobody has used; it came in by `listener`. `ended` is called when it is closed and no task is left. */
+  constructor(
+    accepted: Socket,
+    listener: PortalListener,
+    context: ConnectionContext,
+    ended: (self: Connection) => void,
+  ) {
+    this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
+    this.input = new InputFlow(this.parser, context.limits.outputBytes);
+    const socket = receiveInto(accepted, context.input, this.input);
     this.socket = socket;
     this.context = context;
+    this.ended = ended;
+    this.listener = listener;
     this.limits = context.limits;
     this.targets = context.targets;
-    this.peer = formatAddress(socket.remoteAddress, socket.remotePort);
-    this.targetAddress = `${formatAddress(socket.localAddress, socket.localPort)},${context.portalGroupTag}`;
+    this.peerHost = plainAddress(socket.remoteAddress ?? '');
+    this.peer = formatAddress(this.peerHost, socket.remotePort ?? 0);
+    this.watch = new PeerWatch(this, context.limits, context.clock.nowMs());
+    this.localAddress = socket.localAddress ?? '';
     this.account = new MemoryAccount(context.memory, context.limits.slabBytesPerConnection);
-    this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
     this.transmitter = new Transmitter(socket, context.arenas, this.account, this);
+    this.input.begin(socket, this.transmitter);
     this.writer = new PduWriter(this.transmitter);
     this.login = new Login({
       limits: context.limits,
-      portalGroupTag: context.portalGroupTag,
-      hasTarget: (name) => context.targets.find(name) !== undefined,
-      admit: (initiator, target, isid, tsih, cid) => context.sessionTable.admit(initiator, target, isid, tsih, cid),
+      portalGroupTag: listener.tag,
+      randomBytes: context.randomBytes,
+      gate: (initiator, target) => context.targets.gate(initiator, target),
+      admit: (name, identity, tsih, cid) => context.sessionTable.admit(name, identity, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -109,8 +107,20 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     socket.on('close', () => this.socketClosed());
   }
 
+  get isEnding(): boolean {
+    return this.orderly || this.ending || this.closed;
+  }
+
+  get isInLogin(): boolean {
+    return this.login !== null;
+  }
+
   get isInFullFeature(): boolean {
     return this.fullFeature !== null;
+  }
+
+  targetAddresses(): readonly string[] {
+    return targetAddresses(this.context.listeners, this.localAddress);
   }
 
   sessions(): Session[] {
@@ -119,43 +129,14 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
 
   // --- input ---
 
-  received(bytes: Uint8Array, length: number): void {
-    this.receivedBytes += length;
-    if (this.ending || this.closed) return;
-    this.read(bytes, 0, length);
-  }
-
-  private read(bytes: Uint8Array, from: number, end: number): void {
-    const at = this.parser.feed(bytes, from, end);
-    if (this.ending || this.closed) return;
-    if (at < end || this.parser.isHalted) {
-      this.rest = bytes.slice(at, end);
-      this.socket.pause();
-    } else if (this.transmitter.queuedBytes > this.limits.outputBytes) {
-      this.outputFull = true;
-      this.socket.pause();
-    }
-  }
-
   resumeInput(): void {
-    const { rest } = this;
-    if (rest === null || this.ending || this.closed) return;
-    this.rest = null;
-    this.read(rest, 0, rest.length);
-    this.resumeSocket();
-  }
-
-  private resumeSocket(): void {
-    if (this.rest === null && !this.outputFull && !this.closed) this.socket.resume();
+    this.input.resume();
   }
 
   transmitted(): void {
-    this.sent++;
+    this.sentCount++;
     this.fullFeature?.memoryFreed();
-    if (this.outputFull && this.transmitter.queuedBytes <= this.limits.outputBytes / 2) {
-      this.outputFull = false;
-      this.resumeSocket();
-    }
+    this.input.transmitted();
   }
 
   pduHeader(parser: PduParser): Verdict {
@@ -221,51 +202,56 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   /** The login is complete: a session for it, once one that it reinstates has ended. */
   private establish(reply: LoginReply): void {
     if (this.closed || this.ending) return;
-    const { sessionTable, targets, portalGroupTag, limits, logger } = this.context;
+    const { sessionTable, targets, logger } = this.context;
+    const portalGroupTag = this.listener.tag;
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
-    const status = sessionTable.admit(initiatorName, targetName, isid, tsih, cid);
-    const target = targetName === null ? null : targets.find(targetName);
-    if (status !== LoginStatus.SUCCESS || target === undefined) {
-      const removed = status === LoginStatus.SUCCESS;
-      this.refuse(
-        removed ? LoginStatus.TARGET_REMOVED : status,
-        removed ? 'the target is gone' : 'not admitted any more',
-      );
+    const name = { initiatorName, targetName, isid, portalGroupTag };
+    const status = sessionTable.admit(name, login.identity, tsih, cid);
+    // Asked again: it may have been taken away since the login began.
+    const admission = targetName === null ? null : targets.find(targetName, login.identity);
+    if (status !== LoginStatus.SUCCESS) {
+      this.refuse(status, 'not admitted any more');
       return;
     }
-    const existing = sessionTable.find(initiatorName, targetName, isid);
+    if (admission === undefined) {
+      this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
+      return;
+    }
+    const existing = sessionTable.find(name);
     if (existing !== null) {
+      const old = existing.connection(cid);
+      if (tsih !== 0 && old === undefined) {
+        this.join(existing, reply);
+        return;
+      }
       // No PDU is read until the old session, or its connection, has ended: its tasks are not to overtake ours.
       this.parser.paused = true;
       const next = (): void => {
         this.parser.paused = false;
-        if (tsih === 0) this.establish(reply);
-        else this.join(existing, reply);
+        this.establish(reply);
         this.resumeInput();
       };
-      if (tsih === 0) sessionTable.whenRemoved(existing, next);
-      else existing.successor = next;
-      existing.connection?.drop(tsih === 0 ? 'the session is reinstated' : 'the connection is reinstated');
+      if (tsih === 0) {
+        sessionTable.whenRemoved(existing, next);
+        existing.drop('the session is reinstated');
+      } else old!.giveWay(next);
       return;
     }
-    const session = sessionTable.add(login, target, portalGroupTag, limits.commandWindow);
-    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    const session = sessionTable.add(login, admission, portalGroupTag);
+    const { tsih: handle, authentication } = session;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: handle, authentication };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }
 
   private join(session: Session, reply: LoginReply): void {
-    if (this.closed || this.ending) {
-      this.context.sessionTable.remove(session);
-      return;
-    }
     const login = this.login!;
     const { parameters } = login;
     if (parameters !== session.parameters) parameters.takeSessionWide(session.parameters);
     this.cid = login.cid;
     this.session = session;
-    session.connection = this;
+    session.connections.push(this);
     this.writer.window = session.window;
     this.writer.loginResponse(reply, session.tsih, this.loginHeader, 0);
     this.fullFeature = new FullFeature(session, parameters, this, this.writer, this.parser);
@@ -283,13 +269,32 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     this.loginHeader = EMPTY;
     this.loginTimer?.cancel();
     this.loginTimer = null;
-    this.context.loginEnded(this);
+    this.context.loginEnded();
   }
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature?.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
+  }
+
+  hasTask(tag: number): boolean {
+    return this.fullFeature!.hasTask(tag);
+  }
+
+  deliverHeld(): void {
+    this.fullFeature!.deliverHeld();
+  }
+
+  tellLunsChanged(): void {
+    // One that does not read what it has does not get more.
+    if (!this.input.isOutputFull) this.fullFeature!.tellLunsChanged();
+  }
+
+  giveWay(next: () => void): void {
+    this.successors.push(next);
+    this.orderly = true;
+    this.drop('the connection is reinstated');
   }
 
   // --- the end ---
@@ -301,31 +306,32 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
     }
   }
 
-  /** Takes nothing new, answers what the engine has, then ends. */
-  finish(): void {
-    if (this.ending || this.closed) return;
-    if (this.fullFeature === null) this.drop('the portal closes');
-    else this.fullFeature.finish();
+  finish(reason: string, quiet: (() => void) | null = null): void {
+    this.orderly = true;
+    if (this.fullFeature === null) this.drop(reason);
+    else this.fullFeature.finish(reason, quiet);
+  }
+
+  /** The same, and tells the initiator that its session ends (RFC 7143 11.9.1). */
+  dismiss(reason: string): void {
+    if (this.fullFeature !== null) this.fullFeature.announcesEnd = true;
+    this.finish(reason);
   }
 
   end(reason: string): void {
     if (this.ending || this.closed) return;
     this.ending = true;
-    this.rest = null;
-    this.parser.stop();
+    this.input.stop();
     this.context.logger.debug({ peer: this.peer, reason }, 'connection ends');
     this.transmitter.flush();
     this.socket.end();
-    // What still comes is read and dropped, so that the peer reads our last words instead of a reset.
-    this.socket.resume();
     this.endTimer = this.context.clock.setTimer(this.limits.closeTimeMs, () => this.socket.destroy());
   }
 
   drop(reason: string): void {
     if (this.closed) return;
     this.ending = true;
-    this.rest = null;
-    this.parser.stop();
+    this.input.stop();
     this.context.logger.info({ peer: this.peer, reason }, 'connection dropped');
     this.socket.destroy();
     this.release();
@@ -346,39 +352,49 @@ export class Connection implements InputReceiver, PduHandler, TransmitterOwner, 
   private release(): void {
     if (this.closed) return;
     this.closed = true;
-    this.rest = null;
-    this.parser.stop();
+    this.input.stop();
     this.endLogin();
     this.transmitter.close();
-    if (this.fullFeature === null) this.context.connectionEnded(this);
-    else this.fullFeature.close(() => this.sessionEnded());
+    if (this.fullFeature === null) {
+      this.ended(this);
+      return;
+    }
+    if (!this.orderly) this.session!.connectionLost(this);
+    this.fullFeature.close(() => this.tasksReturned());
   }
 
   /** The engine has given back the last task. */
-  private sessionEnded(): void {
+  private tasksReturned(): void {
     const session = this.session!;
-    if (session.connection === this) session.connection = null;
-    const { successor } = session;
-    session.successor = null;
-    if (successor !== null) successor();
-    else this.context.sessionTable.remove(session);
-    this.context.connectionEnded(this);
+    session.connections.splice(session.connections.indexOf(this), 1);
+    for (const next of this.successors) next();
+    if (session.connections.length === 0) this.context.sessionTable.remove(session);
+    this.ended(this);
   }
 
-  /** Ends a peer that owes us something and does not move. Called twice in a stall time. */
-  sweep(): void {
-    const owes =
-      (this.fullFeature?.expectsData === true && this.receivedBytes === this.lastReceived) ||
-      (this.transmitter.queuedBytes > 0 && this.sent === this.lastSent);
-    this.lastReceived = this.receivedBytes;
-    this.lastSent = this.sent;
-    this.idleSweeps = owes ? this.idleSweeps + 1 : 0;
-    if (this.idleSweeps > 2) this.drop('the peer has stalled');
-  }
-}
+  // --- what is watched ---
 
-/** `host:port` with the brackets of an IPv6 address. */
-function formatAddress(host: string | undefined, port: number | undefined): string {
-  const plain = (host ?? '').replace(/^::ffff:(?=\d+\.)/, '');
-  return `${plain.includes(':') ? `[${plain}]` : plain}:${port ?? 0}`;
+  get receivedBytes(): number {
+    return this.input.receivedBytes;
+  }
+
+  get owesReading(): boolean {
+    return this.transmitter.queuedBytes > 0;
+  }
+
+  get owesData(): boolean {
+    return this.fullFeature?.expectsData === true;
+  }
+
+  get dataBytes(): number {
+    return this.fullFeature === null ? 0 : this.fullFeature.dataBytes;
+  }
+
+  get canAnswer(): boolean {
+    return this.fullFeature !== null && !this.isEnding && this.input.isOpen;
+  }
+
+  ping(): void {
+    this.fullFeature!.pings.send();
+  }
 }

@@ -34,6 +34,8 @@ export interface DataCollectorOwner {
 export class DataCollector {
   /** Tasks that hold memory and need more input to give it back. */
   count = 0;
+  /** Data that has come in PDUs of tasks that waited for it. */
+  dataBytes = 0;
 
   private readonly table: TaskTable;
   private readonly writer: PduWriter;
@@ -138,7 +140,8 @@ export class DataCollector {
     let condition: number = IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR;
     if (this.solicited && readU32BE(header, at + Field.TRANSFER_TAG) !== task.r2tTags[slot]) {
       reason = RejectReason.INVALID_PDU_FIELD;
-    } else if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) reason = RejectReason.PROTOCOL_ERROR;
+    } else if (parser.ahsLength > 0) reason = RejectReason.INVALID_PDU_FIELD;
+    else if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) reason = RejectReason.PROTOCOL_ERROR;
     else if (offset !== task.received) reason = RejectReason.INVALID_PDU_FIELD;
     else if (offset + dataLength > end || (this.solicited && this.final && offset + dataLength !== end)) {
       reason = RejectReason.PROTOCOL_ERROR;
@@ -160,6 +163,7 @@ export class DataCollector {
     if (task === null) return;
     if (!intact && task.state === TaskState.COLLECTING) this.fail(task, IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR);
     task.received += this.length;
+    this.dataBytes += this.length;
     task.nextDataSn++;
     if (!this.final) return;
     task.nextDataSn = 0;

@@ -1,21 +1,23 @@
-import { readU16BE, readU32BE } from '../base/bytes.ts';
+import { REPORTED_LUNS_DATA_HAS_CHANGED } from '../scsi/sense.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { MemoryAccount } from './data-memory.ts';
 import { HeldPdus } from './held-pdus.ts';
+import { Logout, type LogoutHost } from './logout.ts';
 import type { Parameters } from './parameters.ts';
-import { type PduHandler, type PduParser, Verdict } from './pdu-parser.ts';
+import { headerU32, type PduHandler, type PduParser, Verdict } from './pdu-parser.ts';
+import { refuseRequest } from './pdu-rules.ts';
 import type { PduWriter } from './pdu-writer.ts';
+import { Pings } from './pings.ts';
 import { Replay } from './replay.ts';
 import type { Session } from './session.ts';
-import { Field, LogoutReason, LogoutResponse, Opcode, RESERVED_TAG, RejectReason } from './spec.ts';
+import { AsyncEvent, Field, Opcode, RejectReason } from './spec.ts';
 import { TaskManager, type TaskManagerHost } from './task-management.ts';
 import { TaskSet, type TaskSetHost } from './task-set.ts';
 import { TextRequests, type TextScope } from './text-requests.ts';
 
 /** What full feature phase needs of its connection. */
-export interface FullFeatureHost extends TextScope, TaskManagerHost {
-  readonly cid: number;
+export interface FullFeatureHost extends TextScope, TaskManagerHost, LogoutHost {
   readonly account: MemoryAccount;
   /** Reads on after a BLOCK. */
   resumeInput(): void;
@@ -53,6 +55,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
   private readonly writer: PduWriter;
   private readonly parser: PduParser;
   private readonly parameters: Parameters;
+  private readonly session: Session;
   private readonly window: CommandWindow;
   /** Both null in a discovery session. */
   private readonly tasks: TaskSet | null;
@@ -60,13 +63,19 @@ export class FullFeature implements TaskSetHost, PduHandler {
   private readonly held: HeldPdus;
   private readonly replay: Replay;
   private readonly text: TextRequests;
+  private readonly logout: Logout;
+  readonly pings: Pings;
 
   private action: Action = Action.NOTHING;
+  /** Why it is rejected. */
+  private refusal: RejectReason = RejectReason.PROTOCOL_ERROR;
   /** Data of a NOP-Out or a text request. */
   private data: Uint8Array = EMPTY;
-  /** Tag of the logout that waits for the tasks in the engine, -1 when there is none. */
-  private logoutTag = -1;
+  /** The initiator is told of the end when it is not its own wish. */
+  announcesEnd = false;
   private finishing = false;
+  private endReason = '';
+  private readonly whenQuiet: (() => void)[] = [];
   private closed = false;
   private ended: (() => void) | null = null;
 
@@ -78,9 +87,14 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.parser = parser;
     this.parameters = parameters;
     this.window = window;
-    this.held = new HeldPdus(limits.heldBytes);
+    this.session = session;
+    this.held = new HeldPdus(session.held);
     this.replay = new Replay(this.held, window, this);
     this.text = new TextRequests(session, parameters, host, writer);
+    this.pings = new Pings(writer);
+    this.logout = new Logout(session, writer, host, () => {
+      if (this.taskCount === 0) this.tasksEnded();
+    });
     if (target === null || nexus === null) {
       this.tasks = null;
       this.taskManager = null;
@@ -109,24 +123,26 @@ export class FullFeature implements TaskSetHost, PduHandler {
       case Opcode.SCSI_COMMAND:
         if (!this.takesTurn(parser, Action.COMMAND)) return Verdict.ACCEPT;
         if (this.tasks !== null) return this.tasks.command(parser);
-        this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+        this.refuse(RejectReason.PROTOCOL_ERROR);
         break;
       case Opcode.DATA_OUT:
         this.dataOut(parser);
         break;
       case Opcode.NOP_OUT:
-        if (this.takesTurn(parser, Action.NOP_OUT)) this.nopOut(parser);
+        if (this.takesRequest(parser, Action.NOP_OUT)) {
+          this.data = this.pings.data(parser, this.parameters.initiatorSegmentLength);
+        }
         break;
       case Opcode.TEXT:
-        if (this.takesTurn(parser, Action.TEXT)) this.textRequest(parser);
+        if (this.takesRequest(parser, Action.TEXT)) this.textRequest(parser);
         break;
       case Opcode.TASK_MANAGEMENT:
-        if (this.takesTurn(parser, Action.TASK_MANAGEMENT) && this.tasks === null) {
-          this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+        if (this.takesRequest(parser, Action.TASK_MANAGEMENT) && this.tasks === null) {
+          this.refuse(RejectReason.PROTOCOL_ERROR);
         }
         break;
       case Opcode.LOGOUT:
-        this.takesTurn(parser, Action.LOGOUT);
+        this.takesRequest(parser, Action.LOGOUT);
         break;
       case Opcode.SNACK:
         // Nothing is sent twice at error recovery level 0.
@@ -150,13 +166,13 @@ export class FullFeature implements TaskSetHost, PduHandler {
         return;
       case Action.COMMAND:
         if (intact) this.advance(parser);
-        this.tasks?.commandEnd(parser, intact);
+        this.tasks!.commandEnd(parser, intact);
         break;
       case Action.DATA_OUT:
         this.tasks!.dataOutEnd(parser, intact);
         return;
       case Action.HOLD:
-        if (intact) this.held.end(field(parser, Field.CMD_SN), taskTag(parser));
+        if (intact) this.held.end(headerU32(parser, Field.CMD_SN), taskTag(parser));
         else this.discardHeld(parser);
         return;
       case Action.HOLD_DATA_OUT:
@@ -166,7 +182,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
       default:
         this.turn(action, parser, intact);
     }
-    if (this.held.count > 0) this.deliverHeld();
+    if (this.session.held.count > 0) this.session.deliver();
   }
 
   /** Never: what is held was whole. */
@@ -180,11 +196,11 @@ export class FullFeature implements TaskSetHost, PduHandler {
       return;
     }
     this.advance(parser);
-    let reason: RejectReason | 0 = 0;
-    if (action === Action.NOP_OUT) this.answerPing(parser, data);
+    let reason: RejectReason | 0 = action === Action.REFUSED ? this.refusal : 0;
+    if (action === Action.NOP_OUT) reason = this.pings.received(parser, data);
     else if (action === Action.TEXT) reason = this.text.answer(parser, data);
     else if (action === Action.TASK_MANAGEMENT) reason = this.taskManager!.request(parser);
-    else if (action === Action.LOGOUT) reason = this.logout(parser);
+    else if (action === Action.LOGOUT) reason = this.logout.request(parser);
     if (reason !== 0) this.reject(parser, reason);
   }
 
@@ -194,7 +210,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
    */
   private takesTurn(parser: PduParser, action: Action): boolean {
     if (!isImmediate(parser)) {
-      const cmdSn = field(parser, Field.CMD_SN);
+      const cmdSn = headerU32(parser, Field.CMD_SN);
       if (!this.window.contains(cmdSn)) return false;
       if (cmdSn !== this.window.expCmdSn) {
         this.hold(parser, Action.HOLD);
@@ -203,6 +219,14 @@ export class FullFeature implements TaskSetHost, PduHandler {
     }
     this.action = action;
     return true;
+  }
+
+  /** The same for what is no command, and whether it can be delivered at all. */
+  private takesRequest(parser: PduParser, action: Action): boolean {
+    if (!this.takesTurn(parser, action)) return false;
+    const reason = refuseRequest(parser);
+    if (reason !== 0) this.refuse(reason);
+    return reason === 0;
   }
 
   private advance(parser: PduParser): void {
@@ -219,36 +243,29 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.reject(parser, RejectReason.DATA_DIGEST_ERROR);
   }
 
-  /** Delivers what was held and whose turn has come; what stands still on the way holds up all that comes later. */
-  private deliverHeld(): void {
+  /** See `SessionConnection`. What stands still on the way holds up all that comes later, and goes on in `resumeInput`. */
+  deliverHeld(): void {
+    this.held.dropBefore(this.window.expCmdSn);
+    if (!this.replay.isHalted) this.runReplay();
+  }
+
+  private runReplay(): void {
     this.replay.run();
     this.parser.paused = this.replay.isHalted;
   }
 
   private dataOut(parser: PduParser): void {
     if (this.tasks === null) this.reject(parser, RejectReason.PROTOCOL_ERROR);
-    else if (this.held.count > 0 && this.held.hasTask(taskTag(parser))) this.hold(parser, Action.HOLD_DATA_OUT);
+    else if (this.session.held.count > 0 && this.held.hasTask(taskTag(parser))) this.hold(parser, Action.HOLD_DATA_OUT);
     else {
       this.tasks.dataOut(parser);
       this.action = Action.DATA_OUT;
     }
   }
 
-  /** A ping is answered with its data, as much as the initiator takes in one PDU (RFC 7143 11.18, 11.19). */
-  private nopOut(parser: PduParser): void {
-    if (taskTag(parser) === RESERVED_TAG) return;
-    this.data = new Uint8Array(Math.min(parser.dataLength, this.parameters.initiatorSegmentLength));
-    parser.intoBytes(this.data, 0, this.data.length);
-  }
-
-  private answerPing(parser: PduParser, data: Uint8Array): void {
-    const tag = taskTag(parser);
-    if (tag !== RESERVED_TAG) this.writer.nopIn(tag, data);
-  }
-
   private textRequest(parser: PduParser): void {
     if (parser.dataLength > this.host.limits.textBytes) {
-      this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+      this.refuse(RejectReason.PROTOCOL_ERROR);
       return;
     }
     this.data = new Uint8Array(parser.dataLength);
@@ -257,8 +274,19 @@ export class FullFeature implements TaskSetHost, PduHandler {
 
   // --- for others ---
 
-  /** See `TaskSet`. */
-  dropAnswered(lun: number | null): void {
+  /** Data of commands that has come since the login, the part of a PDU included. */
+  get dataBytes(): number {
+    return this.tasks === null ? 0 : this.tasks.collector.dataBytes + this.parser.dataReceived;
+  }
+
+  /** Tells the initiator that there are other LUNs than it knows of; those that listen to it look (RFC 7143 11.9.1). */
+  tellLunsChanged(): void {
+    if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
+  }
+
+  /** See `SessionConnection`. */
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.held.cancelTasks(lun, endCmdSn);
     this.tasks?.dropAnswered(lun);
   }
 
@@ -269,39 +297,36 @@ export class FullFeature implements TaskSetHost, PduHandler {
 
   // --- the end ---
 
-  private logout(parser: PduParser): RejectReason | 0 {
-    const reason = parser.header[parser.headerAt + Field.FLAGS]! & 0x7f;
-    const tag = taskTag(parser);
-    const cid = readU16BE(parser.header, parser.headerAt + Field.CID);
-    if (reason > LogoutReason.REMOVE_FOR_RECOVERY) return RejectReason.INVALID_PDU_FIELD;
-    if (reason === LogoutReason.REMOVE_FOR_RECOVERY) {
-      this.writer.logoutResponse(tag, LogoutResponse.RECOVERY_NOT_SUPPORTED);
-    } else if (reason === LogoutReason.CLOSE_CONNECTION && cid !== this.host.cid) {
-      this.writer.logoutResponse(tag, LogoutResponse.CID_NOT_FOUND);
-    } else {
-      this.logoutTag = tag;
-      this.finish();
+  /**
+   * Takes nothing new; the tasks in the engine are answered, the others dropped. When none is left `FullFeatureHost.end` follows, and `quiet` is called, be it now or
+   * when the connection has been closed meanwhile.
+   */
+  finish(reason: string, quiet: (() => void) | null): void {
+    if (quiet !== null) this.whenQuiet.push(quiet);
+    if (!this.finishing) {
+      this.finishing = true;
+      this.endReason = reason;
+      this.parser.stop();
+      this.dropHeld();
+      if (!this.closed) this.tasks?.finish();
     }
-    return 0;
+    if (this.taskCount === 0) this.tasksEnded();
   }
 
-  /** Takes nothing new; the tasks in the engine are answered, the others dropped. `FullFeatureHost.end` follows when none is left. */
-  finish(): void {
-    this.finishing = true;
-    this.parser.stop();
+  private dropHeld(): void {
     this.replay.stop();
-    this.tasks?.finish();
-    if (this.taskCount === 0) this.tasksEnded();
+    this.held.clear();
   }
 
   /** The connection is gone. `ended` is called, now or later, when the engine has given back the last task. */
   close(ended: () => void): void {
     this.closed = true;
-    this.replay.stop();
+    this.dropHeld();
+    this.logout.close();
     this.taskManager?.close();
     this.tasks?.close();
-    if (this.taskCount === 0) ended();
-    else this.ended = ended;
+    this.ended = ended;
+    if (this.taskCount === 0) this.tasksEnded();
   }
 
   tasksEnded(): void {
@@ -309,10 +334,13 @@ export class FullFeature implements TaskSetHost, PduHandler {
       const { ended } = this;
       this.ended = null;
       ended?.();
-    } else if (this.finishing) {
-      if (this.logoutTag >= 0) this.writer.logoutResponse(this.logoutTag, LogoutResponse.CLOSED);
-      this.host.end(this.logoutTag >= 0 ? 'logout' : 'the portal closes');
+    } else if (this.finishing && !this.logout.isWaiting) {
+      this.logout.answer();
+      if (this.announcesEnd)
+        this.writer.asyncMessage(AsyncEvent.SESSION_DROPPED, 0, this.parameters.defaultTime2Wait, 0);
+      this.host.end(this.endReason);
     }
+    if (this.closed || this.finishing) for (const quiet of this.whenQuiet.splice(0)) quiet();
   }
 
   // --- for the tasks ---
@@ -321,15 +349,26 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.writer.reject(reason, parser.copyHeader());
   }
 
-  /** Rejects a PDU whose turn it was. */
-  private refuse(parser: PduParser, reason: RejectReason): void {
-    this.reject(parser, reason);
+  /** Rejects a PDU whose turn it is, once it has had it: the answer says so. */
+  refuse(reason: RejectReason): void {
     this.action = Action.REFUSED;
+    this.refusal = reason;
+  }
+
+  hasTask(tag: number): boolean {
+    return this.tasks !== null && this.tasks.find(tag) !== null;
+  }
+
+  hasTaskElsewhere(tag: number): boolean {
+    const { connections } = this.session;
+    if (connections.length === 1) return false;
+    return connections.some((other) => other.cid !== this.host.cid && other.hasTask(tag));
   }
 
   resumeInput(): void {
     if (this.replay.isHalted) {
-      this.deliverHeld();
+      this.runReplay();
+      if (this.session.held.count > 0) this.session.deliver();
       if (this.parser.paused) return;
     }
     this.host.resumeInput();
@@ -339,8 +378,4 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.parser.discard();
     this.replay.discard();
   }
-}
-
-function field(parser: PduParser, offset: number): number {
-  return readU32BE(parser.header, parser.headerAt + offset);
 }

@@ -1,5 +1,7 @@
+import { decodeLun } from '../scsi/lun.ts';
 import type { PduParser } from './pdu-parser.ts';
-import { BHS_SIZE, PAD_SIZE } from './spec.ts';
+import { serialBefore } from './serial.ts';
+import { BHS_SIZE, Field, OPCODE_MASK, Opcode, PAD_SIZE } from './spec.ts';
 
 interface HeldCommand {
   /** The PDU and the Data-Out PDUs behind it, as they came but without digests; empty for a CmdSN that counts as received. */
@@ -8,29 +10,36 @@ interface HeldCommand {
   readonly tag: number;
 }
 
-/**
- * PDUs that came before one with a lower CmdSN: an initiator that leaves a gap (a command whose data digest was wrong and that it will send again) gets
- * everything delivered in order (RFC 7143 4.2.2.1). Bounded in bytes.
- */
-export class HeldPdus {
-  private readonly maxBytes: number;
-  private readonly held: Map<number, HeldCommand> = new Map();
-  private bytes = 0;
-  private incoming: Uint8Array | null = null;
+/** What the connections of a session hold together. */
+export class HeldBudget {
+  readonly maxBytes: number;
+  bytes = 0;
+  /** Commands. */
+  count = 0;
 
   constructor(maxBytes: number) {
     this.maxBytes = maxBytes;
   }
+}
 
-  get count(): number {
-    return this.held.size;
+/**
+ * PDUs that came before one with a lower CmdSN: an initiator that leaves a gap (a command whose data digest was wrong and that it will send again) gets
+ * everything delivered in order (RFC 7143 4.2.2.1), and so does one that spreads its commands over connections. Each connection holds what came by it.
+ */
+export class HeldPdus {
+  private readonly budget: HeldBudget;
+  private readonly held: Map<number, HeldCommand> = new Map();
+  private incoming: Uint8Array | null = null;
+
+  constructor(budget: HeldBudget) {
+    this.budget = budget;
   }
 
   /** Takes the PDU at `parser` and sends its data here. False: there is no room. */
   begin(parser: PduParser): boolean {
     const headerLength = BHS_SIZE + parser.ahsLength;
     const size = headerLength + Math.ceil(parser.dataLength / PAD_SIZE) * PAD_SIZE;
-    if (this.bytes + size > this.maxBytes) return false;
+    if (this.budget.bytes + size > this.budget.maxBytes) return false;
     const pdu = new Uint8Array(size);
     pdu.set(parser.copyHeader());
     parser.intoBytes(pdu, headerLength, parser.dataLength);
@@ -42,8 +51,8 @@ export class HeldPdus {
   end(cmdSn: number, tag: number): void {
     const pdu = this.takeIncoming();
     if (pdu === null || this.held.has(cmdSn)) return;
-    this.bytes += pdu.length;
-    this.held.set(cmdSn, { pdus: [pdu], tag });
+    this.budget.bytes += pdu.length;
+    this.add(cmdSn, { pdus: [pdu], tag });
   }
 
   /** The same for a Data-Out of a task that is held. */
@@ -52,7 +61,7 @@ export class HeldPdus {
     if (pdu === null) return;
     for (const command of this.held.values()) {
       if (command.tag !== tag || command.pdus.length === 0) continue;
-      this.bytes += pdu.length;
+      this.budget.bytes += pdu.length;
       command.pdus.push(pdu);
       return;
     }
@@ -72,25 +81,64 @@ export class HeldPdus {
   cancelTask(tag: number): boolean {
     for (const command of this.held.values()) {
       if (command.tag !== tag || command.pdus.length === 0) continue;
-      for (const pdu of command.pdus) this.bytes -= pdu.length;
-      command.pdus.length = 0;
+      this.cancel(command);
       return true;
     }
     return false;
   }
 
+  /** The commands for `lun` (all LUNs when it is null) that come before `endCmdSn` count as received and are not delivered. */
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    for (const [cmdSn, command] of this.held) {
+      const pdu = command.pdus[0];
+      if (pdu === undefined || (pdu[0]! & OPCODE_MASK) !== Opcode.SCSI_COMMAND) continue;
+      if (!serialBefore(cmdSn, endCmdSn) || (lun !== null && decodeLun(pdu, Field.LUN) !== lun)) continue;
+      this.cancel(command);
+    }
+  }
+
   /** A CmdSN that has not come counts as received (RFC 7143 11.5.5). */
   skip(cmdSn: number): void {
-    if (!this.held.has(cmdSn)) this.held.set(cmdSn, { pdus: [], tag: 0 });
+    if (!this.held.has(cmdSn)) this.add(cmdSn, { pdus: [], tag: 0 });
   }
 
   /** What is held for `cmdSn`, and no longer; null when nothing is. */
   take(cmdSn: number): readonly Uint8Array[] | null {
     const command = this.held.get(cmdSn);
     if (command === undefined) return null;
-    this.held.delete(cmdSn);
-    for (const pdu of command.pdus) this.bytes -= pdu.length;
+    this.remove(cmdSn, command);
     return command.pdus;
+  }
+
+  /** Drops what another connection has brought meanwhile: everything before `expCmdSn`. */
+  dropBefore(expCmdSn: number): void {
+    for (const [cmdSn, command] of this.held) if (serialBefore(cmdSn, expCmdSn)) this.remove(cmdSn, command);
+  }
+
+  /** Drops everything. */
+  clear(): void {
+    for (const [cmdSn, command] of this.held) this.remove(cmdSn, command);
+    this.incoming = null;
+  }
+
+  private cancel(command: HeldCommand): void {
+    this.release(command);
+    command.pdus.length = 0;
+  }
+
+  private add(cmdSn: number, command: HeldCommand): void {
+    this.held.set(cmdSn, command);
+    this.budget.count++;
+  }
+
+  private remove(cmdSn: number, command: HeldCommand): void {
+    this.held.delete(cmdSn);
+    this.budget.count--;
+    this.release(command);
+  }
+
+  private release(command: HeldCommand): void {
+    for (const pdu of command.pdus) this.budget.bytes -= pdu.length;
   }
 
   private takeIncoming(): Uint8Array | null {

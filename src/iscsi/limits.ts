@@ -6,16 +6,24 @@ import { DEFAULT_SEGMENT_LENGTH } from './spec.ts';
 export interface PortalLimits {
   /** TCP connections of the portal; one more is reset as it comes. */
   readonly connections: number;
+  /** Of these, how many may come from one address. */
+  readonly connectionsPerAddress: number;
   /** Of these, how many may still be in their login; one more is reset as it comes. */
   readonly loginsInProgress: number;
+  /** Of these, how many from one address. */
+  readonly loginsPerAddress: number;
   /** Sessions of all kinds; one more gets the login status "out of resources". */
   readonly sessions: number;
+  /** Of these, how many of one initiator name. */
+  readonly sessionsPerInitiator: number;
+  /** MaxConnections that is agreed to. */
+  readonly connectionsPerSession: number;
   /** From the TCP connection to full feature phase. */
   readonly loginTimeMs: number;
 
   /** Commands that one session may have outstanding: the CmdSN window. */
   readonly commandWindow: number;
-  /** Immediate commands and task management functions in progress, of one session. */
+  /** Immediate commands and task management functions in progress, of one connection. */
   readonly immediateCommands: number;
   /** PDUs that came before an earlier CmdSN, of one session, with their data. */
   readonly heldBytes: number;
@@ -38,16 +46,30 @@ export interface PortalLimits {
   /** Bytes waiting for the peer to read them, above which nothing more is read from it. */
   readonly outputBytes: number;
 
-  /** A peer that owes data for an R2T, or does not read what it is sent, is disconnected when nothing moves for this long. */
+  /**
+   * A peer that does not read what it is sent is disconnected when nothing moves for this long, and one that owes data when less than `stallBytes`
+   * come in this time.
+   */
   readonly stallTimeMs: number;
+  readonly stallBytes: number;
+  /** The same in a shorter time, with as much less data, while others wait for memory in vain. */
+  readonly pressureTimeMs: number;
+  /** An initiator that has said nothing for this long is asked whether it is there. */
+  readonly pingIdleTimeMs: number;
+  /** How long it may take to answer; then it is disconnected. */
+  readonly pingAnswerTimeMs: number;
   /** How long closing may take: for the peer to log out, for what is in flight, for the last responses. */
   readonly closeTimeMs: number;
 }
 
 export const DEFAULT_LIMITS: PortalLimits = {
   connections: 256,
+  connectionsPerAddress: 192,
   loginsInProgress: 64,
+  loginsPerAddress: 48,
   sessions: 256,
+  sessionsPerInitiator: 128,
+  connectionsPerSession: 4,
   loginTimeMs: 15_000,
   commandWindow: 128,
   immediateCommands: 16,
@@ -62,6 +84,10 @@ export const DEFAULT_LIMITS: PortalLimits = {
   slabBytesPerConnection: 16 * MIB,
   outputBytes: MIB,
   stallTimeMs: 60_000,
+  stallBytes: 64 * KIB,
+  pressureTimeMs: 10_000,
+  pingIdleTimeMs: 30_000,
+  pingAnswerTimeMs: 30_000,
   closeTimeMs: 5_000,
 };
 
@@ -69,6 +95,10 @@ export const DEFAULT_LIMITS: PortalLimits = {
 export function checkLimits(limits: PortalLimits): PortalLimits {
   assert(limits.loginsInProgress <= limits.connections, 'limits: more logins than connections');
   assert(limits.sessions < 0xffff, 'limits: a session handle has 16 bits');
+  assert(
+    limits.connectionsPerSession >= 1 && limits.connectionsPerSession <= 0xffff,
+    'limits: connections of a session',
+  );
   assert(limits.commandWindow >= 1 && limits.commandWindow <= 0x10000, 'limits: command window');
   assert(
     limits.maxRecvDataSegmentLength >= DEFAULT_SEGMENT_LENGTH && limits.maxRecvDataSegmentLength < 2 ** 24,

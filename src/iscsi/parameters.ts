@@ -8,6 +8,7 @@ export class Parameters {
   initiatorSegmentLength: number = DEFAULT_SEGMENT_LENGTH;
   /** What we receive in one PDU: the default until we have declared ours. */
   targetSegmentLength: number = DEFAULT_SEGMENT_LENGTH;
+  maxConnections = 1;
   initialR2T = true;
   immediateData = true;
   maxBurstLength = 262144;
@@ -18,6 +19,7 @@ export class Parameters {
 
   /** What belongs to the session and not to its connection is as in `session`. */
   takeSessionWide(session: Parameters): void {
+    this.maxConnections = session.maxConnections;
     this.initialR2T = session.initialR2T;
     this.immediateData = session.immediateData;
     this.maxBurstLength = session.maxBurstLength;

@@ -85,6 +85,11 @@ export class PduParser {
     return this.header[this.headerAt]! & OPCODE_MASK;
   }
 
+  /** Of the data segment that is being read: what has come. */
+  get dataReceived(): number {
+    return this.step === Step.DATA ? this.received : 0;
+  }
+
   /** No part of a PDU has been read that is not finished. */
   get isBetweenPdus(): boolean {
     return this.step === Step.HEADER && this.wholeLength === 0;

@@ -1,10 +1,13 @@
-import { readU32BE, writeU16BE, writeU32BE } from '../base/bytes.ts';
-import type { ScsiTask } from '../scsi/task.ts';
+import { readU32BE, writeU16BE, writeU24BE, writeU32BE } from '../base/bytes.ts';
+import { NO_INFORMATION, NO_SKS, type Sense, writeSense } from '../scsi/sense.ts';
+import { MAX_SENSE_SIZE, type ScsiTask } from '../scsi/task.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { IscsiTask } from './iscsi-task.ts';
 import type { LoginReply } from './login.ts';
+import type { Parameters } from './parameters.ts';
 import { serialAdd } from './serial.ts';
 import {
+  AsyncEvent,
   CONTINUE,
   CommandResponse,
   DATA_IN_STATUS,
@@ -46,8 +49,32 @@ export class PduWriter {
     this.endWithStatus(at);
   }
 
+  /** Asynchronous message about `sense` (RFC 7143 11.9.1, 11.9.4), of the target as a whole. */
+  scsiEvent(sense: Sense): void {
+    const bytes = new Uint8Array(2 + MAX_SENSE_SIZE);
+    const length = writeSense(bytes.subarray(2), false, sense, NO_INFORMATION, NO_SKS);
+    bytes[1] = length;
+    const at = this.begin(Opcode.ASYNC_MESSAGE, FINAL, RESERVED_TAG, 2 + length);
+    this.transmitter.bytes[at + Field.ASYNC_EVENT] = AsyncEvent.SCSI;
+    this.endWithStatus(at);
+    this.data(bytes.subarray(0, 2 + length));
+  }
+
+  /** All that a task brings back. Memory that still has to be sent is given back when it is; the task does not own it any more. */
+  taskResponse(task: IscsiTask, parameters: Parameters): void {
+    if (task.dataInLength === 0) {
+      this.scsiResponse(task);
+      return;
+    }
+    this.dataIn(task, parameters.initiatorSegmentLength, parameters.maxBurstLength);
+    if (task.status !== GOOD) this.scsiResponse(task);
+    if (task.memoryCopied) return;
+    this.transmitter.freeAfterwards(task.memoryOffset, task.memoryLength);
+    task.memoryLength = 0;
+  }
+
   /** The data of a task that ended, cut to what the initiator takes in one PDU, with its status when that is GOOD (RFC 7143 11.7). */
-  dataIn(task: IscsiTask, segmentLength: number, burstLength: number): void {
+  private dataIn(task: IscsiTask, segmentLength: number, burstLength: number): void {
     const { transmitter } = this;
     const length = task.dataInLength;
     const withStatus = task.status === GOOD;
@@ -80,7 +107,7 @@ export class PduWriter {
   }
 
   /** SCSI response with status and sense data (RFC 7143 11.4). */
-  scsiResponse(task: IscsiTask): void {
+  private scsiResponse(task: IscsiTask): void {
     const { transmitter } = this;
     const { senseLength } = task;
     const dataLength = senseLength > 0 ? 2 + senseLength : 0;
@@ -122,17 +149,29 @@ export class PduWriter {
     this.data(data);
   }
 
+  /** A NOP-In that asks for an answer with `transferTag`. StatSN is the next one and does not advance. */
+  ping(transferTag: number): void {
+    this.nopInWithoutTask(transferTag);
+  }
+
   /** A NOP-In that asks for nothing: tells ExpCmdSN and MaxCmdSN. StatSN is the next one and does not advance. */
   windowUpdate(): void {
+    this.nopInWithoutTask(RESERVED_TAG);
+  }
+
+  private nopInWithoutTask(transferTag: number): void {
     const at = this.begin(Opcode.NOP_IN, FINAL, RESERVED_TAG, 0);
-    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, RESERVED_TAG);
+    writeU32BE(this.transmitter.bytes, at + Field.TRANSFER_TAG, transferTag);
     writeU32BE(this.transmitter.bytes, at + Field.STAT_SN, this.statSn);
     this.transmitter.endHeader(at);
   }
 
-  taskManagementResponse(tag: number, response: number): void {
+  /** `information`: the three bytes of additional response information (RFC 7144), 0 for most functions. */
+  taskManagementResponse(tag: number, response: number, information: number): void {
     const at = this.begin(Opcode.TASK_MANAGEMENT_RESPONSE, FINAL, tag, 0);
-    this.transmitter.bytes[at + Field.RESPONSE] = response;
+    const { bytes } = this.transmitter;
+    bytes[at + Field.RESPONSE] = response;
+    writeU24BE(bytes, at + Field.RESPONSE_INFORMATION, information);
     this.endWithStatus(at);
   }
 

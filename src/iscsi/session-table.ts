@@ -1,11 +1,20 @@
-import type { Target } from '../scsi/target.ts';
+import { type Admission, type Identity, sameIdentity } from './access.ts';
+import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
 import { LoginStatus } from './spec.ts';
 
-/** What identifies a session to an initiator: its name, its ISID and the target port (RFC 7143 4.4.2). */
-function keyOf(initiatorName: string, targetName: string | null, isid: string): string {
-  return `${initiatorName}\n${isid}\n${targetName ?? ''}`;
+/** What identifies a session: initiator port and target port (RFC 7143 4.4.2). */
+export interface SessionName {
+  readonly initiatorName: string;
+  /** Null for discovery. */
+  readonly targetName: string | null;
+  readonly isid: string;
+  readonly portalGroupTag: number;
+}
+
+function keyOf({ initiatorName, targetName, isid, portalGroupTag }: SessionName): string {
+  return `${initiatorName}\n${isid}\n${targetName ?? ''}\n${portalGroupTag}`;
 }
 
 /**
@@ -16,12 +25,12 @@ export class SessionTable {
   private readonly sessions: Map<string, Session> = new Map();
   private readonly handles: Map<number, Session> = new Map();
   private readonly waiting: Map<Session, (() => void)[]> = new Map();
-  private readonly maxSessions: number;
+  private readonly limits: PortalLimits;
   private lastHandle: number;
 
   /** Session handles count up from `firstHandle`. */
-  constructor(maxSessions: number, firstHandle: number) {
-    this.maxSessions = maxSessions;
+  constructor(limits: PortalLimits, firstHandle: number) {
+    this.limits = limits;
     this.lastHandle = firstHandle;
   }
 
@@ -33,38 +42,51 @@ export class SessionTable {
     return [...this.sessions.values()];
   }
 
-  find(initiatorName: string, targetName: string | null, isid: string): Session | null {
-    return this.sessions.get(keyOf(initiatorName, targetName, isid)) ?? null;
+  find(name: SessionName): Session | null {
+    return this.sessions.get(keyOf(name)) ?? null;
   }
 
   /** Whether a login may go on (RFC 7143 6.3.1); the same question is asked again when it is complete. */
-  admit(initiatorName: string, targetName: string | null, isid: string, tsih: number, cid: number): LoginStatus {
-    const existing = this.find(initiatorName, targetName, isid);
+  admit(name: SessionName, identity: Identity, tsih: number, cid: number): LoginStatus {
+    const existing = this.find(name);
+    // Who has proved to be somebody else does not end a session, nor get into it, by taking its initiator's name.
+    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, identity)) {
+      return LoginStatus.AUTHORIZATION_FAILURE;
+    }
     if (tsih === 0) {
-      if (existing === null && this.sessions.size >= this.maxSessions) return LoginStatus.OUT_OF_RESOURCES;
+      if (existing === null && !this.hasRoom(name.initiatorName)) return LoginStatus.OUT_OF_RESOURCES;
       return LoginStatus.SUCCESS;
     }
     if (existing === null || existing.tsih !== tsih) return LoginStatus.SESSION_DOES_NOT_EXIST;
-    if (existing.connection === null) return LoginStatus.SESSION_DOES_NOT_EXIST;
-    // MaxConnections is 1: the only connection that may come is the one that is there, reinstated.
-    return existing.connection.cid === cid ? LoginStatus.SUCCESS : LoginStatus.TOO_MANY_CONNECTIONS;
+    // At error recovery level 0 a session does not outlive its connections: there is nothing to continue.
+    if (existing.isEnding) return LoginStatus.SESSION_DOES_NOT_EXIST;
+    // A connection with the same CID is reinstated.
+    if (existing.isFull && existing.connection(cid) === undefined) return LoginStatus.TOO_MANY_CONNECTIONS;
+    return LoginStatus.SUCCESS;
   }
 
-  /** Makes the session of a complete login; there is none with its name and ISID. */
-  add(login: Login, target: Target | null, portalGroupTag: number, commandWindow: number): Session {
+  private hasRoom(initiatorName: string): boolean {
+    if (this.sessions.size >= this.limits.sessions) return false;
+    let count = 0;
+    for (const session of this.sessions.values()) if (session.initiatorName === initiatorName) count++;
+    return count < this.limits.sessionsPerInitiator;
+  }
+
+  /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
+  add(login: Login, admission: Admission | null, portalGroupTag: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, target, portalGroupTag, commandWindow);
-    this.sessions.set(keyOf(session.initiatorName, session.targetName, session.isid), session);
+    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits);
+    this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
-    if (session.nexus !== null) session.target!.attach(session.nexus);
+    if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);
     return session;
   }
 
   /** The session has ended and none of its tasks is left. */
   remove(session: Session): void {
     if (this.handles.get(session.tsih) !== session) return;
-    this.sessions.delete(keyOf(session.initiatorName, session.targetName, session.isid));
+    this.sessions.delete(keyOf(session));
     this.handles.delete(session.tsih);
     if (session.nexus !== null) session.target!.detach(session.nexus);
     const waiting = this.waiting.get(session);

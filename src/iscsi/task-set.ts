@@ -1,7 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { Nexus } from '../scsi/nexus.ts';
 import { INVALID_FIELD_IN_CDB } from '../scsi/sense.ts';
-import { Status } from '../scsi/spec.ts';
 import type { Target } from '../scsi/target.ts';
 import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
 import { isFinal, isImmediate, readCommand, refuseCommand, taskTag, wrongUnsolicited } from './command-pdu.ts';
@@ -21,6 +20,10 @@ import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
 export interface TaskSetHost extends DataCollectorHost {
+  /** The command that is being read is rejected when it is read. */
+  refuse(reason: RejectReason): void;
+  /** Another connection of the session has a task with this tag. */
+  hasTaskElsewhere(tag: number): boolean;
   /** A command that blocked the input can be tried again. */
   resumeInput(): void;
   /** The memory that the rest of the data segment goes to is being given back. */
@@ -55,7 +58,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   private readonly pool: TaskPool;
   private readonly table: TaskTable;
   private readonly line: MemoryLine;
-  private readonly collector: DataCollector;
+  readonly collector: DataCollector;
 
   private immediateCount = 0;
   private closed = false;
@@ -161,18 +164,21 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Checks the PDU and prepares the task; null when the PDU was rejected. */
   private admit(parser: PduParser): IscsiTask | null {
     let reason = refuseCommand(parser);
-    if (reason === 0 && this.table.get(taskTag(parser)) !== null) reason = RejectReason.TASK_IN_PROGRESS;
+    const tag = taskTag(parser);
+    if (reason === 0 && (this.table.get(tag) !== null || this.host.hasTaskElsewhere(tag))) {
+      reason = RejectReason.TASK_IN_PROGRESS;
+    }
     if (reason === 0 && isImmediate(parser) && this.immediateCount >= this.maxImmediate) {
       reason = RejectReason.TOO_MANY_IMMEDIATE;
     }
     if (reason !== 0) {
-      this.host.reject(parser, reason);
+      this.host.refuse(reason);
       return null;
     }
     const task = this.pool.take();
     if (!readCommand(parser, task)) {
       this.pool.recycle(task);
-      this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
+      this.host.refuse(RejectReason.INVALID_PDU_FIELD);
       return null;
     }
     this.incomingEnded = !this.prepare(task, parser.dataLength, isFinal(parser));
@@ -312,17 +318,9 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   }
 
   private respond(task: IscsiTask): void {
-    const { writer, parameters } = this;
     // Before the response is put together: it tells the initiator that its place is free.
     this.leaveTable(task);
-    if (task.dataInLength > 0) {
-      writer.dataIn(task, parameters.initiatorSegmentLength, parameters.maxBurstLength);
-      if (task.status !== Status.GOOD) writer.scsiResponse(task);
-      if (!task.memoryCopied) {
-        writer.transmitter.freeAfterwards(task.memoryOffset, task.memoryLength);
-        task.memoryLength = 0;
-      }
-    } else writer.scsiResponse(task);
+    this.writer.taskResponse(task, this.parameters);
     this.line.free(task);
     this.pool.recycle(task);
     if (this.table.count === 0) this.host.tasksEnded();

@@ -1,6 +1,7 @@
 import { readU32BE } from '../base/bytes.ts';
+import type { TargetDirectory } from './access.ts';
 import { taskTag } from './command-pdu.ts';
-import { sendTargets, type TargetDirectory } from './discovery.ts';
+import { sendTargets } from './discovery.ts';
 import type { PortalLimits } from './limits.ts';
 import { negotiate } from './negotiation.ts';
 import type { Parameters } from './parameters.ts';
@@ -15,8 +16,8 @@ import { TextExchange } from './text-exchange.ts';
 export interface TextScope {
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
-  /** `host:port,tag` of the portal as the initiator reached it. */
-  readonly targetAddress: string;
+  /** Of all portals as this initiator can reach them, each `host:port,tag`. */
+  targetAddresses(): readonly string[];
 }
 
 /** Answers the text requests of one connection in full feature phase: SendTargets, and the few parameters that may still change. */
@@ -55,12 +56,13 @@ export class TextRequests {
     const pairs = parseText(text);
     if (typeof pairs === 'string') return RejectReason.PROTOCOL_ERROR;
     if (new Set(pairs.map((pair) => pair.key)).size < pairs.length) return RejectReason.PROTOCOL_ERROR;
-    const { limits, targets, targetAddress } = this.scope;
+    const { limits, targets } = this.scope;
+    const { targetName, identity } = this.session;
     const answers: TextPair[] = [];
     const others: TextPair[] = [];
     for (const pair of pairs) {
       if (pair.key !== 'SendTargets') others.push(pair);
-      else answers.push(...sendTargets(pair.value, this.session.targetName, targets, targetAddress));
+      else answers.push(...sendTargets(pair.value, targetName, identity, targets, this.scope.targetAddresses()));
     }
     answers.push(
       ...negotiate(others, {

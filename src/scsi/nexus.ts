@@ -9,6 +9,8 @@ export class Nexus {
   readonly targetPort: string;
   /** Relative target port identifier, from 1. */
   readonly relativeTargetPort: number;
+  /** Called when there are other LUNs for it than before, where the transport can tell an initiator that is idle. */
+  lunsChanged: (() => void) | null = null;
 
   constructor(initiatorPort: string, targetPort: string, relativeTargetPort: number) {
     this.initiatorPort = initiatorPort;

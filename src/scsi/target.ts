@@ -89,6 +89,13 @@ export class Target implements LunInventory {
     return undefined;
   }
 
+  /** Whether two nexuses may see one unit both; true where there is none to be seen, as for a target without LUNs. */
+  shareLuns(one: Nexus, other: Nexus): boolean {
+    const { luns } = this.#view(one);
+    const { units } = this.#view(other);
+    return this.#units.size === 0 || luns.some((lun) => units.has(lun));
+  }
+
   /** Puts `unit` at `lun`, which is free. */
   setLun(lun: number, unit: LogicalUnit): void {
     assert(Number.isInteger(lun) && lun >= 0 && lun <= MAX_LUN, 'a LUN has 14 bits');
@@ -155,6 +162,15 @@ export class Target implements LunInventory {
 
   /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `nexus` may see. `ended` is called once, now or later, when all tasks have ended. */
   reset(nexus: Nexus, ended: () => void): void {
+    this.#forEachUnit(nexus, ended, (unit, one) => unit.reset(nexus, one, UnitAttention.TARGET_RESET));
+  }
+
+  /** I_T NEXUS RESET: see `LogicalUnit.loseNexus`. */
+  loseNexus(nexus: Nexus, ended: () => void): void {
+    this.#forEachUnit(nexus, ended, (unit, one) => unit.loseNexus(nexus, one));
+  }
+
+  #forEachUnit(nexus: Nexus, ended: () => void, action: (unit: LogicalUnit, ended: () => void) => void): void {
     let pending = 1;
     const oneEnded = (): void => {
       pending--;
@@ -162,7 +178,7 @@ export class Target implements LunInventory {
     };
     for (const unit of [...this.#view(nexus).units.values()]) {
       pending++;
-      unit.reset(nexus, oneEnded, UnitAttention.TARGET_RESET);
+      action(unit, oneEnded);
     }
     oneEnded();
   }
@@ -206,5 +222,6 @@ export class Target implements LunInventory {
 
   #tell(nexus: Nexus, view: NexusView): void {
     for (const unit of view.units.values()) unit.raiseAttention(nexus, UnitAttention.LUNS_CHANGED);
+    nexus.lunsChanged?.();
   }
 }

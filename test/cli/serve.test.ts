@@ -83,6 +83,36 @@ describe('serve', () => {
     expect(await connects(ready(server).portals[0]!)).toBe(true);
   });
 
+  it('listens on several portals in two portal groups, and says so', async () => {
+    const dir = await createPool();
+    await createVolume(dir, 'v');
+    const portals = ['--portal', '127.0.0.1:0', '--portal', '127.0.0.2:0,2', '--portal', '[::1]:0,2'];
+    const server = start(['serve', dir, '--json', ...portals]);
+    await server.waitForLine(/^\{"event":"ready"/);
+    const message = ready(server);
+    expect(message.portals).toHaveLength(3);
+    expect(message.portalGroups).toEqual([
+      { tag: 1, portals: [message.portals[0]] },
+      { tag: 2, portals: message.portals.slice(1) },
+    ]);
+    for (const portal of message.portals) expect(await connects(portal)).toBe(true);
+    expect((await statusOf(dir)).server).toMatchObject({ portalGroups: message.portalGroups });
+    const [first, second, third] = message.portals;
+    expect((await thinlun(['pool', 'status', dir])).stdout).toContain(`${first},1, ${second},2, ${third},2`);
+  });
+
+  it('takes all IPv4 and all IPv6 addresses at one port', async () => {
+    const dir = await createPool();
+    const probe = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => probe.once('listening', resolve));
+    const { port } = probe.address() as { port: number };
+    await new Promise((resolve) => probe.close(resolve));
+    const server = start(['serve', dir, '--json', '--portal', `[::]:${port}`, '--portal', `0.0.0.0:${port}`]);
+    await server.waitForLine(/^\{"event":"ready"/);
+    expect(ready(server).portals).toEqual([`[::]:${port}`, `0.0.0.0:${port}`]);
+    expect([await connects(`127.0.0.1:${port}`), await connects(`[::1]:${port}`)]).toEqual([true, true]);
+  });
+
   it('serves several pools, and goes on without one that cannot be opened', async () => {
     const good = await createPool('good');
     const other = await createPool('other');

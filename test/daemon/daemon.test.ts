@@ -17,8 +17,8 @@ const access = { logger: silentLogger, clock: monotonicClock };
 
 async function start(dirs: readonly string[], port = 0): Promise<{ daemon: Daemon; logger: RecordingLogger }> {
   const logger = new RecordingLogger();
-  const portal = { host: '127.0.0.1', port };
-  const daemon = await Daemon.start({ dirs, portal, tcmu: false, logger, clock: monotonicClock });
+  const portals = [{ host: '127.0.0.1', port, tag: 1 }];
+  const daemon = await Daemon.start({ dirs, portals, tcmu: false, logger, clock: monotonicClock });
   atEnd(() => daemon.stop());
   return { daemon, logger };
 }

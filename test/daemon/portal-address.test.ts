@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { connectLines } from '../../src/daemon/connect-lines.ts';
 import { targetNameOf } from '../../src/daemon/iscsi-name.ts';
-import { formatPortal, isLoopback, parsePortal, reachableFrom } from '../../src/daemon/portal-address.ts';
+import {
+  formatPortal,
+  isLoopback,
+  parsePortal,
+  parseServedPortal,
+  reachableFrom,
+} from '../../src/daemon/portal-address.ts';
 
 describe('a portal address', () => {
   it.each([
@@ -30,6 +36,23 @@ describe('a portal address', () => {
     '[1.2.3.4]:5',
   ])('"%s" is refused', (text) => {
     expect(() => parsePortal(text)).toThrow(/^Cannot read portal /);
+  });
+
+  it('may say its portal group', () => {
+    expect(parseServedPortal('10.0.0.1:3261,2')).toEqual({ host: '10.0.0.1', port: 3261, tag: 2 });
+    expect(parseServedPortal('[fe80::1%eth0],65535')).toEqual({ host: 'fe80::1%eth0', port: 3260, tag: 65535 });
+    expect(parseServedPortal('[::]')).toEqual({ host: '::', port: 3260, tag: 1 });
+    for (const text of [
+      '10.0.0.1,',
+      '10.0.0.1,0',
+      '10.0.0.1,65536',
+      '10.0.0.1,x',
+      '10.0.0.1,-1',
+      ',1',
+      '10.0.0.1,1,2',
+    ]) {
+      expect(() => parseServedPortal(text), text).toThrow(/^Cannot read portal /);
+    }
   });
 
   it('that means all addresses is reached from here through the loopback', () => {

@@ -74,7 +74,7 @@ export async function openServed(
 ): Promise<{ service: PoolService; exports: VolumeExports }> {
   const service = await PoolService.open(dir, { logger, clock: monotonicClock });
   atEnd(() => service.close());
-  const exports = new VolumeExports(service.pool, 'iqn.x:pool', logger, service.reservations.file);
+  const exports = new VolumeExports(service.pool, 'iqn.x:pool', [1], logger, service.reservations.file);
   service.exports = exports;
   return { service, exports };
 }

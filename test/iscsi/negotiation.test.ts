@@ -35,7 +35,8 @@ describe('the negotiation of', () => {
     ['TaskReporting', 'FastAbort,RFC3720', 'RFC3720'],
     ['TaskReporting', 'FastAbort', 'Reject'],
     // The smaller number.
-    ['MaxConnections', '8', '1'],
+    ['MaxConnections', '8', '4'],
+    ['MaxConnections', '2', '2'],
     ['MaxConnections', '1', '1'],
     ['MaxConnections', '0', 'Reject'],
     ['MaxConnections', '65536', 'Reject'],
@@ -57,7 +58,8 @@ describe('the negotiation of', () => {
     ['ErrorRecoveryLevel', '3', 'Reject'],
     ['DefaultTime2Retain', '3600', '0'],
     ['DefaultTime2Retain', '3601', 'Reject'],
-    ['iSCSIProtocolLevel', '2', '1'],
+    ['iSCSIProtocolLevel', '1', '1'],
+    ['iSCSIProtocolLevel', '3', '2'],
     ['iSCSIProtocolLevel', '0', '0'],
     ['iSCSIProtocolLevel', '32', 'Reject'],
     // The larger number.

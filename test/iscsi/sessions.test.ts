@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import type { Clock } from '../../src/base/clock.ts';
 import { StorageError } from '../../src/base/errors.ts';
 import { Target } from '../../src/scsi/target.ts';
 import {
@@ -18,38 +17,7 @@ import {
   write10,
 } from '../support/iscsi-initiator.ts';
 import { startPortal, type TestPortal, type TestPortalOptions, until } from '../support/iscsi-portal.ts';
-
-/** A clock that stands still until a test moves it. */
-class TestClock implements Clock {
-  private now = 0;
-  private readonly timers: Set<{ at: number; callback: () => void }> = new Set();
-
-  nowMs(): number {
-    return this.now;
-  }
-
-  setTimer(delayMs: number, callback: () => void): { cancel: () => void } {
-    const timer = { at: this.now + delayMs, callback };
-    this.timers.add(timer);
-    return { cancel: () => this.timers.delete(timer) };
-  }
-
-  get timerCount(): number {
-    return this.timers.size;
-  }
-
-  advance(ms: number): void {
-    const end = this.now + ms;
-    for (;;) {
-      const next = [...this.timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
-      if (next === undefined) break;
-      this.timers.delete(next);
-      this.now = next.at;
-      next.callback();
-    }
-    this.now = end;
-  }
-}
+import { TestClock } from '../support/test-clock.ts';
 
 let world: TestPortal;
 const initiators: Initiator[] = [];
@@ -293,7 +261,7 @@ describe('a session', () => {
     expect(world.portal.sessions()).toHaveLength(1);
   });
 
-  it('has one connection', async () => {
+  it('has one connection unless more were agreed on', async () => {
     await start();
     const initiator = await login();
     const second = await connect();
@@ -362,6 +330,9 @@ describe('a portal', () => {
     expect(await polite.closes()).toBe(true);
     setTimeout(() => world.lun.release(), 250);
     expect((await busy.result(tag)).status).toBe(0);
+    // All connections of the session are dropped; it may be made again after DefaultTime2Wait.
+    const farewell = await busy.receive();
+    expect([opcodeOf(farewell), farewell.header[36], u16(farewell, 40), u16(farewell, 42)]).toEqual([0x32, 3, 2, 0]);
     expect(await busy.closes()).toBe(true);
     await closing;
     await expect(Initiator.connect(world.port)).rejects.toThrow();

@@ -12,7 +12,8 @@ suite=forky # the older suites' User-Mode Linux dies on CPUs with a large XSAVE 
 packages=(
   user-mode-linux kmod dbus udev util-linux procps iproute2 strace nodejs
   targetcli-fb python3-gi open-iscsi tcmu-runner tgt libiscsi-bin sg3-utils
-  dmsetup thin-provisioning-tools e2fsprogs xfsprogs fio qemu-utils
+  dmsetup thin-provisioning-tools e2fsprogs xfsprogs btrfs-progs lvm2 multipath-tools fio qemu-utils
+  ddpt lsscsi sdparm
 )
 
 force=no

@@ -18,7 +18,7 @@ for folder in etc var root; do
   mount --bind "/tmp/.$folder" "/$folder"
 done
 mount -t tmpfs tmpfs /run
-mkdir -p /run/dbus /run/lock/iscsi /var/log /etc/target/pr /etc/target/alua /etc/rtslib-fb-target
+mkdir -p /run/dbus /run/lock/iscsi /var/log /etc/target/{pr,alua} /etc/rtslib-fb-target/{pr,alua}
 hostname lab
 ip link set lo up
 for module in configfs sd_mod sg loop target_core_mod target_core_user target_core_iblock target_core_file \

@@ -83,6 +83,11 @@ export function textData(pairs: Record<string, string>): Uint8Array {
   );
 }
 
+/** The pairs in their order, where keys come more than once. */
+export function textList(data: Uint8Array): string[] {
+  return Buffer.from(data).toString('utf8').split('\0').slice(0, -1);
+}
+
 export function textPairs(data: Uint8Array): Record<string, string> {
   const pairs: Record<string, string> = {};
   for (const part of Buffer.from(data).toString('utf8').split('\0')) {
@@ -116,6 +121,7 @@ export const USUAL_KEYS: Readonly<Record<string, string>> = {
 };
 
 export interface LoginOptions {
+  host?: string;
   initiator?: string;
   target?: string | null;
   isid?: number;
@@ -137,6 +143,8 @@ export interface CommandOptions {
   tag?: number;
   cmdSn?: number;
   ahs?: Uint8Array;
+  /** ATTR: 1 simple, 2 ordered, 3 head of queue, 4 ACA; 0, untagged, unless told otherwise. */
+  attribute?: number;
 }
 
 /** What a command brought back. */
@@ -161,6 +169,8 @@ export class Initiator {
   dataDigest = false;
   tsih = 0;
   closed = false;
+  /** Pings of the target are answered as they come and not shown. */
+  answersPings = true;
   /** What the target declared and agreed to. */
   agreed: Record<string, string> = {};
   private buffered: Buffer = Buffer.alloc(0);
@@ -193,7 +203,7 @@ export class Initiator {
 
   /** A connection that has logged in to a normal session. */
   static async login(port: number, options: LoginOptions = {}): Promise<Initiator> {
-    const initiator = await Initiator.connect(port);
+    const initiator = await Initiator.connect(port, options.host);
     const response = await initiator.logIn(options);
     if (loginStatus(response) !== 0) throw new Error(`login status ${loginStatus(response).toString(16)}`);
     return initiator;
@@ -225,6 +235,10 @@ export class Initiator {
         data: new Uint8Array(bytes.subarray(dataBegin, dataBegin + dataLength)),
       };
       this.buffered = bytes.subarray(end);
+      if (this.answersPings && opcodeOf(pdu) === 0x20 && u32(pdu, 20) !== 0xffffffff) {
+        this.answerPing(pdu);
+        continue;
+      }
       this.received.push(pdu);
       // Digests begin right behind the last login response.
       if (opcodeOf(pdu) === 0x23 && (pdu.header[1]! & 0x83) === 0x83) this.takeDigests(pdu);
@@ -314,6 +328,15 @@ export class Initiator {
   }
 
   /** The whole login in one request, from the operational stage to full feature phase. */
+  /** One more connection of the session of `first`, with its own digests and lengths. */
+  static async join(first: Initiator, port: number, options: LoginOptions & { cid: number }): Promise<Initiator> {
+    const initiator = await Initiator.connect(port, options.host);
+    initiator.cmdSn = first.cmdSn;
+    const response = await initiator.logIn({ keys: {}, tsih: first.tsih, ...options });
+    if (loginStatus(response) !== 0) throw new Error(`login status ${loginStatus(response).toString(16)}`);
+    return initiator;
+  }
+
   logIn(options: LoginOptions = {}): Promise<Pdu> {
     const target = options.target === undefined ? TARGET_NAME : options.target;
     const pairs = {
@@ -334,7 +357,7 @@ export class Initiator {
     this.send({
       opcode: 0x01,
       immediate: options.immediate ?? false,
-      flags: (options.final === false ? 0 : 0x80) | read | write,
+      flags: (options.final === false ? 0 : 0x80) | read | write | (options.attribute ?? 0),
       lun: options.lun ?? 0,
       tag,
       fields: { 20: options.write ?? options.read ?? 0, 24: cmdSn, 28: this.expStatSn },
@@ -368,6 +391,8 @@ export class Initiator {
     const parts: Uint8Array[] = [];
     for (;;) {
       const pdu = await this.receive();
+      // The target may say something of its own at any moment.
+      if (opcodeOf(pdu) === 0x32) continue;
       if (u32(pdu, 16) !== tag) throw new Error(`PDU ${opcodeOf(pdu)} of tag ${u32(pdu, 16)} instead of ${tag}`);
       pdus.push(pdu);
       const flags = pdu.header[1]!;
@@ -420,16 +445,18 @@ export class Initiator {
 
   sendTaskManagement(
     code: number,
-    options: { lun?: number; tag?: number; refTag?: number; refCmdSn?: number } = {},
+    options: { lun?: number; tag?: number; refTag?: number; refCmdSn?: number; immediate?: boolean } = {},
   ): number {
     const tag = options.tag ?? this.takeTag();
+    const cmdSn = this.cmdSn;
+    if (options.immediate === false) this.cmdSn = (cmdSn + 1) >>> 0;
     this.send({
       opcode: 0x02,
-      immediate: true,
+      immediate: options.immediate ?? true,
       flags: 0x80 | code,
       lun: options.lun ?? 0,
       tag,
-      fields: { 20: options.refTag ?? 0xffffffff, 24: this.cmdSn, 28: this.expStatSn, 32: options.refCmdSn ?? 0 },
+      fields: { 20: options.refTag ?? 0xffffffff, 24: cmdSn, 28: this.expStatSn, 32: options.refCmdSn ?? 0 },
     });
     return tag;
   }
@@ -473,6 +500,16 @@ export class Initiator {
       tag: options.tag ?? this.takeTag(),
       fields: { 20: 0xffffffff, 24: cmdSn, 28: this.expStatSn },
       data,
+    });
+  }
+
+  answerPing(ping: Pdu): void {
+    const transferTag = u32(ping, 20);
+    this.send({
+      opcode: 0,
+      immediate: true,
+      tag: 0xffffffff,
+      fields: { 20: transferTag, 24: this.cmdSn, 28: this.expStatSn },
     });
   }
 

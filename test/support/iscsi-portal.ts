@@ -1,10 +1,12 @@
-import { randomFillSync } from 'node:crypto';
+import { randomBytes, randomFillSync } from 'node:crypto';
 import type { Clock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { MIB } from '../../src/base/units.ts';
 import type { LunBackend, LunRequest } from '../../src/block/lun-backend.ts';
 import { MemoryLun } from '../../src/block/memory-lun.ts';
+import type { TargetDirectory } from '../../src/iscsi/access.ts';
 import type { PortalLimits } from '../../src/iscsi/limits.ts';
+import { OpenDirectory } from '../../src/iscsi/open-directory.ts';
 import { Portal } from '../../src/iscsi/portal.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Target } from '../../src/scsi/target.ts';
@@ -62,7 +64,11 @@ export interface TestPortalOptions {
   logger?: Logger;
   sizeBytes?: number;
   host?: string;
+  /** Who may have the targets; default: everybody. */
+  directory?: (targets: ReadonlyMap<string, Target>) => TargetDirectory;
   logicalBlockSize?: 512 | 4096;
+  /** Tags of the portal groups that the target has ports for. */
+  targetPorts?: readonly number[];
 }
 
 export interface TestPortal {
@@ -95,16 +101,14 @@ export function makeUnit(backend: LunBackend, number: number, logicalBlockSize: 
 
 /** A portal on a free port of 127.0.0.1 with one target and a RAM disk at LUN 0. */
 export async function startPortal(options: TestPortalOptions = {}): Promise<TestPortal> {
-  const target = new Target(TARGET_NAME);
+  const target = new Target(TARGET_NAME, options.targetPorts);
   const targets = new Map([[TARGET_NAME, target]]);
   const lun = new GatedLun(options.sizeBytes ?? 64 * MIB);
   const unit = makeUnit(lun, 1, options.logicalBlockSize);
   target.setLun(0, unit);
   const portal = new Portal({
-    targets: {
-      find: (name) => targets.get(name),
-      list: () => [...targets].map(([name, each]) => ({ name, target: each })),
-    },
+    targets: options.directory?.(targets) ?? new OpenDirectory(targets),
+    randomBytes,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
     ...(options.clock === undefined ? {} : { clock: options.clock }),
     ...(options.logger === undefined ? {} : { logger: options.logger }),

@@ -1,0 +1,85 @@
+import type { Socket } from 'node:net';
+import type { PduParser } from './pdu-parser.ts';
+import type { InputReceiver } from './socket-input.ts';
+import type { Transmitter } from './transmitter.ts';
+
+/** Bytes from a socket to its parser; stands still while the parser does, and while the peer does not read what it was sent. */
+export class InputFlow implements InputReceiver {
+  /** Since the connection was made. */
+  receivedBytes = 0;
+  private readonly parser: PduParser;
+  private readonly maxOutputBytes: number;
+  private socket: Socket | null = null;
+  private transmitter: Transmitter | null = null;
+  /** Bytes that were received and not read, because the parser stands still. */
+  private rest: Uint8Array | null = null;
+  private outputFull = false;
+  private stopped = false;
+
+  /** More than `maxOutputBytes` waiting for the peer stop its input. */
+  constructor(parser: PduParser, maxOutputBytes: number) {
+    this.parser = parser;
+    this.maxOutputBytes = maxOutputBytes;
+  }
+
+  /** Before the first byte. */
+  begin(socket: Socket, transmitter: Transmitter): void {
+    this.socket = socket;
+    this.transmitter = transmitter;
+  }
+
+  /** The socket is read from. */
+  get isOpen(): boolean {
+    return this.rest === null && !this.outputFull;
+  }
+
+  /** The peer does not read what it was sent. */
+  get isOutputFull(): boolean {
+    return this.outputFull;
+  }
+
+  received(bytes: Uint8Array, length: number): void {
+    this.receivedBytes += length;
+    if (!this.stopped) this.read(bytes, 0, length);
+  }
+
+  private read(bytes: Uint8Array, from: number, end: number): void {
+    const at = this.parser.feed(bytes, from, end);
+    if (this.stopped) return;
+    if (at < end || this.parser.isHalted) {
+      this.rest = bytes.slice(at, end);
+      this.socket!.pause();
+    } else if (this.transmitter!.queuedBytes > this.maxOutputBytes) {
+      this.outputFull = true;
+      this.socket!.pause();
+    }
+  }
+
+  /** The parser can go on. */
+  resume(): void {
+    const { rest } = this;
+    if (rest === null || this.stopped) return;
+    this.rest = null;
+    this.read(rest, 0, rest.length);
+    this.resumeSocket();
+  }
+
+  /** Some of what was sent has left. */
+  transmitted(): void {
+    if (!this.outputFull || this.transmitter!.queuedBytes > this.maxOutputBytes / 2) return;
+    this.outputFull = false;
+    this.resumeSocket();
+  }
+
+  /** Nothing is read any more; what still comes is dropped, so that the peer reads our last words instead of a reset. */
+  stop(): void {
+    this.stopped = true;
+    this.rest = null;
+    this.parser.stop();
+    this.socket!.resume();
+  }
+
+  private resumeSocket(): void {
+    if (this.rest === null && !this.outputFull && !this.stopped) this.socket!.resume();
+  }
+}
