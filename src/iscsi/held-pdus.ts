@@ -81,8 +81,7 @@ export class HeldPdus {
   cancelTask(tag: number): boolean {
     for (const command of this.held.values()) {
       if (command.tag !== tag || command.pdus.length === 0) continue;
-      this.release(command);
-      command.pdus.length = 0;
+      this.cancel(command);
       return true;
     }
     return false;
@@ -94,8 +93,7 @@ export class HeldPdus {
       const pdu = command.pdus[0];
       if (pdu === undefined || (pdu[0]! & OPCODE_MASK) !== Opcode.SCSI_COMMAND) continue;
       if (!serialBefore(cmdSn, endCmdSn) || (lun !== null && decodeLun(pdu, Field.LUN) !== lun)) continue;
-      this.release(command);
-      command.pdus.length = 0;
+      this.cancel(command);
     }
   }
 
@@ -121,6 +119,11 @@ export class HeldPdus {
   clear(): void {
     for (const [cmdSn, command] of this.held) this.remove(cmdSn, command);
     this.incoming = null;
+  }
+
+  private cancel(command: HeldCommand): void {
+    this.release(command);
+    command.pdus.length = 0;
   }
 
   private add(cmdSn: number, command: HeldCommand): void {

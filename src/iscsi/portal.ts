@@ -71,6 +71,7 @@ export class Portal {
   private readonly listeners: PortalListener[] = [];
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
+  private lastServedCount = 0;
   private sweepTimer: Timer | null = null;
   /** Of sessions that are being ended. */
   private readonly endTimers: Set<Timer> = new Set();
@@ -231,10 +232,14 @@ export class Portal {
   }
 
   private scheduleSweep(): void {
-    const { stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
-    this.sweepTimer = this.clock.setTimer(Math.min(stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs) / 2, () => {
+    const { stallTimeMs, pressureTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
+    const shortestMs = Math.min(stallTimeMs, pressureTimeMs, pingIdleTimeMs, pingAnswerTimeMs);
+    this.sweepTimer = this.clock.setTimer(shortestMs / 2, () => {
       const nowMs = this.clock.nowMs();
-      for (const connection of [...this.connections]) connection.watch.look(nowMs);
+      const { waitingCount, servedCount } = this.memory;
+      const underPressure = waitingCount > 0 && servedCount === this.lastServedCount;
+      this.lastServedCount = servedCount;
+      for (const connection of [...this.connections]) connection.watch.look(nowMs, underPressure);
       this.scheduleSweep();
     });
   }

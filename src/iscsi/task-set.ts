@@ -20,6 +20,8 @@ import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
 export interface TaskSetHost extends DataCollectorHost {
+  /** The command that is being read is rejected when it is read. */
+  refuse(reason: RejectReason): void;
   /** Another connection of the session has a task with this tag. */
   hasTaskElsewhere(tag: number): boolean;
   /** A command that blocked the input can be tried again. */
@@ -170,13 +172,13 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       reason = RejectReason.TOO_MANY_IMMEDIATE;
     }
     if (reason !== 0) {
-      this.host.reject(parser, reason);
+      this.host.refuse(reason);
       return null;
     }
     const task = this.pool.take();
     if (!readCommand(parser, task)) {
       this.pool.recycle(task);
-      this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
+      this.host.refuse(RejectReason.INVALID_PDU_FIELD);
       return null;
     }
     this.incomingEnded = !this.prepare(task, parser.dataLength, isFinal(parser));

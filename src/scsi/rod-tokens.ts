@@ -46,6 +46,8 @@ export class RodTokens {
   /** Oldest first. */
   readonly #tokens: RodToken[] = [];
   #identifier = 0;
+  /** How many change the content at the moment, not by commands. */
+  #suspended = 0;
 
   /** `random` fills with bytes that cannot be guessed. */
   constructor(clock: Clock, random: (bytes: Uint8Array) => void) {
@@ -58,9 +60,9 @@ export class RodTokens {
     return ++this.#identifier;
   }
 
-  /** Null when no place can be made. */
+  /** Null when no place can be made, or while tokens are suspended. */
   add(bytes: Uint8Array, ranges: readonly BlockRange[], timeoutMs: number): RodToken | null {
-    if (!this.#makeRoom()) return null;
+    if (this.#suspended > 0 || !this.#makeRoom()) return null;
     const token = new RodToken(bytes, ranges, timeoutMs, this.#clock.nowMs());
     this.#tokens.push(token);
     this.live++;
@@ -97,6 +99,16 @@ export class RodTokens {
   revoke(begin: number, end: number): void {
     this.#expire();
     for (const token of this.#tokens) if (token.overlaps(begin, end)) this.#endToken(token, TOKEN_REVOKED);
+  }
+
+  /** All tokens end, and none is made until `resume`. */
+  suspend(): void {
+    this.#suspended++;
+    this.revoke(0, Number.MAX_SAFE_INTEGER);
+  }
+
+  resume(): void {
+    this.#suspended--;
   }
 
   #expire(): void {

@@ -117,6 +117,15 @@ describe('a ROD token', () => {
     expect(target.send(0, cdb10(0x28, 7, 1), NO_DATA, BLOCK)).toMatchObject(checkCondition('6/28/00'));
   });
 
+  it('is not made while something else is put into the unit', () => {
+    const token = target.token(0, [[8, 8]]);
+    target.units[0]!.contentChanging();
+    expect(target.writeUsing(1, writeList(token, [[0, 8]]))).toMatchObject(REVOKED);
+    expect(target.populate(0, populateList([[8, 8]]))).toMatchObject(checkCondition('b/55/0d'));
+    target.units[0]!.contentSettled();
+    expect(target.writeUsing(1, writeList(target.token(0, [[8, 8]]), [[0, 8]]))).toMatchObject(GOOD);
+  });
+
   it('lives on when its blocks are read, or others are written', () => {
     const token = target.token(0, [[8, 8]]);
     target.send(0, cdb10(0x28, 8, 8), NO_DATA, 8 * BLOCK);
