@@ -5,6 +5,7 @@ import { flagsOf, serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
+import type { LunAccess } from '../../src/scsi/lun-access.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { Target } from '../../src/scsi/target.ts';
@@ -83,6 +84,12 @@ class Slot {
   }
 }
 
+/** The third nexus may only read unit 1, and does not see unit 2. */
+function accessOf(nexus: number): LunAccess {
+  const restricted = [Access.WRITE, Access.READ, Access.NONE];
+  return { of: (lun) => (nexus < 2 ? Access.WRITE : restricted[lun]!) };
+}
+
 /** A target with its media and tasks. Two of them get the same steps; only what lies in memory before differs. */
 class World {
   readonly luns: RamLun[];
@@ -119,11 +126,7 @@ class World {
       );
     });
     for (const [lun, unit] of this.units.entries()) this.target.setLun(lun, unit);
-    // The third nexus may only read unit 1, and does not see unit 2.
-    const access = [Access.WRITE, Access.READ, Access.NONE];
-    for (const [i, nexus] of this.nexuses.entries()) {
-      this.target.attach(nexus, { of: (lun) => (i < 2 ? Access.WRITE : access[lun]!) });
-    }
+    for (const [i, nexus] of this.nexuses.entries()) this.target.attach(nexus, accessOf(i));
     this.slots = Array.from({ length: SLOTS }, (_, i) => new Slot(this, this.nexuses[i % 3]!));
     for (const lun of this.luns) lun.beforeEffect = (request) => this.#checkAccess(request);
   }
@@ -388,7 +391,7 @@ class Run {
 
   manage(): void {
     const { random } = this;
-    const kind = random.below(7);
+    const kind = random.below(10);
     const who = random.below(3);
     const which = random.below(3);
     const index = random.below(SLOTS);
@@ -406,7 +409,14 @@ class Run {
       else if (kind === 4) world.target.reset(nexus, ended);
       else if (kind === 5) world.target.loseNexus(nexus, ended);
       else {
-        unit.contentChanged();
+        if (kind === 6) unit.contentChanged();
+        else if (kind === 7) {
+          world.target.removeLun(which);
+          world.target.setLun(which, unit);
+        } else if (kind === 8) {
+          world.target.detach(nexus);
+          world.target.attach(nexus, accessOf(who));
+        } else unit.taskSet.reportsAborted = !unit.taskSet.reportsAborted;
         ended();
       }
     });
@@ -500,7 +510,14 @@ describe('any commands of any nexuses, with aborts, resets and failures between 
     run.play(COUNT);
     expect(run.seen.get('status 0')).toBeGreaterThan(COUNT / 20);
     expect(run.checkedBlocks).toBeGreaterThan(COUNT / 10);
-    for (const what of ['status 2', `status ${Status.TASK_ABORTED}`, 'aborted', 'withdrawn', 'function 4']) {
+    for (const what of [
+      'status 2',
+      `status ${Status.TASK_ABORTED}`,
+      'aborted',
+      'withdrawn',
+      'function 4',
+      'function 8',
+    ]) {
       expect(run.seen.get(what), what).toBeGreaterThan(0);
     }
   });
