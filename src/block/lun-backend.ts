@@ -52,6 +52,16 @@ export class LunRequest {
   }
 }
 
+/** The space of thin provisioning, now. */
+export interface ProvisioningResources {
+  /** What the unit has mapped. */
+  readonly usedBytes: number;
+  /** What it can still map, perhaps in common with others. */
+  readonly availableBytes: number;
+  /** `availableBytes` at which the administrator is warned; 0: never. */
+  readonly lowWaterBytes: number;
+}
+
 /**
  * What a logical unit stands on: a thin volume, a RAM disk, a file.
  *
@@ -66,6 +76,8 @@ export interface LunBackend {
   readonly unmapGranularityBytes: number;
   /** What was unmapped reads as zeroes; otherwise what it reads as is not defined. */
   readonly unmappedReadsZeroes: boolean;
+  /** Left out where it is not known. */
+  readonly resources?: ProvisioningResources;
   /** COPY from `source`, which may be this one, is offered: without data I/O where that can be. Otherwise whoever copies reads and writes. */
   copiesFrom(source: LunBackend): boolean;
   submit(request: LunRequest): void;

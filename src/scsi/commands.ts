@@ -1,17 +1,18 @@
-import { BLOCK_ROWS, REMOVABLE_ROWS } from './block-rows.ts';
+import { BLOCK_ROWS, LONG_ROWS, REMOVABLE_ROWS } from './block-rows.ts';
+import { flagsField } from './cdb.ts';
 import type { CommandRow, CommandTable } from './command.ts';
 import { RowIndex } from './command-table.ts';
 import { COPY_ROWS } from './copy-rows.ts';
 import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
 import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
-import { WRITE_SAME_UNMAP, writeSame } from './write-same.ts';
+import { UNMAP_BITS, writeSame } from './write-same.ts';
 
 /**
  * Every command of the logical unit, once. Dispatch, the checks of a CDB, REPORT SUPPORTED OPERATION CODES and docs/scsi-support.md come out of
  * these tables; an opcode without a row is not supported.
  */
-const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS, ...COPY_ROWS];
+const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS, ...LONG_ROWS, ...COPY_ROWS];
 
 /** By what the unit and its surroundings have. */
 export interface CommandSet {
@@ -36,14 +37,14 @@ function commandSet(rows: readonly CommandRow[]): CommandSet {
   return { inTarget: new RowIndex([...rows, ...TARGET_ROWS, ...RESERVATION_ROWS]), alone: new RowIndex(rows) };
 }
 
-/** Neither UNMAP nor WRITE SAME with its UNMAP bit. */
+/** Neither UNMAP nor WRITE SAME with its UNMAP and ANCHOR bits. */
 function withoutUnmap(rows: readonly CommandRow[]): CommandRow[] {
   return rows
     .filter(({ handler }) => handler !== unmap)
     .map((one) => {
       if (one.handler !== writeSame) return one;
       const usage = Uint8Array.from(one.usage);
-      usage[1]! &= ~WRITE_SAME_UNMAP;
+      usage[flagsField(usage)]! &= ~UNMAP_BITS;
       return { ...one, usage };
     });
 }

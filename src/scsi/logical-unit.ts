@@ -1,9 +1,17 @@
 import { equalBytes } from '../base/bytes.ts';
+import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
 import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
 import { type CommandSet, commandsOf } from './commands.ts';
 import { isRefused } from './conflict.ts';
+import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
-import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
+import {
+  INVALID_COMMAND_OPERATION_CODE,
+  INVALID_FIELD_IN_CDB,
+  INVALID_MESSAGE_ERROR,
+  type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
+} from './sense.ts';
 import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
@@ -99,6 +107,7 @@ export class LogicalUnit {
   attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
     const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
+    if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
     this.state.nexuses.set(nexus, state);
     this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
@@ -194,7 +203,7 @@ export class LogicalUnit {
     task.dataInLength = 0;
     const { cdb } = task;
     const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
-    const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
+    const row = table.find(cdb[0]!, serviceActionOf(cdb));
     const command = this.#commandOf(task, row, table, inventory);
     const { nexusState } = command;
     const { taskSet } = this.state;
@@ -246,19 +255,32 @@ export class LogicalUnit {
     return command;
   }
 
+  /** A threshold tells in INFORMATION which one it is: where its descriptor is in the mode page (SBC-4 4.7.3.7). */
+  #checkAttention(command: Command, sense: Sense): false {
+    if (sense !== THIN_PROVISIONING_SOFT_THRESHOLD_REACHED) return command.check(sense);
+    const reached = Math.max(0, this.state.thresholds?.reached ?? 0);
+    return command.check(sense, THRESHOLD_DESCRIPTORS + reached * THRESHOLD_DESCRIPTOR_LENGTH);
+  }
+
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
     const { task, nexusState, refusals } = command;
     if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
+    const { thresholds } = this.state;
+    if (thresholds?.passed()) this.state.raiseAttention(UnitAttention.THRESHOLD_REACHED, null);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
       const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
-      if (!conflicts || nexusState.attentions.hasReset) return command.check(nexusState.attentions.take());
+      if (!conflicts || nexusState.attentions.hasReset) {
+        return this.#checkAttention(command, nexusState.attentions.take());
+      }
     }
     if (row === null) {
-      return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
+      if (!command.table.hasServiceActions(task.cdb[0]!)) return command.check(this.#otherwise);
+      return task.cdb[0] === VARIABLE_LENGTH ? command.checkCdb(8) : command.checkCdb(1, 4);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
     if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
+    if (row.opcode === VARIABLE_LENGTH && task.cdb[7] !== row.cdbLength - 8) return command.checkCdb(7);
     return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }
 }
