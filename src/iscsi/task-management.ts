@@ -84,7 +84,7 @@ export class TaskManager {
   private abortTask(parser: PduParser, lun: number, ended: () => void): TaskFunctionResponse | null {
     const { header, headerAt: at } = parser;
     const referencedTag = readU32BE(header, at + Field.REFERENCED_TAG);
-    const task = this.tasks.find(referencedTag);
+    const task = this.tasks.table.get(referencedTag);
     if (task !== null) {
       if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
       this.tasks.abort(task, ended);
