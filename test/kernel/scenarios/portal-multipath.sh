@@ -41,8 +41,7 @@ read -r a b <<<"$(disks | tr '\n' ' ')"
 same 'identities' "$(sg_vpd --page=di /dev/$a | grep -A 1 NAA | tail -n 1)" "$(sg_vpd --page=di /dev/$b | grep -A 1 NAA | tail -n 1)"
 ports=$(for disk in $a $b; do sg_vpd --page=di /dev/$disk | sed -n 's/.*Relative target port: //p'; done | sort | tr '\n' ' ')
 same 'relative target ports' '0x1 0x2 ' "$ports"
-active() { [ "$(multipathd show paths raw format '%d %T' 2>/dev/null | grep -c "$1")" = "$2" ]; }
-sleep 8; multipathd show paths; multipathd show paths raw format '%d %T'; multipathd show maps raw format '%n %w'; ls /dev/mapper
+active() { [ "$(multipathd show paths raw format '%t %T' 2>/dev/null | grep -c "$1")" = "$2" ]; }
 wait_for 30 'the map of two paths' active 'active.*ready' 2
 map=/dev/mapper/$(multipathd show maps raw format '%n' | head -n 1)
 wait_for 10 'the device of the map' test -b $map
