@@ -1,11 +1,13 @@
 import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
+import { monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
+import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
@@ -86,6 +88,9 @@ export class VolumeExports {
       removable: volume.removable ?? false,
       reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      memory: volume.unit ?? EMPTY_MEMORY,
+      keep: (memory) => this.#pool.keepUnit(volume.serial, memory),
+      clock: monotonicClock,
       random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Timer } from '../base/clock.ts';
-import { sameIdentity, type TargetDirectory } from './access.ts';
+import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { MemoryAccount } from './data-memory.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
@@ -98,8 +98,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       portalGroupTag: listener.tag,
       randomBytes: context.randomBytes,
       gate: (initiator, target) => context.targets.gate(initiator, target),
-      admit: (initiatorName, targetName, isid, tsih, cid) =>
-        context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
+      admit: (name, identity, tsih, cid) => context.sessionTable.admit(name, identity, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -208,16 +207,18 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const name = { initiatorName, targetName, isid, portalGroupTag };
-    const status = sessionTable.admit(name, tsih, cid);
+    const status = sessionTable.admit(name, login.identity, tsih, cid);
     // Asked again: it may have been taken away since the login began.
     const admission = targetName === null ? null : targets.find(targetName, login.identity);
-    if (status !== LoginStatus.SUCCESS) return this.refuse(status, 'not admitted any more');
-    if (admission === undefined) return this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
-    const existing = sessionTable.find(name);
-    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, login.identity)) {
-      this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
+    if (status !== LoginStatus.SUCCESS) {
+      this.refuse(status, 'not admitted any more');
       return;
     }
+    if (admission === undefined) {
+      this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
+      return;
+    }
+    const existing = sessionTable.find(name);
     if (existing !== null) {
       const old = existing.connection(cid);
       if (tsih !== 0 && old === undefined) {

@@ -177,7 +177,6 @@ export const TaskFunctionResponse = {
   LUN_DOES_NOT_EXIST: 2,
   REASSIGNMENT_NOT_SUPPORTED: 4,
   NOT_SUPPORTED: 5,
-  AUTHORIZATION_FAILED: 6,
   /** Of the functions that ask: yes. */
   SUCCEEDED: 7,
   REJECTED: 255,

@@ -126,10 +126,6 @@ export class TaskManager {
       }
       case TaskFunction.TARGET_COLD_RESET:
       case TaskFunction.TARGET_WARM_RESET:
-        // A cold reset ends the sessions of others, and what they do with units that this one does not know of.
-        if (request.code === TaskFunction.TARGET_COLD_RESET && !target.seesAll(nexus)) {
-          return TaskFunctionResponse.AUTHORIZATION_FAILED;
-        }
         this.cancel(null, request);
         target.reset(nexus, request.ended);
         return null;

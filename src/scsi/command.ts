@@ -63,6 +63,10 @@ export type Access = (typeof Access)[keyof typeof Access];
 export const Attention = { REPORT: 0, IGNORE: 1 } as const;
 export type Attention = (typeof Attention)[keyof typeof Attention];
 
+/** Whether a command is done while SANITIZE or FORMAT UNIT is at work, or has failed. */
+export const During = { NEITHER: 0, FAILURE: 1, BOTH: 2 } as const;
+export type During = (typeof During)[keyof typeof During];
+
 export interface CommandRow {
   readonly name: string;
   readonly opcode: number;
@@ -75,6 +79,7 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  readonly during: During;
   /** When a reservation of another nexus refuses it. */
   readonly conflict: Conflict;
   readonly recommendedTimeoutSeconds: number;
@@ -169,6 +174,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     return true;
   }
 
+  /** The command ends with `finishReply`; `limit` is the ALLOCATION LENGTH, which may ask for more than any reply has. */
+  transferReply(limit: number): true {
+    return this.transferIn(Math.min(limit, this.unit.reply.length));
+  }
+
   /**
    * The command takes `lengthBytes` of whole blocks. Of an initiator that announced less, what it announced is taken if these are whole blocks,
    * otherwise the command is refused (as FCP-4 9.4.2 offers and libiscsi asks): false after CHECK CONDITION.
@@ -244,7 +254,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** What can be wrong with the medium. False after CHECK CONDITION. */
   checkAccess(): boolean {
     const { unit } = this;
-    const { access } = this.row;
+    const { access, during } = this.row;
+    const { operation } = unit;
+    if (operation !== null && during < (operation.failed ? During.FAILURE : During.BOTH)) {
+      return this.check(operation.sense, NO_INFORMATION, operation.sks);
+    }
     if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
     const mayNotWrite = this.nexusState?.readOnly === true;
     if (mayNotWrite && changesUnit(this.row.opcode)) return this.check(WRITE_PROTECTED);
@@ -275,7 +289,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
     const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
     if (conflicts) this.conflict();
-    if (conflicts || (waited && !this.checkAccess())) this.finish();
+    if (conflicts || ((waited || this.unit.operation !== null) && !this.checkAccess())) this.finish();
     else this.row.handler.execute(this);
   }
 
@@ -330,12 +344,13 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
-  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean, atomic = false): void {
     const { request } = this;
     request.op = op;
     request.offset = offset;
     request.length = request.data.lengthBytes;
     request.fua = fua;
+    request.atomic = atomic;
     this.#submit();
   }
 

@@ -170,11 +170,6 @@ export class Target implements LunInventory {
     this.#forEachUnit(nexus, ended, (unit, one) => unit.loseNexus(nexus, one));
   }
 
-  /** Whether `nexus` may see every unit, so that what concerns the whole target concerns nothing that is hidden from it. */
-  seesAll(nexus: Nexus): boolean {
-    return this.luns(nexus).length === this.#allLuns.length;
-  }
-
   #forEachUnit(nexus: Nexus, ended: () => void, action: (unit: LogicalUnit, ended: () => void) => void): void {
     let pending = 1;
     const oneEnded = (): void => {

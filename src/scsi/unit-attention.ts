@@ -14,6 +14,7 @@ import {
   RESERVATIONS_RELEASED,
   SCSI_BUS_RESET_OCCURRED,
   type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 } from './sense.ts';
 
 /** Kinds of unit attention, most important first: that is the order in which they are reported. */
@@ -31,6 +32,7 @@ export const UnitAttention = {
   RESERVATIONS_PREEMPTED: 10,
   RESERVATIONS_RELEASED: 11,
   REGISTRATIONS_PREEMPTED: 12,
+  THRESHOLD_REACHED: 13,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -48,6 +50,7 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   RESERVATIONS_PREEMPTED,
   RESERVATIONS_RELEASED,
   REGISTRATIONS_PREEMPTED,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 ] as const;
 
 const RESETS =

@@ -195,7 +195,7 @@ describe('reservations of a pool', () => {
   it('that cannot be read keep a pool from being served, and nothing else', async () => {
     const dir = await createPool();
     writeFileSync(join(dir, 'reservations.json'), '{}');
-    const options = { dirs: [dir], portal: null, tcmu: false, logger: new RecordingLogger(), clock: monotonicClock };
+    const options = { dirs: [dir], portals: [], tcmu: false, logger: new RecordingLogger(), clock: monotonicClock };
     await expect(Daemon.start(options)).rejects.toMatchObject({
       code: 'EINVAL',
       message: /^Cannot read the reservations/,

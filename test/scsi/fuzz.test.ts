@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { IoVector } from '../../src/block/io-vector.ts';
+import { serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
@@ -98,7 +99,7 @@ describe('any CDB with any data', () => {
       const unit = units[which]!;
       const task = random.pick(tasks);
       const cdbLength = randomCdb(random, TABLE.rows, cdb);
-      const row = TABLE.find(cdb[0]!, cdb[1]! & 0x1f);
+      const row = TABLE.find(cdb[0]!, serviceActionOf(cdb));
       const takesList = [0x15, 0x55, 0x5f, 0x83].includes(cdb[0]!);
       const takesData = takesList || row?.access === Access.WRITE || row?.name.startsWith('VERIFY') === true;
       const length = random.oneIn(3) ? randomLength(random) : likelyLength(cdb, unit.state.blockSize);

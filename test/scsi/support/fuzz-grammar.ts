@@ -2,6 +2,7 @@ import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../../../src/base
 import { readBlockCount } from '../../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../../src/scsi/command.ts';
 import type { SeededRandom } from '../../support/seeded-random.ts';
+import { setServiceAction } from './plain-cdb.ts';
 
 /** Fields get values at which arithmetic goes wrong. */
 const INTERESTING = [0, 1, 2, 7, 15, 16, 17, 31, 63, 64, 127, 128, 129, 254, 255, 256, 0x7fff, 0x8000, 0xffff];
@@ -22,7 +23,7 @@ export function randomCdb(random: SeededRandom, rows: readonly CommandRow[], cdb
   cdb[0] = row.opcode;
   // Mostly what the usage data allows, so that the handlers see it.
   if (!random.oneIn(10)) for (let i = 1; i < row.cdbLength; i++) cdb[i]! &= row.usage[i]!;
-  if (row.serviceAction >= 0) cdb[1] = (cdb[1]! & 0xe0) | row.serviceAction;
+  setServiceAction(row, cdb);
   if (random.oneIn(30)) cdb[random.below(row.cdbLength)] = random.below(256);
   return random.oneIn(40) ? random.below(row.cdbLength + 1) : row.cdbLength;
 }
@@ -53,6 +54,10 @@ function fillFields(random: SeededRandom, row: CommandRow, cdb: Uint8Array): voi
       writeU32BE(cdb, 6, value);
       if (row.serviceAction < 0) writeU32BE(cdb, 2, row.access === Access.NONE ? 0 : lba);
       break;
+    case 32:
+      writeU32BE(cdb, 28, value);
+      writeU64BE(cdb, 12, random.oneIn(20) ? random.below(2 ** 31) * 2 ** 22 : lba);
+      break;
     default:
       writeU32BE(cdb, 10, value);
       if (row.opcode === 0x89) cdb.set([0, 0, 0, random.below(5)], 10);
@@ -74,8 +79,8 @@ export function likelyLength(cdb: Uint8Array, blockSize: number): number {
     case 0x93:
       return blockSize;
     case 0x42:
+    case 0x48:
     case 0x55:
-      return readU16BE(cdb, 7);
     case 0x5f:
       return readU16BE(cdb, 7);
     case 0x83:
