@@ -174,6 +174,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     return true;
   }
 
+  /** The command ends with `finishReply`; `limit` is the ALLOCATION LENGTH, which may ask for more than any reply has. */
+  transferReply(limit: number): true {
+    return this.transferIn(Math.min(limit, this.unit.reply.length));
+  }
+
   /**
    * The command takes `lengthBytes` of whole blocks. Of an initiator that announced less, what it announced is taken if these are whole blocks,
    * otherwise the command is refused (as FCP-4 9.4.2 offers and libiscsi asks): false after CHECK CONDITION.
@@ -339,12 +344,13 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
-  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean, atomic = false): void {
     const { request } = this;
     request.op = op;
     request.offset = offset;
     request.length = request.data.lengthBytes;
     request.fua = fua;
+    request.atomic = atomic;
     this.#submit();
   }
 

@@ -122,7 +122,7 @@ export const reportLuns: CommandHandler = {
   prepare(command: Command): boolean {
     const { cdb } = command.task;
     if (cdb[2]! > 2) return command.checkCdb(2);
-    return command.transferIn(readU32BE(cdb, 6));
+    return command.transferReply(readU32BE(cdb, 6));
   },
 
   execute(command: Command): void {

@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { readU16BE, readU32BE, readU64BE } from '../../src/base/bytes.ts';
 import { LunOp, type LunRequest } from '../../src/block/lun-backend.ts';
+import { flagsOf, serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
+import type { LunAccess } from '../../src/scsi/lun-access.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { Target } from '../../src/scsi/target.ts';
@@ -31,7 +33,8 @@ const WRITE_AND_VERIFY_10 = 0x2e;
 const WRITE_SAME_10 = 0x41;
 const COPIES = 0x83;
 const ORWRITE = 0x8b;
-const WRITE_SAME_16 = 0x93;
+const SANITIZE = 0x48;
+const IMMED = 0x80;
 const NDOB = 0x01;
 const COMPARE_AND_WRITE = 0x89;
 
@@ -81,6 +84,12 @@ class Slot {
   }
 }
 
+/** The third nexus may only read unit 1, and does not see unit 2. */
+function accessOf(nexus: number): LunAccess {
+  const restricted = [Access.WRITE, Access.READ, Access.NONE];
+  return { of: (lun) => (nexus < 2 ? Access.WRITE : restricted[lun]!) };
+}
+
 /** A target with its media and tasks. Two of them get the same steps; only what lies in memory before differs. */
 class World {
   readonly luns: RamLun[];
@@ -117,11 +126,7 @@ class World {
       );
     });
     for (const [lun, unit] of this.units.entries()) this.target.setLun(lun, unit);
-    // The third nexus may only read unit 1, and does not see unit 2.
-    const access = [Access.WRITE, Access.READ, Access.NONE];
-    for (const [i, nexus] of this.nexuses.entries()) {
-      this.target.attach(nexus, { of: (lun) => (i < 2 ? Access.WRITE : access[lun]!) });
-    }
+    for (const [i, nexus] of this.nexuses.entries()) this.target.attach(nexus, accessOf(i));
     this.slots = Array.from({ length: SLOTS }, (_, i) => new Slot(this, this.nexuses[i % 3]!));
     for (const lun of this.luns) lun.beforeEffect = (request) => this.#checkAccess(request);
   }
@@ -155,6 +160,8 @@ function extentOf(cdb: Uint8Array): Extent {
     case 1:
     case 2:
       return { lba: readU32BE(cdb, 2), blocks: readU16BE(cdb, 7) };
+    case 3:
+      return { lba: readU64BE(cdb, 12), blocks: readU32BE(cdb, 28) };
     case 5:
       return { lba: readU32BE(cdb, 2), blocks: readU32BE(cdb, 6) };
     default:
@@ -259,7 +266,7 @@ class Run {
     const { task, lun, accesses } = slot;
     const unit = this.one.units[lun];
     const model = this.models[lun];
-    const row = TABLE.find(task.cdb[0]!, task.cdb[1]! & 0x1f);
+    const row = TABLE.find(task.cdb[0]!, serviceActionOf(task.cdb));
     if (unit === undefined || model === undefined || row === null) return;
     const { blockSize, blockCount } = unit.state;
     const { lba, blocks } = extentOf(task.cdb);
@@ -272,7 +279,7 @@ class Run {
     } else if (does(WRITE_10) || does(WRITE_AND_VERIFY_10)) {
       write(lba, task.dataOutLength / blockSize, this.dataOut[0]!);
     } else if (does(WRITE_SAME_10)) {
-      const noData = task.cdb[0] === WRITE_SAME_16 && (task.cdb[1]! & NDOB) !== 0;
+      const noData = task.cdb[0] !== WRITE_SAME_10 && (flagsOf(task.cdb) & NDOB) !== 0;
       write(lba, blocks === 0 ? blockCount - lba : blocks, noData ? 0 : this.dataOut[0]!);
     } else if (does(ORWRITE)) write(lba, blocks, ANYTHING);
     else if (does(COMPARE_AND_WRITE)) write(lba, blocks, this.dataOut[blocks * blockSize]!);
@@ -309,8 +316,10 @@ class Run {
     if (free.length === 0) return;
     const index = random.pick(free);
     const cdbLength = random.oneIn(2) ? randomCdb(random, TABLE.rows, cdb) : this.mediumCdb();
+    // What goes on behind the answer is nothing that a model of commands knows.
+    if (cdb[0] === SANITIZE) cdb[1]! &= ~IMMED;
     const lun = random.oneIn(30) ? random.pick([3, -1, 0x3fff]) : random.below(3);
-    const row = TABLE.find(cdb[0]!, cdb[1]! & 0x1f);
+    const row = TABLE.find(cdb[0]!, serviceActionOf(cdb));
     const isList = LISTS.includes(cdb[0]!);
     const blockSize = one.units[lun]?.state.blockSize ?? 512;
     const takesData = isList || row?.access === Access.WRITE || row?.name.startsWith('VERIFY') === true;
@@ -382,7 +391,7 @@ class Run {
 
   manage(): void {
     const { random } = this;
-    const kind = random.below(7);
+    const kind = random.below(10);
     const who = random.below(3);
     const which = random.below(3);
     const index = random.below(SLOTS);
@@ -400,7 +409,14 @@ class Run {
       else if (kind === 4) world.target.reset(nexus, ended);
       else if (kind === 5) world.target.loseNexus(nexus, ended);
       else {
-        unit.contentChanged();
+        if (kind === 6) unit.contentChanged();
+        else if (kind === 7) {
+          world.target.removeLun(which);
+          world.target.setLun(which, unit);
+        } else if (kind === 8) {
+          world.target.detach(nexus);
+          world.target.attach(nexus, accessOf(who));
+        } else unit.taskSet.reportsAborted = !unit.taskSet.reportsAborted;
         ended();
       }
     });
@@ -422,6 +438,8 @@ class Run {
         // Write protection, ejected media and reservations would end up hiding everything else.
         state.mediumPresent = true;
         state.softwareWriteProtect = false;
+        // One that has failed, or was stopped as if the volume were being closed, refuses everything.
+        state.operation = null;
         state.reservations.reset();
         for (const each of state.nexuses.values()) {
           each.preventsRemoval = false;
@@ -492,7 +510,14 @@ describe('any commands of any nexuses, with aborts, resets and failures between 
     run.play(COUNT);
     expect(run.seen.get('status 0')).toBeGreaterThan(COUNT / 20);
     expect(run.checkedBlocks).toBeGreaterThan(COUNT / 10);
-    for (const what of ['status 2', `status ${Status.TASK_ABORTED}`, 'aborted', 'withdrawn', 'function 4']) {
+    for (const what of [
+      'status 2',
+      `status ${Status.TASK_ABORTED}`,
+      'aborted',
+      'withdrawn',
+      'function 4',
+      'function 8',
+    ]) {
       expect(run.seen.get(what), what).toBeGreaterThan(0);
     }
   });

@@ -202,8 +202,7 @@ describe('EXTENDED COPY', () => {
     expect(target.copy(0, lid1([cscd(naaOf(0)), cscd(naaOf(1), 0)], [segment(0, 0, 1, 0, 1)]))).toMatchObject(GOOD);
   });
 
-  it('reaches no unit that its initiator may not use itself', () => {
-    // CVE-2020-28374: a descriptor that names somebody else's LUN.
+  it("CVE-2020-28374, CVE-2021-3139 (LIO, tcmu-runner: somebody else's LUN by descriptor): reaches no unit that its initiator may not use itself", () => {
     const target = new CopyTarget([{}, {}, {}]);
     const secret = pattern(BLOCK, 5);
     target.media[1]!.data.set(secret);
