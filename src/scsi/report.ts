@@ -59,7 +59,8 @@ const TIMESTAMP_LENGTH = 12;
 
 /** REPORT TIMESTAMP (SPC-4 6.38): milliseconds since the process began (origin 000b); nobody can set it. */
 export const reportTimestamp: CommandHandler = {
-  prepare: (command: Command): boolean => command.transferIn(readU32BE(command.task.cdb, 6)),
+  prepare: (command: Command): boolean =>
+    command.transferIn(Math.min(readU32BE(command.task.cdb, 6), TIMESTAMP_LENGTH)),
 
   execute(command: Command): void {
     const { unit, task } = command;
