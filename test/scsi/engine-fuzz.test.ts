@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { readU16BE, readU32BE, readU64BE } from '../../src/base/bytes.ts';
 import { LunOp, type LunRequest } from '../../src/block/lun-backend.ts';
+import { serviceActionOf, VARIABLE_LENGTH } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
@@ -24,8 +25,10 @@ const SLOTS = 24;
 const ROOM = 65536;
 const GUARD = 16;
 const { SIMPLE, ORDERED, HEAD_OF_QUEUE, ACA } = TaskAttribute;
+const FORMAT_UNIT = 0x04;
+const SANITIZE = 0x48;
 /** With a parameter list instead of data. */
-const LISTS = [0x15, 0x42, 0x55, 0x5f, 0x83];
+const LISTS = [FORMAT_UNIT, 0x15, 0x42, SANITIZE, 0x55, 0x5f, 0x83];
 const READ_10 = 0x28;
 const WRITE_10 = 0x2a;
 const WRITE_AND_VERIFY_10 = 0x2e;
@@ -106,9 +109,10 @@ class World {
     this.poison = poison;
     this.luns = [new RamLun(LUN_SIZE), new RamLun(LUN_SIZE), new RamLun(LUN_SIZE + 1536, 4096)];
     const random = new SeededRandom(7);
+    let now = 0;
     const options = {
       random: (bytes: Uint8Array) => random.fill(bytes),
-      clock: { nowMs: () => 0, setTimer: () => ({ cancel() {} }) },
+      clock: { nowMs: () => now++, setTimer: () => ({ cancel() {} }) },
     };
     this.units = this.luns.map((lun, i) => {
       const naa = new Uint8Array(16).fill(i + 1);
@@ -158,6 +162,8 @@ function extentOf(cdb: Uint8Array): Extent {
     case 1:
     case 2:
       return { lba: readU32BE(cdb, 2), blocks: readU16BE(cdb, 7) };
+    case 3:
+      return { lba: readU64BE(cdb, 12), blocks: readU32BE(cdb, 28) };
     case 5:
       return { lba: readU32BE(cdb, 2), blocks: readU32BE(cdb, 6) };
     default:
@@ -262,7 +268,7 @@ class Run {
     const { task, lun, accesses } = slot;
     const unit = this.one.units[lun];
     const model = this.models[lun];
-    const row = TABLE.find(task.cdb[0]!, task.cdb[1]! & 0x1f);
+    const row = TABLE.find(task.cdb[0]!, serviceActionOf(task.cdb));
     if (unit === undefined || model === undefined || row === null) return;
     const { blockSize, blockCount } = unit.state;
     const { lba, blocks } = extentOf(task.cdb);
@@ -270,12 +276,17 @@ class Run {
     const write = (at: number, count: number, value: number, to = model): void => {
       accesses.push({ model: to, access: to.beginWrite(at, count, value) });
     };
-    if (does(READ_10)) {
+    if (row.opcode === FORMAT_UNIT || row.opcode === SANITIZE) {
+      // With IMMED it goes on when it has ended.
+      model.beginWrite(0, blockCount, ANYTHING);
+    } else if (does(READ_10)) {
       accesses.push({ model, access: model.beginRead(lba, Math.ceil(task.dataInLength / blockSize)) });
     } else if (does(WRITE_10) || does(WRITE_AND_VERIFY_10)) {
       write(lba, task.dataOutLength / blockSize, this.dataOut[0]!);
     } else if (does(WRITE_SAME_10)) {
-      const noData = task.cdb[0] === WRITE_SAME_16 && (task.cdb[1]! & NDOB) !== 0;
+      const noData =
+        (task.cdb[0] === WRITE_SAME_16 && (task.cdb[1]! & NDOB) !== 0) ||
+        (task.cdb[0] === VARIABLE_LENGTH && (task.cdb[10]! & NDOB) !== 0);
       write(lba, blocks === 0 ? blockCount - lba : blocks, noData ? 0 : this.dataOut[0]!);
     } else if (does(ORWRITE)) write(lba, blocks, ANYTHING);
     else if (does(COMPARE_AND_WRITE)) write(lba, blocks, this.dataOut[blocks * blockSize]!);
@@ -313,7 +324,7 @@ class Run {
     const index = random.pick(free);
     const cdbLength = random.oneIn(2) ? randomCdb(random, TABLE.rows, cdb) : this.mediumCdb();
     const lun = random.oneIn(30) ? random.pick([3, -1, 0x3fff]) : random.below(3);
-    const row = TABLE.find(cdb[0]!, cdb[1]! & 0x1f);
+    const row = TABLE.find(cdb[0]!, serviceActionOf(cdb));
     const isList = LISTS.includes(cdb[0]!);
     const blockSize = one.units[lun]?.state.blockSize ?? 512;
     const takesData = isList || row?.access === Access.WRITE || row?.name.startsWith('VERIFY') === true;
@@ -432,6 +443,7 @@ class Run {
         // Write protection, ejected media and reservations would end up hiding everything else.
         state.mediumPresent = true;
         state.softwareWriteProtect = false;
+        state.operation = null;
         state.reservations.reset();
         for (const each of state.nexuses.values()) {
           each.preventsRemoval = false;
