@@ -10,6 +10,7 @@ import * as sanitize from './sanitize.ts';
 import { SanitizeAction, ServiceAction, VariableLengthAction } from './spec.ts';
 import { unmap } from './unmap.ts';
 import { verify, writeAndVerify } from './verify.ts';
+import { writeAtomic } from './write-atomic.ts';
 import { writeSame } from './write-same.ts';
 
 /** The commands of a direct access block device (SBC-4). */
@@ -68,6 +69,7 @@ export const BLOCK_ROWS: readonly CommandRow[] = [
     conflict: Conflict.WRITE,
   }),
   row('WRITE SAME(16)', WRITE, '93 19 ff ff ff ff ff ff ff ff ff ff ff ff 3f 00', writeSame, long),
+  row('WRITE ATOMIC(16)', WRITE, '9c 18 ff ff ff ff ff ff ff ff 00 00 ff ff 3f 00', writeAtomic),
   row('READ CAPACITY(16)', READ, '9e 10 00 00 00 00 00 00 00 00 ff ff ff ff 00 00', report.readCapacity16, {
     action: ServiceAction.READ_CAPACITY_16,
     conflict: Conflict.RESERVED,

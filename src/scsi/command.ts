@@ -329,12 +329,13 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
-  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean, atomic = false): void {
     const { request } = this;
     request.op = op;
     request.offset = offset;
     request.length = request.data.lengthBytes;
     request.fua = fua;
+    request.atomic = atomic;
     this.#submit();
   }
 

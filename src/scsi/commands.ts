@@ -6,6 +6,7 @@ import { COPY_ROWS } from './copy-rows.ts';
 import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
 import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
+import { writeAtomic } from './write-atomic.ts';
 import { UNMAP_BITS, writeSame } from './write-same.ts';
 
 /**
@@ -24,13 +25,31 @@ export interface CommandSet {
 
 export const FIXED_COMMANDS: CommandSet = commandSet(COMMON);
 export const REMOVABLE_COMMANDS: CommandSet = commandSet([...COMMON, ...REMOVABLE_ROWS]);
-const FIXED_WITHOUT_UNMAP = commandSet(withoutUnmap(COMMON));
-const REMOVABLE_WITHOUT_UNMAP = commandSet(withoutUnmap([...COMMON, ...REMOVABLE_ROWS]));
 
-/** The commands of a unit. `unmaps`: its backend offers UNMAP. */
-export function commandsOf(removable: boolean, unmaps: boolean): CommandSet {
-  if (unmaps) return removable ? REMOVABLE_COMMANDS : FIXED_COMMANDS;
-  return removable ? REMOVABLE_WITHOUT_UNMAP : FIXED_WITHOUT_UNMAP;
+/** What a unit may have or not. */
+export interface CommandFeatures {
+  readonly removable: boolean;
+  /** Its backend offers UNMAP. */
+  readonly unmaps: boolean;
+  /** Its backend offers atomic writes. */
+  readonly atomic: boolean;
+}
+
+const sets = new Map<string, CommandSet>();
+
+/** The commands of a unit; units with the same features share them. */
+export function commandsOf({ removable, unmaps, atomic }: CommandFeatures): CommandSet {
+  if (unmaps && atomic) return removable ? REMOVABLE_COMMANDS : FIXED_COMMANDS;
+  const key = `${removable} ${unmaps} ${atomic}`;
+  let set = sets.get(key);
+  if (set === undefined) {
+    let rows: readonly CommandRow[] = removable ? [...COMMON, ...REMOVABLE_ROWS] : COMMON;
+    if (!unmaps) rows = withoutUnmap(rows);
+    if (!atomic) rows = rows.filter(({ handler }) => handler !== writeAtomic);
+    set = commandSet(rows);
+    sets.set(key, set);
+  }
+  return set;
 }
 
 function commandSet(rows: readonly CommandRow[]): CommandSet {

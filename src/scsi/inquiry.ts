@@ -256,6 +256,8 @@ function writeBlockLimits(unit: UnitState): number {
   writeU32BE(out, 8, unit.maxTransferBlocks);
   writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
+  // MAXIMUM ATOMIC TRANSFER LENGTH; alignment, granularity and boundary 0: anywhere, any number, none
+  writeU32BE(out, 44, unit.maxAtomicBlocks);
   if (!unit.unmaps) return 0x3c;
   // MAXIMUM UNMAP LBA COUNT: no limit
   writeU32BE(out, 20, 0xffffffff);

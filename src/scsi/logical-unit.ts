@@ -1,7 +1,8 @@
 import { equalBytes } from '../base/bytes.ts';
+import type { LunBackend } from '../block/lun-backend.ts';
 import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
 import { Attention, Command, type CommandRow, type CommandTable } from './command.ts';
-import { type CommandSet, commandsOf } from './commands.ts';
+import { type CommandFeatures, type CommandSet, commandsOf } from './commands.ts';
 import { isRefused } from './conflict.ts';
 import type { LunInventory } from './lun-inventory.ts';
 import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
@@ -18,6 +19,10 @@ import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
 import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
+
+function featuresOf(removable: boolean, { unmapGranularityBytes, atomicWriteBytes = 0 }: LunBackend): CommandFeatures {
+  return { removable, unmaps: unmapGranularityBytes > 0, atomic: atomicWriteBytes > 0 };
+}
 
 /**
  * A logical unit: the command set of a thin-provisioned disk over a `LunBackend`. All front ends of a volume share one, so that its locks and
@@ -41,7 +46,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    commands: CommandSet = commandsOf(options.removable ?? false, options.backend.unmapGranularityBytes > 0),
+    commands: CommandSet = commandsOf(featuresOf(options.removable ?? false, options.backend)),
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
@@ -65,7 +70,7 @@ export class LogicalUnit {
       state.removable = removable;
       state.mediumPresent = true;
       for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
-      this.#commands = commandsOf(removable, state.unmaps);
+      this.#commands = commandsOf(featuresOf(removable, state.backend));
       this.inquiryChanged();
     }
     if (physicalBlockExponent !== state.physicalBlockExponent) {

@@ -112,6 +112,8 @@ export class UnitState {
   readonly maxTransferBlocks: number;
   readonly maxWriteSameBlocks: number;
   readonly maxCompareAndWriteBlocks: number;
+  /** Of WRITE ATOMIC; 0: it is not offered. */
+  readonly maxAtomicBlocks: number;
   readonly defaultWriteCache: boolean;
   /** WCE of the caching mode page. */
   writeCache: boolean;
@@ -166,6 +168,8 @@ export class UnitState {
     );
     assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
     assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
+    const atomicBlocks = Math.floor((options.backend.atomicWriteBytes ?? 0) / logicalBlockSize);
+    this.maxAtomicBlocks = Math.min(this.maxTransferBlocks, atomicBlocks, 0xffff);
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;

@@ -2,6 +2,7 @@ import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import { Waiters } from '../base/waiters.ts';
 import { type LunBackend, LunOp, LunRequest, type ProvisioningResources } from '../block/lun-backend.ts';
+import { atomicWriteBytes } from './atomic-writer.ts';
 import { BioPrison } from './bio-prison.ts';
 import type { ExternalOrigin } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
@@ -20,6 +21,7 @@ export class ThinDevice implements LunBackend {
   /** What is not mapped reads from here; null: as zeroes. */
   readonly origin: ExternalOrigin | null;
   readonly unmapGranularityBytes: number;
+  readonly atomicWriteBytes: number;
   readonly resources: ProvisioningResources;
   sizeBytes: number;
   readOnly = false;
@@ -40,6 +42,7 @@ export class ThinDevice implements LunBackend {
     this.thin = thin;
     this.sizeBytes = sizeBytes;
     this.origin = origin;
+    this.atomicWriteBytes = atomicWriteBytes(engine.blockSizeBytes);
     this.resources = new DeviceResources(this);
     this.unmapGranularityBytes = engine.ignoreDiscard ? 0 : engine.blockSizeBytes;
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { readU16BE, readU32BE, readU64BE } from '../../src/base/bytes.ts';
 import { LunOp, type LunRequest } from '../../src/block/lun-backend.ts';
-import { serviceActionOf, VARIABLE_LENGTH } from '../../src/scsi/cdb.ts';
+import { flagsOf, serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
@@ -35,7 +35,6 @@ const WRITE_AND_VERIFY_10 = 0x2e;
 const WRITE_SAME_10 = 0x41;
 const COPIES = 0x83;
 const ORWRITE = 0x8b;
-const WRITE_SAME_16 = 0x93;
 const NDOB = 0x01;
 const COMPARE_AND_WRITE = 0x89;
 
@@ -284,9 +283,7 @@ class Run {
     } else if (does(WRITE_10) || does(WRITE_AND_VERIFY_10)) {
       write(lba, task.dataOutLength / blockSize, this.dataOut[0]!);
     } else if (does(WRITE_SAME_10)) {
-      const noData =
-        (task.cdb[0] === WRITE_SAME_16 && (task.cdb[1]! & NDOB) !== 0) ||
-        (task.cdb[0] === VARIABLE_LENGTH && (task.cdb[10]! & NDOB) !== 0);
+      const noData = task.cdb[0] !== WRITE_SAME_10 && (flagsOf(task.cdb) & NDOB) !== 0;
       write(lba, blocks === 0 ? blockCount - lba : blocks, noData ? 0 : this.dataOut[0]!);
     } else if (does(ORWRITE)) write(lba, blocks, ANYTHING);
     else if (does(COMPARE_AND_WRITE)) write(lba, blocks, this.dataOut[blocks * blockSize]!);
@@ -443,6 +440,7 @@ class Run {
         // Write protection, ejected media and reservations would end up hiding everything else.
         state.mediumPresent = true;
         state.softwareWriteProtect = false;
+        // One that has failed, or was stopped as if the volume were being closed, refuses everything.
         state.operation = null;
         state.reservations.reset();
         for (const each of state.nexuses.values()) {

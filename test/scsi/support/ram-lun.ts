@@ -11,6 +11,7 @@ export class RamLun implements LunBackend {
   readOnly = false;
   readonly unmapGranularityBytes: number;
   unmappedReadsZeroes = true;
+  atomicWriteBytes = 1024 * 1024;
   resources?: ProvisioningResources;
   data: Uint8Array;
   readonly mapped: Set<number> = new Set();

@@ -13,7 +13,6 @@ const NOT_SUPPORTED: readonly (readonly [number, string])[] = [
   [0x3f, 'WRITE LONG(10)'],
   [0x4c, 'LOG SELECT'],
   [0x85, 'ATA PASS-THROUGH(16)'],
-  [0x9c, 'WRITE ATOMIC(16)'],
   [0x9f, 'SERVICE ACTION OUT(16)'],
   [0xa1, 'ATA PASS-THROUGH(12)'],
   [0xa2, 'SECURITY PROTOCOL IN'],
@@ -70,7 +69,7 @@ Only on a removable unit:
 |---|---|---|---|---|---|--:|
 ${removable.map(rowText).join('\n')}
 
-REPORT TARGET PORT GROUPS and the commands of reservations are there only behind the portal: under LIO the ports and the reservations are LIO's.
+REPORT and SET TARGET PORT GROUPS and the commands of reservations are there only behind the portal: under LIO the ports and the reservations are LIO's.
 
 All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
 
@@ -86,21 +85,37 @@ ${missing.join('\n')}
 | 80 | unit serial number |
 | 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
 | 86 | extended INQUIRY: HEADSUP and ORDSUP (not under LIO), SIMPSUP, V_SUP, LUICLR |
+| 87 | mode page policy: all shared |
+| 88 | SCSI ports, with their names; only behind the portal |
 | 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
-| B0 | block limits; 3Ch bytes; WSNZ 0 |
-| B1 | block device characteristics: not rotating |
-| B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below); no anchors, no thresholds |
+| B0 | block limits; 3Ch bytes; WSNZ 0; atomic writes of up to 1 MiB, wherever they begin |
+| B1 | block device characteristics: not rotating; WABEREQ, WACEREQ 01b: what was erased reads without errors |
+| B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below), ANC_SUP; threshold sets of 1 MiB |
+
+## Log pages
+
+| page | content |
+|---|---|
+| 00, 00/FF, each page with FF | what is supported |
+| 0C | logical block provisioning: available (of the pool, for all volumes) and used (of the volume) LBA mapping resources |
+| 10 | self-test results: none |
+| 19 | general statistics: numbers and blocks of READ and WRITE commands; no times |
+| 2F | informational exceptions: none, no temperature |
 
 ## Mode pages
 
 | page | content | changeable |
 |---|---|---|
+| 01 | read-write error recovery; on thin units | LBPERE |
 | 08 | caching | WCE |
 | 0A | control: TST 0, QERR 0, QUEUE ALGORITHM MODIFIER 1 | D_SENSE, SWP, TAS |
 | 0A/01 | control extension | |
+| 1C | informational exceptions control: DEXCPT | |
+| 1C/02 | logical block provisioning: a soft threshold of what is available, one of what is used; on thin units | ENABLED, THRESHOLD COUNT |
 | 3F, 3F/FF | all pages, with subpages | |
 
-Saved values do not exist (PC 11b is answered SAVING PARAMETERS NOT SUPPORTED). A reset brings the defaults back.
+All pages are saved with SP, by volume, in \`pool.json\`, before the command is answered. A reset and a restart bring the saved values back, or the defaults. Snapshots begin with
+the defaults. The threshold of what is available is the pool's low-water mark, enabled, until an initiator sets another.
 
 ## Tasks
 
@@ -145,7 +160,18 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
 * In a pool with ignore-discard, LBPME, LBPU, LBPWS and LBPWS10 are 0, and UNMAP and the UNMAP bit of WRITE SAME are refused.
 * UNMAP is a wish: a pool whose map cannot change at the moment (read-only) answers GOOD and leaves the blocks as they are. WRITE SAME of zeroes with UNMAP
   writes zeroes then.
-* UNMAP and WRITE SAME with ANCHOR are refused.
+* What is to be anchored (UNMAP with ANCHOR, WRITE SAME with UNMAP and ANCHOR) is mapped, and zeroed: GET LBA STATUS knows mapped and deallocated blocks.
+* SANITIZE and FORMAT UNIT go over the medium in steps, in the background. Their begin is in \`pool.json\` before anything is lost: they go on after an abort, a reset or a
+  restart. Meanwhile, and when they have failed, other commands are NOT READY or MEDIUM ERROR, with a progress indication.
+* BLOCK ERASE, CRYPTOGRAPHIC ERASE and FORMAT UNIT unmap everything, and discard it where the pool passes discards down; what snapshots share stays theirs. OVERWRITE writes every block,
+  which is mapped then, at no more than 192 MiB/s, and as often as it is told. FORMAT UNIT takes no protection information, defect list or initialization pattern.
+* WRITE ATOMIC writes to new blocks of the pool, which take the place of the old ones in one transaction: whatever fails, all of it is there or nothing, and nobody reads a
+  part. It costs a copy of what it does not cover of them. Pools of blocks above 1 MiB do not offer it.
+* The 32-byte commands take no protection information either: their tags must be zero.
+* THIN PROVISIONING SOFT THRESHOLD REACHED comes once to each nexus, with the place of the threshold in the mode page in INFORMATION; again when the threshold was left by a
+  threshold set and is reached again.
+* WRITE BUFFER and READ BUFFER have a data buffer of 16 KiB, zeroes at first, and an echo buffer of 4 KiB that shows a nexus only what it wrote itself. A reset clears both.
+* REPORT TIMESTAMP tells milliseconds since the server began; it cannot be set. REZERO UNIT and SEEK, of old guests, do nothing.
 * GROUP NUMBER is accepted and means nothing.
 * EXTENDED COPY takes segments 02h (block to block), 0Ah (block to block with offset) and 07h (verify), between LUNs of the target that the initiator may
   use itself, named by NAA or T10 vendor designator or FFFFh. STR, CAT and PRIORITY mean nothing; G_SENSE and inline data are refused; with IMMED the status waits for the
