@@ -21,7 +21,7 @@ export const reportOperationCodes: CommandHandler = {
     if (option === ONE_WITH_SERVICE_ACTION && !hasActions && command.table.find(cdb[3]!, 0) !== null) {
       return command.checkCdb(2, 2);
     }
-    return command.transferIn(readU32BE(cdb, 6));
+    return command.transferReply(readU32BE(cdb, 6));
   },
 
   execute(command: Command): void {
@@ -85,7 +85,7 @@ function writeTimeouts(out: Uint8Array, at: number, row: CommandRow): number {
 /** REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36). */
 export const reportTaskManagement: CommandHandler = {
   prepare(command: Command): boolean {
-    return command.transferIn(readU32BE(command.task.cdb, 6));
+    return command.transferReply(readU32BE(command.task.cdb, 6));
   },
 
   execute(command: Command): void {

@@ -59,7 +59,7 @@ const TIMESTAMP_LENGTH = 12;
 
 /** REPORT TIMESTAMP (SPC-4 6.38): milliseconds since the process began (origin 000b); nobody can set it. */
 export const reportTimestamp: CommandHandler = {
-  prepare: (command: Command): boolean => command.transferIn(readU32BE(command.task.cdb, 6)),
+  prepare: (command: Command): boolean => command.transferReply(readU32BE(command.task.cdb, 6)),
 
   execute(command: Command): void {
     const { unit, task } = command;
@@ -122,7 +122,7 @@ export const reportLuns: CommandHandler = {
   prepare(command: Command): boolean {
     const { cdb } = command.task;
     if (cdb[2]! > 2) return command.checkCdb(2);
-    return command.transferIn(readU32BE(cdb, 6));
+    return command.transferReply(readU32BE(cdb, 6));
   },
 
   execute(command: Command): void {

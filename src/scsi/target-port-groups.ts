@@ -23,7 +23,7 @@ const ACTIVE_OPTIMIZED_SUPPORTED = 0x01;
 
 export const reportTargetPortGroups: CommandHandler = {
   prepare(command: Command): boolean {
-    return command.transferIn(readU32BE(command.task.cdb, 6));
+    return command.transferReply(readU32BE(command.task.cdb, 6));
   },
 
   execute(command: Command): void {

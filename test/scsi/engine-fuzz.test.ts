@@ -5,6 +5,7 @@ import { flagsOf, serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access, type CommandRow } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
+import type { LunAccess } from '../../src/scsi/lun-access.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { Target } from '../../src/scsi/target.ts';
@@ -24,16 +25,16 @@ const SLOTS = 24;
 const ROOM = 65536;
 const GUARD = 16;
 const { SIMPLE, ORDERED, HEAD_OF_QUEUE, ACA } = TaskAttribute;
+const FORMAT_UNIT = 0x04;
+const SANITIZE = 0x48;
 /** With a parameter list instead of data. */
-const LISTS = [0x15, 0x42, 0x55, 0x5f, 0x83];
+const LISTS = [FORMAT_UNIT, 0x15, 0x42, SANITIZE, 0x55, 0x5f, 0x83];
 const READ_10 = 0x28;
 const WRITE_10 = 0x2a;
 const WRITE_AND_VERIFY_10 = 0x2e;
 const WRITE_SAME_10 = 0x41;
 const COPIES = 0x83;
 const ORWRITE = 0x8b;
-const SANITIZE = 0x48;
-const IMMED = 0x80;
 const NDOB = 0x01;
 const COMPARE_AND_WRITE = 0x89;
 
@@ -83,6 +84,12 @@ class Slot {
   }
 }
 
+/** The third nexus may only read unit 1, and does not see unit 2. */
+function accessOf(nexus: number): LunAccess {
+  const restricted = [Access.WRITE, Access.READ, Access.NONE];
+  return { of: (lun) => (nexus < 2 ? Access.WRITE : restricted[lun]!) };
+}
+
 /** A target with its media and tasks. Two of them get the same steps; only what lies in memory before differs. */
 class World {
   readonly luns: RamLun[];
@@ -101,9 +108,10 @@ class World {
     this.poison = poison;
     this.luns = [new RamLun(LUN_SIZE), new RamLun(LUN_SIZE), new RamLun(LUN_SIZE + 1536, 4096)];
     const random = new SeededRandom(7);
+    let now = 0;
     const options = {
       random: (bytes: Uint8Array) => random.fill(bytes),
-      clock: { nowMs: () => 0, setTimer: () => ({ cancel() {} }) },
+      clock: { nowMs: () => now++, setTimer: () => ({ cancel() {} }) },
     };
     this.units = this.luns.map((lun, i) => {
       const naa = new Uint8Array(16).fill(i + 1);
@@ -119,11 +127,7 @@ class World {
       );
     });
     for (const [lun, unit] of this.units.entries()) this.target.setLun(lun, unit);
-    // The third nexus may only read unit 1, and does not see unit 2.
-    const access = [Access.WRITE, Access.READ, Access.NONE];
-    for (const [i, nexus] of this.nexuses.entries()) {
-      this.target.attach(nexus, { of: (lun) => (i < 2 ? Access.WRITE : access[lun]!) });
-    }
+    for (const [i, nexus] of this.nexuses.entries()) this.target.attach(nexus, accessOf(i));
     this.slots = Array.from({ length: SLOTS }, (_, i) => new Slot(this, this.nexuses[i % 3]!));
     for (const lun of this.luns) lun.beforeEffect = (request) => this.#checkAccess(request);
   }
@@ -271,7 +275,10 @@ class Run {
     const write = (at: number, count: number, value: number, to = model): void => {
       accesses.push({ model: to, access: to.beginWrite(at, count, value) });
     };
-    if (does(READ_10)) {
+    if (row.opcode === FORMAT_UNIT || row.opcode === SANITIZE) {
+      // With IMMED it goes on when it has ended.
+      model.beginWrite(0, blockCount, ANYTHING);
+    } else if (does(READ_10)) {
       accesses.push({ model, access: model.beginRead(lba, Math.ceil(task.dataInLength / blockSize)) });
     } else if (does(WRITE_10) || does(WRITE_AND_VERIFY_10)) {
       write(lba, task.dataOutLength / blockSize, this.dataOut[0]!);
@@ -313,8 +320,6 @@ class Run {
     if (free.length === 0) return;
     const index = random.pick(free);
     const cdbLength = random.oneIn(2) ? randomCdb(random, TABLE.rows, cdb) : this.mediumCdb();
-    // What goes on behind the answer is nothing that a model of commands knows.
-    if (cdb[0] === SANITIZE) cdb[1]! &= ~IMMED;
     const lun = random.oneIn(30) ? random.pick([3, -1, 0x3fff]) : random.below(3);
     const row = TABLE.find(cdb[0]!, serviceActionOf(cdb));
     const isList = LISTS.includes(cdb[0]!);
@@ -388,7 +393,7 @@ class Run {
 
   manage(): void {
     const { random } = this;
-    const kind = random.below(7);
+    const kind = random.below(10);
     const who = random.below(3);
     const which = random.below(3);
     const index = random.below(SLOTS);
@@ -406,7 +411,14 @@ class Run {
       else if (kind === 4) world.target.reset(nexus, ended);
       else if (kind === 5) world.target.loseNexus(nexus, ended);
       else {
-        unit.contentChanged();
+        if (kind === 6) unit.contentChanged();
+        else if (kind === 7) {
+          world.target.removeLun(which);
+          world.target.setLun(which, unit);
+        } else if (kind === 8) {
+          world.target.detach(nexus);
+          world.target.attach(nexus, accessOf(who));
+        } else unit.taskSet.reportsAborted = !unit.taskSet.reportsAborted;
         ended();
       }
     });
@@ -500,7 +512,14 @@ describe('any commands of any nexuses, with aborts, resets and failures between 
     run.play(COUNT);
     expect(run.seen.get('status 0')).toBeGreaterThan(COUNT / 20);
     expect(run.checkedBlocks).toBeGreaterThan(COUNT / 10);
-    for (const what of ['status 2', `status ${Status.TASK_ABORTED}`, 'aborted', 'withdrawn', 'function 4']) {
+    for (const what of [
+      'status 2',
+      `status ${Status.TASK_ABORTED}`,
+      'aborted',
+      'withdrawn',
+      'function 4',
+      'function 8',
+    ]) {
       expect(run.seen.get(what), what).toBeGreaterThan(0);
     }
   });

@@ -179,7 +179,8 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
 * A copy within a pool shares whole blocks where both ranges begin at the same place in a block of the pool, and moves the rest.
 * A ROD token represents the data as it was when POPULATE TOKEN made it. It ends (TOKEN REVOKED) as soon as one of its blocks is written, 60 s after its last use, or as
   asked up to 600 s, and with the server. It can be used at any LUN of the target by initiators that may read the LUN it is of. The zero token unmaps where that reads as zeroes.
-* What is known of a copy is kept until it has been told or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first.
+* What is known of a copy is kept until its list identifier is used again, or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first. The status for LID1, failure details and
+  tokens are told once.
 * COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
 * A transfer that the initiator announced shorter than its CDB moves what was announced (WRITE: its whole blocks) and ends GOOD with an overflow.
   COMPARE AND WRITE and WRITE SAME, where half of the data means nothing, are refused.
