@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { errnoOf, messageOf, StorageError } from './base/errors.ts';
+import { addAccessCommands } from './cli/access-commands.ts';
 import { addMessageCommand } from './cli/message-command.ts';
 import { createOutput, guardOutput } from './cli/output.ts';
 import { addPoolCommands } from './cli/pool-commands.ts';
@@ -49,6 +50,8 @@ function createProgram(context: RunContext): Command {
     .description("thin-provisioned volumes as SCSI logical units, in the kernel's own dm-thin format")
     .version(VERSION, '--version', 'print the version')
     .helpOption('--help', 'print this help')
+    // An option belongs to the last command that was named, also where the one before has it, too.
+    .enablePositionalOptions()
     .addHelpText(
       'after',
       `
@@ -63,6 +66,7 @@ Examples:
   strict(program);
   addPoolCommands(program, context);
   addVolumeCommands(program, context);
+  addAccessCommands(program, context);
   addMessageCommand(program, context);
   addServeCommands(program, context);
   addTransferCommands(program, context);

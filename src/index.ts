@@ -18,6 +18,8 @@ export type { CreateVolumeMessage, PoolMessage, ServerMessage, VolumeMessage } f
 export { Daemon, type DaemonOptions } from './daemon/daemon.ts';
 export { accessPool } from './daemon/pool-access.ts';
 export type { PoolControl } from './daemon/pool-control.ts';
+export type { Admission, Credential, Gate, Identity, TargetDirectory } from './iscsi/access.ts';
+export { OpenDirectory } from './iscsi/open-directory.ts';
 export { Portal } from './iscsi/portal.ts';
 export { LogicalUnit } from './scsi/logical-unit.ts';
 export { Nexus } from './scsi/nexus.ts';

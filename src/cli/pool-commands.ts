@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
+import type { SessionMessage } from '../daemon/access-messages.ts';
 import { describePortals } from '../daemon/connect-lines.ts';
 import type { PoolMessage } from '../daemon/control-messages.ts';
 import { poolOptions } from '../daemon/pool-messages.ts';
@@ -162,6 +163,7 @@ function printStatus(output: Output, status: PoolMessage): void {
     ...(features === '' ? [] : ([['features', features]] as const)),
     ['volumes', volumeCount(status)],
     ['transaction', String(status.transactionId)],
+    ['access', describeAccess(status)],
     ['server', server === null ? 'none' : `process ${server.pid}, thinlun ${server.version}`],
     ...(server === null
       ? []
@@ -169,6 +171,7 @@ function printStatus(output: Output, status: PoolMessage): void {
           ['target', server.target],
           ['portal', describePortals(server).join(', ') || 'none'],
           ['tcmu', server.tcmu ? 'yes' : 'no'],
+          ...server.sessions.map((session) => ['session', describeSession(session)] as const),
         ] as const)),
   ]);
   if (status.needsCheck || status.mode !== 'write') output.line(adviceFor(status));
@@ -190,6 +193,19 @@ function adviceFor(status: PoolMessage): string {
     return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
   return `\nThe pool takes no writes: look at the log of its server, and run "thinlun check ${directory}".`;
+}
+
+function describeAccess({ access, directory }: PoolMessage): string {
+  if (access.problem !== null) return `nobody: ${access.problem}`;
+  if (access.open) return 'open to all';
+  const { entryCount } = access;
+  return `${entryCount === 1 ? '1 entry' : `${entryCount} entries`}; see "thinlun access list ${directory}"`;
+}
+
+function describeSession({ initiator, user, authentication, volumes }: SessionMessage): string {
+  const who = user === null ? 'authentication: none' : `${authentication} as ${user}`;
+  const seen = volumes.length > 3 ? `${volumes.length} volumes` : volumes.join(', ') || 'no volumes';
+  return `${initiator} (${who}; ${seen})`;
 }
 
 function volumeCount({ volumeCount, deletedVolumeCount, deletedBytes }: PoolMessage): string {

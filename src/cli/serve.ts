@@ -6,7 +6,7 @@ import { Daemon } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
-import { formatPortal, isLoopback, parsePortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { parsePortal, type ServedPortal } from '../daemon/portal-address.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
@@ -31,13 +31,6 @@ export async function serve(context: RunContext, dirs: readonly string[], option
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
   const daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
-  const open = portals.find(({ host }) => !isLoopback(host));
-  if (open !== undefined) {
-    logger.warn(
-      { portal: formatPortal(open) },
-      'there is no authentication: whoever reaches the portal can read and write every volume',
-    );
-  }
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
@@ -66,6 +59,9 @@ function printReady(output: Output, ready: ReadyMessage): void {
     for (const { program, commands } of lines) {
       output.line(`  ${program}`);
       for (const command of commands) output.line(`    ${command}`);
+    }
+    if (!first.access.open) {
+      output.line(`  Only who is in the access list is let in: see "thinlun access list ${first.directory}".`);
     }
   }
   if (ready.tcmu && first !== undefined) {

@@ -2,6 +2,7 @@ import { request as httpRequest } from 'node:http';
 import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import { StreamScanner } from '../thin/stream-scanner.ts';
+import { type AccessControl, accessSchema } from './access-messages.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import {
   CONTROL_VERSION,
@@ -88,6 +89,12 @@ function exchange(socketPath: string, method: string, path: string, message: unk
 export class ControlClient implements PoolControl {
   /** Calls that have been answered, the one of `connect` included. */
   answered = 0;
+  readonly access: AccessControl = {
+    list: () => this.#ask('GET', '/access', undefined, accessSchema),
+    allow: (request) => this.#ask('POST', '/access/allow', request, accessSchema),
+    deny: (request) => this.#ask('POST', '/access/deny', request, accessSchema),
+    setOpen: (request) => this.#ask('POST', '/access/open', request, accessSchema),
+  };
   readonly #dir: string;
   readonly #name: ControlSocketName;
 
@@ -273,7 +280,7 @@ export class ControlClient implements PoolControl {
     const { code, syscall } = error as { code?: string; syscall?: string };
     if (syscall === 'connect' && NOBODY.has(code ?? '')) return new NoServerError('ENODEV', message, options);
     if (errnoOf(error) === 'EACCES' || method === 'GET') return new StorageError(errnoOf(error), message, options);
-    const hint = 'Whether the change was made is not known: look with "thinlun volume list".';
+    const hint = 'Whether the change was made is not known: look with "thinlun volume list" or "thinlun access list".';
     return new AdvisedError(errnoOf(error), message, hint, options);
   }
 }

@@ -4,6 +4,7 @@
  * command can talk to a newer server; a server refuses what it does not know, so that no wish is dropped silently.
  */
 import * as z from 'zod';
+import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
@@ -27,6 +28,8 @@ export interface ServerMessage extends PortalsMessage {
   target: string;
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** Initiators that are logged in to the pool's target. */
+  sessions: SessionMessage[];
 }
 
 /** Features of a pool as they are set. */
@@ -71,6 +74,7 @@ export interface PoolMessage {
   deletedVolumeCount: number;
   /** What they still map. */
   deletedBytes: number;
+  access: PoolAccessMessage;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
 }
@@ -181,13 +185,23 @@ export interface DeletedMessage {
   deleted: string;
 }
 
+export interface ReadyPoolMessage {
+  name: string;
+  uuid: string;
+  directory: string;
+  target: string;
+  mode: PoolMode;
+  access: PoolAccessMessage;
+  volumes: VolumeMessage[];
+}
+
 /** What `thinlun serve --json` prints once, when it is ready. */
 export interface ReadyMessage extends PortalsMessage {
   event: 'ready';
   pid: number;
   version: string;
   tcmu: boolean;
-  pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
+  pools: ReadyPoolMessage[];
   /** Pools that could not be opened. */
   failed: { directory: string; code: string; message: string }[];
 }
@@ -210,6 +224,7 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
+  sessions: z.array(sessionSchema),
 });
 
 const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
@@ -244,6 +259,7 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
+  access: poolAccessSchema,
   server: serverSchema.nullable(),
 });
 
@@ -277,6 +293,7 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
       directory: z.string(),
       target: z.string(),
       mode: z.enum(POOL_MODES),
+      access: poolAccessSchema,
       volumes: z.array(volumeSchema),
     }),
   ),

@@ -8,6 +8,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { z } from 'zod';
 import { type Errno, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { accessSchema, allowSchema, denySchema, openSchema } from './access-messages.ts';
 import { hintOf } from './advised-error.ts';
 import {
   CONTROL_VERSION,
@@ -144,6 +145,20 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.get('/volumes/:name/resume-token', async (c) =>
     c.json(resumeTokenSchema.parse(await work(control.resumeToken(c.req.param('name'))))),
   );
+  const { access } = control;
+  app.get('/access', async (c) => c.json(accessSchema.parse(await work(access.list()))));
+  app.post('/access/allow', async (c) => {
+    const request = await readMessage(c, allowSchema);
+    return c.json(accessSchema.parse(await work(access.allow(request))));
+  });
+  app.post('/access/deny', async (c) => {
+    const request = await readMessage(c, denySchema);
+    return c.json(accessSchema.parse(await work(access.deny(request))));
+  });
+  app.post('/access/open', async (c) => {
+    const request = await readMessage(c, openSchema);
+    return c.json(accessSchema.parse(await work(access.setOpen(request))));
+  });
   app.get('/reservations', async (c) =>
     c.json(reservationListSchema.parse({ volumes: await work(control.listReservations()) })),
   );

@@ -13,7 +13,8 @@ import { ControlServer } from './control-server.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
-import { formatPortal, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
 import { VERSION } from './version.ts';
@@ -63,6 +64,8 @@ export class Daemon {
   #dbus: TcmuDbus | null = null;
   readonly #targetPorts: readonly number[];
   readonly #listeners: BoundPortal[] = [];
+  /** Folders of pools that everybody was warned of. */
+  readonly #warnedOf: Set<string> = new Set();
   #signalAllFailed: () => void = () => {};
   #stopping: Promise<void> | null = null;
 
@@ -105,8 +108,8 @@ export class Daemon {
   async ready(): Promise<ReadyMessage> {
     const pools = [];
     for (const { service, target } of this.#pools.values()) {
-      const { name, uuid, directory, mode } = await service.status();
-      pools.push({ name, uuid, directory, target: target.name, mode, volumes: await service.listVolumes() });
+      const { name, uuid, directory, mode, access } = await service.status();
+      pools.push({ name, uuid, directory, target: target.name, mode, access, volumes: await service.listVolumes() });
     }
     const failed = this.failures.map(({ dir, error }) => ({
       directory: resolve(dir),
@@ -156,13 +159,10 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        service.exports = new VolumeExports(
-          service.pool,
-          targetName,
-          this.#targetPorts,
-          logger,
-          service.reservations.file,
-        );
+        service.access.load();
+        service.access.onChange = () => this.#accessChanged();
+        const { file } = service.reservations;
+        service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
@@ -179,12 +179,8 @@ export class Daemon {
     const addresses = this.#options.portals;
     if (this.#options.tcmu) await this.#startTcmu();
     if (addresses.length > 0) {
-      const pools = this.#pools;
       const portal = new Portal({
-        targets: {
-          find: (name: string) => pools.get(name)?.target,
-          list: () => [...pools.values()].map(({ target }) => ({ name: target.name, target })),
-        },
+        targets: new ServedTargets(() => this.#served()),
         logger: this.#logger.child({ part: 'portal' }),
         clock: this.#options.clock,
         randomBytes,
@@ -200,6 +196,7 @@ export class Daemon {
           throw listenFailure(address, error);
         }
       }
+      this.#warnOfOpenPools();
     }
   }
 
@@ -228,6 +225,35 @@ export class Daemon {
     await this.#tcmu.start();
   }
 
+  *#served(): Iterable<ServedTarget> {
+    for (const { service } of this.#pools.values()) {
+      if (service.exports !== null) yield { exports: service.exports, access: service.access };
+    }
+  }
+
+  #accessChanged(): void {
+    this.#portal?.accessChanged();
+    this.#warnOfOpenPools();
+  }
+
+  /** For who made a portal reachable and has said nothing about who may use it. */
+  #warnOfOpenPools(): void {
+    const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
+    if (reachable.length === 0) return;
+    for (const { dir, service } of this.#pools.values()) {
+      if (!service.access.summary().open) this.#warnedOf.delete(dir);
+      else if (!this.#warnedOf.has(dir)) this.#warnOf(dir, reachable);
+    }
+  }
+
+  #warnOf(dir: string, portals: readonly string[]): void {
+    this.#warnedOf.add(dir);
+    this.#logger.warn(
+      { pool: dir, portals },
+      'whoever reaches the portal can read and write every volume: see "thinlun access allow --help"',
+    );
+  }
+
   #poolNamed(name: string): ServedPool | undefined {
     return [...this.#pools.values()].find(({ service }) => service.pool.name === name);
   }
@@ -237,7 +263,14 @@ export class Daemon {
   }
 
   #describe(target: string): ServerMessage {
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu: this.#options.tcmu };
+    const sessions = [];
+    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
+      if (name !== target) continue;
+      const { exports } = this.#pools.get(target)!.service;
+      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
+    }
+    const { tcmu } = this.#options;
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
   }
 
   #describePortals(): PortalsMessage {

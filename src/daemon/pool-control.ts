@@ -1,3 +1,4 @@
+import type { AccessControl } from './access-messages.ts';
 import type {
   CreateSnapshotsMessage,
   CreateVolumeMessage,
@@ -33,6 +34,8 @@ export interface VolumeChunks extends StreamMessage {
  * Everything throws `StorageError`, with a hint where somebody knows one (`hintOf`).
  */
 export interface PoolControl {
+  /** Who may log in. */
+  readonly access: AccessControl;
   status(): Promise<PoolMessage>;
   /** Makes the data device, the metadata device or both larger. EINVAL, also for a size that is not larger; EOPNOTSUPP; EROFS. */
   grow(request: GrowPoolMessage): Promise<PoolMessage>;

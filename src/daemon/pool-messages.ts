@@ -4,6 +4,7 @@ import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
+import type { PoolAccessMessage } from './access-messages.ts';
 import type {
   PoolMessage,
   PoolOptionsMessage,
@@ -16,7 +17,7 @@ import type {
 
 const METADATA_BLOCK_SIZE = 4096;
 
-export function poolMessage(pool: Pool, server: ServerMessage | null): PoolMessage {
+export function poolMessage(pool: Pool, access: PoolAccessMessage, server: ServerMessage | null): PoolMessage {
   const status = pool.status();
   const { blockSizeBytes } = status;
   return {
@@ -40,6 +41,7 @@ export function poolMessage(pool: Pool, server: ServerMessage | null): PoolMessa
     volumeCount: status.volumes,
     deletedVolumeCount: status.deletedVolumes,
     deletedBytes: status.deletedBlocks * blockSizeBytes,
+    access,
     server,
   };
 }

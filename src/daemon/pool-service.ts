@@ -22,6 +22,7 @@ import type {
   StatusLinesMessage,
   VolumeMessage,
 } from './control-messages.ts';
+import { PoolAccessControl } from './pool-access-control.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { poolMessage, poolOptions, volumeMessage } from './pool-messages.ts';
 import type { ClearReservationsMessage, VolumeReservationsMessage } from './reservation-messages.ts';
@@ -48,10 +49,12 @@ export class PoolService implements PoolControl {
   /** Administrative calls take turns, so that catalogue and LUNs always change together. */
   #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
+  readonly access: PoolAccessControl;
   readonly #transfers: VolumeTransfers;
 
   private constructor(pool: Pool, logger: Logger) {
     this.pool = pool;
+    this.access = new PoolAccessControl(pool.dir, (call) => this.#exclusive(call));
     this.reservations = new VolumeReservations(pool, logger);
     this.#transfers = new VolumeTransfers(pool);
   }
@@ -73,7 +76,7 @@ export class PoolService implements PoolControl {
   }
 
   async status(): Promise<PoolMessage> {
-    return poolMessage(this.pool, this.describeServer());
+    return poolMessage(this.pool, this.access.summary(), this.describeServer());
   }
 
   grow({ dataSizeBytes, metadataSizeBytes }: GrowPoolMessage): Promise<PoolMessage> {
@@ -152,9 +155,11 @@ export class PoolService implements PoolControl {
   renameVolume(name: string, request: RenameVolumeMessage): Promise<VolumeMessage> {
     return this.#exclusive(async () => {
       this.exports?.requireNoTcmu(name, 'rename');
-      const volume = await this.pool.renameVolume(name, request.name);
-      this.exports?.rename(name, request.name);
-      return volumeMessage(volume);
+      return this.access.renamed(name, request.name, async () => {
+        const volume = await this.pool.renameVolume(name, request.name);
+        this.exports?.rename(name, request.name);
+        return volumeMessage(volume);
+      });
     });
   }
 
@@ -177,9 +182,7 @@ export class PoolService implements PoolControl {
           'Add --force if the volume is to have its content all the same.',
         );
       }
-      const volume = await this.pool.rollbackVolume(name, snapshot);
-      this.exports?.contentChanged(name);
-      return volumeMessage(volume);
+      return volumeMessage(await this.#changeContent(name, () => this.pool.rollbackVolume(name, snapshot)));
     });
   }
 
@@ -196,12 +199,9 @@ export class PoolService implements PoolControl {
   receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
     return this.#alive(async () => {
       const before = this.pool.volumes().find((volume) => volume.name === name && volume.receiving === undefined);
-      const volume = await this.#transfers.receive(name, input);
+      const volume = await this.#changeContent(name, () => this.#transfers.receive(name, input));
       if (before === undefined) this.exports?.add(volume);
-      else {
-        this.exports?.contentChanged(volume.name);
-        if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
-      }
+      else if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
       return volumeMessage(volume);
     });
   }
@@ -317,6 +317,11 @@ export class PoolService implements PoolControl {
       throw error;
     }
     await this.reservations.forget(volume);
+  }
+
+  /** `work` puts something else into a volume. */
+  #changeContent<T>(name: string, work: () => Promise<T>): Promise<T> {
+    return this.exports === null ? work() : this.exports.changeContent(name, work);
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {

@@ -1,11 +1,13 @@
 import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
+import { monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
+import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
@@ -36,6 +38,8 @@ export class VolumeExports {
   readonly #logger: Logger;
   readonly #reservations: ReservationFile;
   readonly #exports: Map<string, Export> = new Map();
+  /** By LUN. */
+  readonly #names: Map<number, string> = new Map();
 
   /** Exports every volume that the pool has, by target ports with these identifiers. */
   constructor(
@@ -84,10 +88,19 @@ export class VolumeExports {
       removable: volume.removable ?? false,
       reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      memory: volume.unit ?? EMPTY_MEMORY,
+      keep: (memory) => this.#pool.keepUnit(volume.serial, memory),
+      clock: monotonicClock,
       random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
+    this.#names.set(lun, name);
     this.target.setLun(lun, unit);
+  }
+
+  /** Name of the volume at a LUN. */
+  volumeAt(lun: number): string | undefined {
+    return this.#names.get(lun);
   }
 
   /** Initiators that are logged in and TCMU devices: who may have something of the volume in a cache. */
@@ -107,6 +120,7 @@ export class VolumeExports {
     if (entry === undefined) return;
     this.#exports.delete(name);
     this.#exports.set(newName, entry);
+    this.#names.set(entry.lun, newName);
   }
 
   /** Throws EBUSY while a TCMU device stands on the volume. */
@@ -126,6 +140,7 @@ export class VolumeExports {
     this.requireNoTcmu(name, 'withdraw');
     this.#exports.delete(name);
     this.target.removeLun(entry.lun);
+    this.#names.delete(entry.lun);
     await this.#pool.closeVolume(entry.device);
   }
 
@@ -147,9 +162,18 @@ export class VolumeExports {
     for (const { unit } of this.#exports.values()) unit.inquiryChanged();
   }
 
-  /** Tells the initiators that a volume holds something else. */
-  contentChanged(name: string): void {
-    this.#exports.get(name)?.unit.contentChanged();
+  /** Lets `work` put something else into a volume, and tells the initiators. */
+  async changeContent<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const unit = this.#exports.get(name)?.unit;
+    if (unit === undefined) return work();
+    unit.contentChanging();
+    try {
+      const result = await work();
+      unit.contentChanged();
+      return result;
+    } finally {
+      unit.contentSettled();
+    }
   }
 
   /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */

@@ -1,7 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
+import type { TargetDirectory } from './access.ts';
+import type { RandomBytes } from './authentication.ts';
 import type { DataMemory } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import type { PortalLimits } from './limits.ts';
 import type { PortalListener } from './portal-listener.ts';
 import type { SessionTable } from './session-table.ts';
@@ -13,6 +14,7 @@ export interface ConnectionContext {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly targets: TargetDirectory;
+  readonly randomBytes: RandomBytes;
   /** Everywhere that the portal listens. */
   readonly listeners: readonly PortalListener[];
   readonly memory: DataMemory;

@@ -1,29 +1,20 @@
 import type { Socket } from 'node:net';
-import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Timer } from '../base/clock.ts';
+import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { MemoryAccount } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
-import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
+import { isLoginRequest, readLoginRequest } from './login-pdu.ts';
+import { headerU32, type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
 import { PeerWatch, type WatchedPeer } from './peer-watch.ts';
 import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
 import type { Session, SessionConnection } from './session.ts';
 import { receiveInto } from './socket-input.ts';
-import {
-  AsyncEvent,
-  CONTINUE,
-  DEFAULT_SEGMENT_LENGTH,
-  Field,
-  IMMEDIATE,
-  LoginStatus,
-  Opcode,
-  TRANSIT,
-} from './spec.ts';
+import { AsyncEvent, DEFAULT_SEGMENT_LENGTH, Field, LoginStatus } from './spec.ts';
 import { Transmitter, type TransmitterOwner } from './transmitter.ts';
 
 const EMPTY = new Uint8Array(0);
@@ -96,9 +87,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     this.login = new Login({
       limits: context.limits,
       portalGroupTag: listener.tag,
-      hasTarget: (name) => context.targets.find(name) !== undefined,
-      admit: (initiatorName, targetName, isid, tsih, cid) =>
-        context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
+      randomBytes: context.randomBytes,
+      gate: (initiator, target) => context.targets.gate(initiator, target),
+      admit: (name, identity, tsih, cid) => context.sessionTable.admit(name, identity, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -161,28 +152,14 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   // --- login ---
 
   private loginRequest(parser: PduParser): void {
-    const { header, headerAt: at } = parser;
     this.loginHeader = parser.copyHeader();
-    const cmdSn = readU32BE(header, at + Field.CMD_SN);
-    if (this.login!.isFresh) this.writer.statSn = readU32BE(header, at + Field.EXP_STAT_SN);
-    this.writer.loginCmdSn = cmdSn;
-    if (parser.opcode !== Opcode.LOGIN || (header[at]! & IMMEDIATE) === 0 || parser.ahsLength > 0) {
+    if (this.login!.isFresh) this.writer.statSn = headerU32(parser, Field.EXP_STAT_SN);
+    this.writer.loginCmdSn = headerU32(parser, Field.CMD_SN);
+    if (!isLoginRequest(parser)) {
       this.refuse(LoginStatus.INVALID_DURING_LOGIN, 'not a login request');
       return;
     }
-    const flags = header[at + Field.FLAGS]!;
-    const reply = this.login!.next({
-      transit: (flags & TRANSIT) !== 0,
-      continues: (flags & CONTINUE) !== 0,
-      currentStage: (flags >>> 2) & 3,
-      nextStage: flags & 3,
-      versionMin: header[at + 3]!,
-      isid: Buffer.from(header.buffer, header.byteOffset + at + Field.ISID, 6).toString('hex'),
-      tsih: readU16BE(header, at + Field.TSIH),
-      cid: readU16BE(header, at + Field.CID),
-      cmdSn,
-      text: this.loginText,
-    });
+    const reply = this.login!.next(readLoginRequest(parser, this.loginText));
     this.loginText = EMPTY;
     if (reply.complete) this.establish(reply);
     else if (reply.status !== LoginStatus.SUCCESS) this.refuse(reply.status, reply.reason);
@@ -207,14 +184,15 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const name = { initiatorName, targetName, isid, portalGroupTag };
-    const status = sessionTable.admit(name, tsih, cid);
-    const target = targetName === null ? null : targets.find(targetName);
-    if (status !== LoginStatus.SUCCESS || target === undefined) {
-      const removed = status === LoginStatus.SUCCESS;
-      this.refuse(
-        removed ? LoginStatus.TARGET_REMOVED : status,
-        removed ? 'the target is gone' : 'not admitted any more',
-      );
+    const status = sessionTable.admit(name, login.identity, tsih, cid);
+    // Asked again: it may have been taken away since the login began.
+    const admission = targetName === null ? null : targets.find(targetName, login.identity);
+    if (status !== LoginStatus.SUCCESS) {
+      this.refuse(status, 'not admitted any more');
+      return;
+    }
+    if (admission === undefined) {
+      this.refuse(LoginStatus.TARGET_REMOVED, 'the target is gone');
       return;
     }
     const existing = sessionTable.find(name);
@@ -237,8 +215,9 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       } else old!.giveWay(next);
       return;
     }
-    const session = sessionTable.add(login, target, portalGroupTag);
-    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: session.tsih };
+    const session = sessionTable.add(login, admission, portalGroupTag);
+    const { tsih: handle, authentication } = session;
+    const fields = { peer: this.peer, initiator: initiatorName, target: targetName, tsih: handle, authentication };
     logger.info(fields, 'session established');
     this.join(session, reply);
   }
@@ -272,8 +251,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature!.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
   }
 
   hasTask(tag: number): boolean {

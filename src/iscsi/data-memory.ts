@@ -31,6 +31,8 @@ export class DataMemory {
   private regularUsed = 0;
   private urgentUsed = 0;
   private readonly waiting: MemoryUser[] = [];
+  /** How often somebody in the line got what it waited for. */
+  servedCount = 0;
   private scheduled = false;
   private serving = false;
   private readonly serveLater: () => void = () => this.serve();
@@ -50,6 +52,11 @@ export class DataMemory {
   /** Nobody holds regular memory: who is refused now would wait for ever. */
   get isRegularFree(): boolean {
     return this.regularUsed === 0;
+  }
+
+  /** Regular memory that nobody holds. */
+  get regularFreeBytes(): number {
+    return this.regularBytes - this.regularUsed;
   }
 
   /** Users in the line. */
@@ -109,6 +116,7 @@ export class DataMemory {
       for (let left = this.waiting.length; left > 0; left--) {
         const user = this.waiting[0];
         if (user === undefined || !user.memoryFreed()) return;
+        this.servedCount++;
         // Done, or it waits for its own: the next one may try. (It may have left by itself.)
         if (this.waiting[0] === user) this.waiting.shift();
       }
@@ -153,9 +161,13 @@ export class MemoryAccount {
     return offset;
   }
 
-  /** Whether a refusal of this many bytes was for what the account holds itself. */
+  /**
+   * Whether a refusal of this many bytes was for what the account holds itself: more than its limit, or, when it holds something already, more than half of what nobody holds. So
+   * the more connections want much, the less each of them gets, and something is always left for one more.
+   */
   isOverdrawnBy(lengthBytes: number): boolean {
-    return this.regularUsed + lengthBytes > this.limitBytes;
+    const held = this.regularUsed;
+    return held + lengthBytes > this.limitBytes || (held > 0 && held + lengthBytes > this.shared.regularFreeBytes / 2);
   }
 
   /** Gives back a range of `allocate`. */

@@ -67,6 +67,8 @@ export class FullFeature implements TaskSetHost, PduHandler {
   readonly pings: Pings;
 
   private action: Action = Action.NOTHING;
+  /** Why it is rejected. */
+  private refusal: RejectReason = RejectReason.PROTOCOL_ERROR;
   /** Data of a NOP-Out or a text request. */
   private data: Uint8Array = EMPTY;
   /** The initiator is told of the end when it is not its own wish. */
@@ -121,7 +123,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
       case Opcode.SCSI_COMMAND:
         if (!this.takesTurn(parser, Action.COMMAND)) return Verdict.ACCEPT;
         if (this.tasks !== null) return this.tasks.command(parser);
-        this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+        this.refuse(RejectReason.PROTOCOL_ERROR);
         break;
       case Opcode.DATA_OUT:
         this.dataOut(parser);
@@ -136,7 +138,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
         break;
       case Opcode.TASK_MANAGEMENT:
         if (this.takesRequest(parser, Action.TASK_MANAGEMENT) && this.tasks === null) {
-          this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+          this.refuse(RejectReason.PROTOCOL_ERROR);
         }
         break;
       case Opcode.LOGOUT:
@@ -164,7 +166,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
         return;
       case Action.COMMAND:
         if (intact) this.advance(parser);
-        this.tasks?.commandEnd(parser, intact);
+        this.tasks!.commandEnd(parser, intact);
         break;
       case Action.DATA_OUT:
         this.tasks!.dataOutEnd(parser, intact);
@@ -194,7 +196,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
       return;
     }
     this.advance(parser);
-    let reason: RejectReason | 0 = 0;
+    let reason: RejectReason | 0 = action === Action.REFUSED ? this.refusal : 0;
     if (action === Action.NOP_OUT) reason = this.pings.received(parser, data);
     else if (action === Action.TEXT) reason = this.text.answer(parser, data);
     else if (action === Action.TASK_MANAGEMENT) reason = this.taskManager!.request(parser);
@@ -223,7 +225,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
   private takesRequest(parser: PduParser, action: Action): boolean {
     if (!this.takesTurn(parser, action)) return false;
     const reason = refuseRequest(parser);
-    if (reason !== 0) this.refuse(parser, reason);
+    if (reason !== 0) this.refuse(reason);
     return reason === 0;
   }
 
@@ -263,7 +265,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
 
   private textRequest(parser: PduParser): void {
     if (parser.dataLength > this.host.limits.textBytes) {
-      this.refuse(parser, RejectReason.PROTOCOL_ERROR);
+      this.refuse(RejectReason.PROTOCOL_ERROR);
       return;
     }
     this.data = new Uint8Array(parser.dataLength);
@@ -282,8 +284,9 @@ export class FullFeature implements TaskSetHost, PduHandler {
     if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 
-  /** See `TaskSet`. */
-  dropAnswered(lun: number | null): void {
+  /** See `SessionConnection`. */
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.held.cancelTasks(lun, endCmdSn);
     this.tasks?.dropAnswered(lun);
   }
 
@@ -346,14 +349,14 @@ export class FullFeature implements TaskSetHost, PduHandler {
     this.writer.reject(reason, parser.copyHeader());
   }
 
-  /** Rejects a PDU whose turn it was. */
-  private refuse(parser: PduParser, reason: RejectReason): void {
-    this.reject(parser, reason);
+  /** Rejects a PDU whose turn it is, once it has had it: the answer says so. */
+  refuse(reason: RejectReason): void {
     this.action = Action.REFUSED;
+    this.refusal = reason;
   }
 
   hasTask(tag: number): boolean {
-    return this.tasks !== null && this.tasks.find(tag) !== null;
+    return this.tasks !== null && this.tasks.table.get(tag) !== null;
   }
 
   hasTaskElsewhere(tag: number): boolean {

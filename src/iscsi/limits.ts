@@ -52,6 +52,8 @@ export interface PortalLimits {
    */
   readonly stallTimeMs: number;
   readonly stallBytes: number;
+  /** The same in a shorter time, with as much less data, while others wait for memory in vain. */
+  readonly pressureTimeMs: number;
   /** An initiator that has said nothing for this long is asked whether it is there. */
   readonly pingIdleTimeMs: number;
   /** How long it may take to answer; then it is disconnected. */
@@ -83,6 +85,7 @@ export const DEFAULT_LIMITS: PortalLimits = {
   outputBytes: MIB,
   stallTimeMs: 60_000,
   stallBytes: 64 * KIB,
+  pressureTimeMs: 10_000,
   pingIdleTimeMs: 30_000,
   pingAnswerTimeMs: 30_000,
   closeTimeMs: 5_000,

@@ -1,9 +1,14 @@
+import type { Gate, Identity } from './access.ts';
+import type { RandomBytes } from './authentication.ts';
 import type { PortalLimits } from './limits.ts';
+import { fail, LoginFailure } from './login-failure.ts';
 import { normalizeName } from './names.ts';
 import { negotiate } from './negotiation.ts';
 import { Parameters } from './parameters.ts';
+import { SecurityStage } from './security-stage.ts';
+import type { SessionName } from './session-table.ts';
 import { LoginStatus, MAX_NAME_SIZE, Stage, VERSION } from './spec.ts';
-import { formatText, NONE, NOT_UNDERSTOOD, parseText, REJECT, TextCollector, type TextPair } from './text.ts';
+import { formatText, parseText, TextCollector, type TextPair } from './text.ts';
 
 /** The fields of a login request that the login looks at (RFC 7143 11.12). */
 export interface LoginRequest {
@@ -39,40 +44,19 @@ export interface LoginReply {
 export interface LoginEnvironment {
   readonly limits: PortalLimits;
   readonly portalGroupTag: number;
-  /** Whether a target of this (normalized) name is there. */
-  hasTarget(name: string): boolean;
+  readonly randomBytes: RandomBytes;
+  /** What is asked of an initiator; the names are normalized, `targetName` is null for discovery. */
+  gate(initiatorName: string, targetName: string | null): Gate;
   /**
-   * Whether the login may go on into the session that its ISID and TSIH name: SUCCESS for a new session or the reinstatement of one, else the status to
+   * Asked when the initiator has been let in: whether the login may go on into the session that its ISID and TSIH name: SUCCESS for a new session or the reinstatement of one, else the status to
    * refuse it with. `targetName` is null for discovery.
    */
-  admit(initiatorName: string, targetName: string | null, isid: string, tsih: number, cid: number): LoginStatus;
-}
-
-/** A login that fails; thrown inside this file only. */
-class LoginFailure extends Error {
-  readonly status: LoginStatus;
-
-  constructor(status: LoginStatus, reason: string) {
-    super(reason);
-    this.status = status;
-  }
+  admit(name: SessionName, identity: Identity, tsih: number, cid: number): LoginStatus;
 }
 
 const EMPTY = new Uint8Array(0);
 /** Bytes of the answer's text in one login response: the initiator's MaxRecvDataSegmentLength is its default all login long. */
 const MAX_REPLY_SIZE = 8192;
-
-/** Keys that may be used in the security stage (RFC 7143 6.3.2); CHAP's own keys would come here with CHAP. */
-const SECURITY_STAGE_KEYS: ReadonlySet<string> = new Set([
-  'SessionType',
-  'InitiatorName',
-  'TargetName',
-  'InitiatorAlias',
-  'TargetAddress',
-  'TargetAlias',
-  'TargetPortalGroupTag',
-  'AuthMethod',
-]);
 
 /**
  * The login phase of one connection (RFC 7143 6.3, 11.12, 11.13): stages, who wants to talk to whom, parameters. Knows no socket: one request in, one
@@ -94,9 +78,10 @@ export class Login {
   private readonly collector: TextCollector;
   private readonly keysSeen: Set<string> = new Set();
   private stage: number = -1;
-  private identified = false;
+  /** Null before the first text. */
+  private security: SecurityStage | null = null;
+  private admitted = false;
   private declared = false;
-  private tagSent = false;
   private requests = 0;
   /** An answer too long for one response, from where it is to go on. */
   private rest: Uint8Array = EMPTY;
@@ -109,6 +94,16 @@ export class Login {
   /** Nothing has come yet. */
   get isFresh(): boolean {
     return this.requests === 0;
+  }
+
+  /** Who has logged in, when the login is complete. */
+  get identity(): Identity {
+    return { initiatorName: this.initiatorName, credential: this.security?.credential ?? null };
+  }
+
+  /** How: see `SecurityStage.description`. */
+  get authentication(): string {
+    return this.security?.description ?? 'none';
   }
 
   /** The reply to the next request. After one with a status other than SUCCESS, or a complete one, the login is over. */
@@ -147,8 +142,14 @@ export class Login {
     }
     const answers: TextPair[] = [];
     const others = this.identify(text, answers);
-    if (this.stage === Stage.SECURITY) this.secure(others, answers);
-    else this.operate(others, answers);
+    const security = this.security!;
+    if (this.stage === Stage.SECURITY) {
+      security.next(others, answers);
+      if (request.transit && !security.isPending) this.admit(security);
+    } else {
+      this.admit(security);
+      this.operate(others, answers);
+    }
     return this.reply(request, answers.length === 0 ? EMPTY : formatText(answers));
   }
 
@@ -185,11 +186,10 @@ export class Login {
         named.set(pair.key, pair.value);
       else others.push(pair);
     }
-    if (this.identified) {
+    if (this.security !== null) {
       if (named.size > 0) fail(LoginStatus.INITIATOR_ERROR, 'says later who talks to whom');
       return others;
     }
-    this.identified = true;
     const initiator = named.get('InitiatorName');
     if (initiator === undefined) fail(LoginStatus.MISSING_PARAMETER, 'no InitiatorName');
     this.initiatorName = this.name(initiator, 'InitiatorName');
@@ -201,13 +201,12 @@ export class Login {
     if (!this.discovery) {
       if (target === undefined) fail(LoginStatus.MISSING_PARAMETER, 'no TargetName');
       this.targetName = this.name(target, 'TargetName');
-      if (!this.environment.hasTarget(this.targetName)) fail(LoginStatus.NOT_FOUND, `no target ${this.targetName}`);
     }
-    const admitted = this.environment.admit(this.initiatorName, this.targetName, this.isid, this.tsih, this.cid);
-    if (admitted !== LoginStatus.SUCCESS) fail(admitted, 'not admitted');
-    if (this.targetName !== null && !this.tagSent) {
-      // The first response of the login that names a target (RFC 7143 13.9).
-      this.tagSent = true;
+    const gate = this.environment.gate(this.initiatorName, this.targetName);
+    if (!gate.open && !gate.chap) fail(LoginStatus.NOT_FOUND, `no target ${this.targetName} for this initiator`);
+    this.security = new SecurityStage(gate, this.discovery, this.environment.randomBytes);
+    if (this.targetName !== null) {
+      // In the first response of the login that names a target (RFC 7143 13.9).
       answers.push({ key: 'TargetPortalGroupTag', value: String(this.environment.portalGroupTag) });
     }
     return others;
@@ -219,21 +218,15 @@ export class Login {
     return name;
   }
 
-  /** The security stage. No authentication is asked for, so the method must be None. */
-  private secure(pairs: readonly TextPair[], answers: TextPair[]): void {
-    for (const { key, value } of pairs) {
-      if (key === 'AuthMethod') {
-        if (!value.split(',').includes(NONE)) {
-          fail(LoginStatus.AUTHENTICATION_FAILURE, 'wants an authentication method that we do not have');
-        }
-        answers.push({ key, value: NONE });
-      } else if (key === 'TargetAddress' || key === 'TargetAlias' || key === 'TargetPortalGroupTag') {
-        answers.push({ key, value: REJECT });
-      } else if (!SECURITY_STAGE_KEYS.has(key)) {
-        if (isOperational(key)) fail(LoginStatus.INITIATOR_ERROR, `${key} in the security stage`);
-        answers.push({ key, value: NOT_UNDERSTOOD });
-      }
-    }
+  /** Lets the initiator go on behind the security stage, once. */
+  private admit(security: SecurityStage): void {
+    if (this.admitted) return;
+    security.leave();
+    const { initiatorName, targetName, isid, tsih, cid, identity } = this;
+    const { portalGroupTag } = this.environment;
+    const status = this.environment.admit({ initiatorName, targetName, isid, portalGroupTag }, identity, tsih, cid);
+    if (status !== LoginStatus.SUCCESS) fail(status, 'not admitted');
+    this.admitted = true;
   }
 
   private operate(pairs: readonly TextPair[], answers: TextPair[]): void {
@@ -260,7 +253,7 @@ export class Login {
       return reply(this.stage, text.subarray(0, MAX_REPLY_SIZE), true);
     }
     this.rest = EMPTY;
-    if (!request.transit) return reply(this.stage, text);
+    if (!request.transit || !this.admitted) return reply(this.stage, text);
     const from = this.stage;
     this.stage = request.nextStage;
     return {
@@ -270,10 +263,6 @@ export class Login {
       complete: request.nextStage === Stage.FULL_FEATURE,
     };
   }
-}
-
-function fail(status: LoginStatus, reason: string): never {
-  throw new LoginFailure(status, reason);
 }
 
 function reply(stage: number, text: Uint8Array, continues: boolean = false): LoginReply {
@@ -288,25 +277,3 @@ function reply(stage: number, text: Uint8Array, continues: boolean = false): Log
     reason: '',
   };
 }
-
-/** A key of this or another implementation's operational stage, as against one that nobody knows. */
-function isOperational(key: string): boolean {
-  return OPERATIONAL_STAGE_KEYS.has(key);
-}
-
-const OPERATIONAL_STAGE_KEYS: ReadonlySet<string> = new Set([
-  'HeaderDigest',
-  'DataDigest',
-  'MaxConnections',
-  'InitialR2T',
-  'ImmediateData',
-  'MaxRecvDataSegmentLength',
-  'MaxBurstLength',
-  'FirstBurstLength',
-  'DefaultTime2Wait',
-  'DefaultTime2Retain',
-  'MaxOutstandingR2T',
-  'DataPDUInOrder',
-  'DataSequenceInOrder',
-  'ErrorRecoveryLevel',
-]);

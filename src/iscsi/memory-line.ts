@@ -9,6 +9,8 @@ export interface MemoryLineOwner {
   memoryDenied(task: IscsiTask): void;
   /** Memory may be there for what blocks the input. Returns false when it still does. */
   unblock(): boolean;
+  /** Tasks that were granted memory may wait for data that comes behind what blocks the input: that has to give up. */
+  letDataThrough(): void;
 }
 
 /** Gets and gives back the memory of one connection's tasks; those for which there is none wait here, first come first served. */
@@ -105,19 +107,36 @@ export class MemoryLine implements MemoryUser {
   }
 
   memoryFreed(): boolean {
+    const served = this.serveLine();
+    // Also when the line still waits: what was granted may need data that comes behind what blocks the input.
+    const open = this.owner.unblock();
+    if (!served) return false;
+    if (this.first === null) return open;
+    // Something that came in meanwhile stands in the line.
+    if (!this.account.isOverdrawnBy(missing(this.first))) return false;
+    this.waitsForOwn = true;
+    return true;
+  }
+
+  /** False: the first of the line waits for memory that others hold. */
+  private serveLine(): boolean {
     for (let task = this.first; task !== null; task = this.first) {
       if (this.take(task)) {
         this.leave(task);
         this.owner.memoryGranted(task);
       } else if (this.account.isOverdrawnBy(missing(task))) {
         this.waitsForOwn = true;
+        this.owner.letDataThrough();
         return true;
       } else if (this.account.shared.isRegularFree) {
         this.leave(task);
         this.owner.memoryDenied(task);
-      } else return false;
+      } else {
+        this.owner.letDataThrough();
+        return false;
+      }
     }
-    return this.owner.unblock() && (this.first === null || this.waitsForOwn);
+    return true;
   }
 
   /** Some of the memory that this connection holds has been given back. */

@@ -20,48 +20,64 @@ export interface WatchedPeer {
   drop(reason: string): void;
 }
 
+/** How far a peer has come with what it owes in some time: too little is nothing. */
+class Progress {
+  private readonly timeMs: number;
+  private readonly bytes: number;
+  private sent = 0;
+  private data = 0;
+  private readMs: number;
+  private dataMs: number;
+
+  constructor(timeMs: number, bytes: number, nowMs: number) {
+    this.timeMs = timeMs;
+    this.bytes = bytes;
+    this.readMs = nowMs;
+    this.dataMs = nowMs;
+  }
+
+  /** True when the peer has owed something all the time and has hardly moved. */
+  isMissing(peer: WatchedPeer, nowMs: number): boolean {
+    if (!peer.owesReading || peer.sentCount !== this.sent) {
+      this.sent = peer.sentCount;
+      this.readMs = nowMs;
+    }
+    if (!peer.owesData || peer.dataBytes - this.data >= this.bytes) {
+      this.data = peer.dataBytes;
+      this.dataMs = nowMs;
+    }
+    return nowMs - Math.min(this.readMs, this.dataMs) >= this.timeMs;
+  }
+}
+
 /**
- * Ends the connections of peers that are gone or do nothing: one that was asked and does not answer, one that owes data or reading and hardly moves. Costs nothing per
- * PDU: `look` is called every now and then and compares counters.
+ * Ends the connections of peers that are gone or do nothing: one that was asked and does not answer, one that owes data or reading and hardly moves, sooner when others wait
+ * for the memory that this costs. Nothing is done per PDU: `look` is called every now and then and compares counters.
  */
 export class PeerWatch {
   private readonly peer: WatchedPeer;
   private readonly limits: PortalLimits;
+  private readonly usual: Progress;
+  private readonly pressed: Progress;
   private received = 0;
-  private sent = 0;
-  private data = 0;
   private heardMs: number;
-  private movedMs: number;
-  private dataMs: number;
   private pingedMs = -1;
 
   constructor(peer: WatchedPeer, limits: PortalLimits, nowMs: number) {
+    const { stallTimeMs, stallBytes, pressureTimeMs } = limits;
     this.peer = peer;
     this.limits = limits;
+    this.usual = new Progress(stallTimeMs, stallBytes, nowMs);
+    this.pressed = new Progress(pressureTimeMs, (stallBytes * pressureTimeMs) / stallTimeMs, nowMs);
     this.heardMs = nowMs;
-    this.movedMs = nowMs;
-    this.dataMs = nowMs;
   }
 
-  /** Called at least twice in the shortest of the times that are watched. */
-  look(nowMs: number): void {
-    this.lookForStall(nowMs);
-    this.lookForSilence(nowMs);
-  }
-
-  private lookForStall(nowMs: number): void {
-    const { peer, limits } = this;
-    if (!peer.owesReading || peer.sentCount !== this.sent) this.movedMs = nowMs;
-    this.sent = peer.sentCount;
-    if (!peer.owesData) {
-      this.dataMs = nowMs;
-      this.data = peer.dataBytes;
-    } else if (peer.dataBytes - this.data >= limits.stallBytes) {
-      this.dataMs = nowMs;
-      this.data = peer.dataBytes;
-    }
-    const since = Math.min(this.movedMs, this.dataMs);
-    if (nowMs - since >= limits.stallTimeMs) peer.drop('the peer has stalled');
+  /** Called at least twice in the shortest of the times that are watched. `underPressure`: others wait for memory and do not get any. */
+  look(nowMs: number, underPressure: boolean): void {
+    const { peer } = this;
+    const late = this.pressed.isMissing(peer, nowMs);
+    if (this.usual.isMissing(peer, nowMs) || (late && underPressure)) peer.drop('the peer has stalled');
+    else this.lookForSilence(nowMs);
   }
 
   private lookForSilence(nowMs: number): void {

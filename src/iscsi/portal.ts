@@ -4,10 +4,11 @@ import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { KIB } from '../base/units.ts';
+import type { TargetDirectory } from './access.ts';
+import type { RandomBytes } from './authentication.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { DataMemory } from './data-memory.ts';
-import type { TargetDirectory } from './discovery.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
 import { formatAddress, type PortalListener, plainAddress } from './portal-listener.ts';
@@ -19,8 +20,8 @@ export interface PortalOptions {
   readonly targets: TargetDirectory;
   readonly logger?: Logger;
   readonly clock?: Clock;
-  /** Unpredictable bytes, so that session handles of one run mean nothing to the next. */
-  readonly randomBytes?: (sizeBytes: number) => Uint8Array;
+  /** Unpredictable bytes, for challenges, and so that session handles of one run mean nothing to the next. */
+  readonly randomBytes: RandomBytes;
   /** What differs from `DEFAULT_LIMITS`. */
   readonly limits?: Partial<PortalLimits>;
 }
@@ -30,6 +31,12 @@ export interface SessionInfo {
   readonly initiator: string;
   /** Null: discovery. */
   readonly target: string | null;
+  /** Of CHAP; null for an initiator that was not asked. */
+  readonly user: string | null;
+  /** `none`, `CHAP SHA-256`, `mutual CHAP MD5`. */
+  readonly authentication: string;
+  /** That it may see. */
+  readonly luns: readonly number[];
   readonly isid: string;
   readonly tsih: number;
   readonly portalGroupTag: number;
@@ -64,6 +71,7 @@ export class Portal {
   private readonly listeners: PortalListener[] = [];
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
+  private lastServedCount = 0;
   private sweepTimer: Timer | null = null;
   /** Of sessions that are being ended. */
   private readonly endTimers: Set<Timer> = new Set();
@@ -71,16 +79,18 @@ export class Portal {
   private drained: (() => void) | null = null;
 
   constructor(options: PortalOptions) {
+    const { randomBytes: random } = options;
     this.clock = options.clock ?? monotonicClock;
     this.logger = new LimitedLogger(options.logger ?? silentLogger, this.clock);
     this.limits = checkLimits({ ...DEFAULT_LIMITS, ...options.limits });
     this.memory = new DataMemory(this.limits.slabBytes);
-    this.sessionTable = new SessionTable(this.limits, readU16BE(options.randomBytes?.(2) ?? new Uint8Array(2), 0));
+    this.sessionTable = new SessionTable(this.limits, readU16BE(random(2), 0));
     this.context = {
       limits: this.limits,
       clock: this.clock,
       logger: this.logger,
       targets: options.targets,
+      randomBytes: random,
       listeners: this.listeners,
       memory: this.memory,
       arenas: new ArenaPool(),
@@ -104,6 +114,17 @@ export class Portal {
 
   sessions(): SessionInfo[] {
     return this.sessionTable.list().map(infoOf);
+  }
+
+  /** What the directory says has changed: sessions that would not be let in any more are dropped, others see other LUNs. */
+  accessChanged(): void {
+    const { targets } = this.context;
+    for (const session of this.sessionTable.list()) {
+      const { target, targetName, nexus, identity } = session;
+      if (target === null || targetName === null || nexus === null) continue;
+      if (targets.find(targetName, identity)?.target === target) target.accessChanged(nexus);
+      else session.drop('the initiator is not let in any more');
+    }
   }
 
   /**
@@ -211,10 +232,14 @@ export class Portal {
   }
 
   private scheduleSweep(): void {
-    const { stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
-    this.sweepTimer = this.clock.setTimer(Math.min(stallTimeMs, pingIdleTimeMs, pingAnswerTimeMs) / 2, () => {
+    const { stallTimeMs, pressureTimeMs, pingIdleTimeMs, pingAnswerTimeMs } = this.limits;
+    const shortestMs = Math.min(stallTimeMs, pressureTimeMs, pingIdleTimeMs, pingAnswerTimeMs);
+    this.sweepTimer = this.clock.setTimer(shortestMs / 2, () => {
       const nowMs = this.clock.nowMs();
-      for (const connection of [...this.connections]) connection.watch.look(nowMs);
+      const { waitingCount, servedCount } = this.memory;
+      const underPressure = waitingCount > 0 && servedCount === this.lastServedCount;
+      this.lastServedCount = servedCount;
+      for (const connection of [...this.connections]) connection.watch.look(nowMs, underPressure);
       this.scheduleSweep();
     });
   }
@@ -224,6 +249,9 @@ function infoOf(session: Session): SessionInfo {
   return {
     initiator: session.initiatorName,
     target: session.targetName,
+    user: session.identity.credential?.user ?? null,
+    authentication: session.authentication,
+    luns: session.nexus === null ? [] : session.target!.luns(session.nexus),
     isid: session.isid,
     tsih: session.tsih,
     portalGroupTag: session.portalGroupTag,

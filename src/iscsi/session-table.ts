@@ -1,4 +1,4 @@
-import type { Target } from '../scsi/target.ts';
+import { type Admission, type Identity, sameIdentity } from './access.ts';
 import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
@@ -47,8 +47,12 @@ export class SessionTable {
   }
 
   /** Whether a login may go on (RFC 7143 6.3.1); the same question is asked again when it is complete. */
-  admit(name: SessionName, tsih: number, cid: number): LoginStatus {
+  admit(name: SessionName, identity: Identity, tsih: number, cid: number): LoginStatus {
     const existing = this.find(name);
+    // Who has proved to be somebody else does not end a session, nor get into it, by taking its initiator's name.
+    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, identity)) {
+      return LoginStatus.AUTHORIZATION_FAILURE;
+    }
     if (tsih === 0) {
       if (existing === null && !this.hasRoom(name.initiatorName)) return LoginStatus.OUT_OF_RESOURCES;
       return LoginStatus.SUCCESS;
@@ -68,14 +72,14 @@ export class SessionTable {
     return count < this.limits.sessionsPerInitiator;
   }
 
-  /** Makes the session of a complete login; there is none with its name and ISID. */
-  add(login: Login, target: Target | null, portalGroupTag: number): Session {
+  /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
+  add(login: Login, admission: Admission | null, portalGroupTag: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, target, portalGroupTag, this.limits);
+    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits);
     this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
-    if (session.nexus !== null) session.target!.attach(session.nexus);
+    if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);
     return session;
   }
 

@@ -1,5 +1,6 @@
 import { Nexus } from '../scsi/nexus.ts';
 import type { Target } from '../scsi/target.ts';
+import type { Identity } from './access.ts';
 import { CommandWindow } from './command-window.ts';
 import { HeldBudget } from './held-pdus.ts';
 import type { PortalLimits } from './limits.ts';
@@ -11,8 +12,11 @@ export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
-  /** See `TaskSet`. */
-  dropAnswered(lun: number | null): void;
+  /**
+   * What task sets do not know of the tasks for `lun` (all LUNs when it is null) gets no response: those that have a status, and those that wait for their CmdSN, before
+   * `endCmdSn`.
+   */
+  cancelTasks(lun: number | null, endCmdSn: number): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
   hasTask(tag: number): boolean;
   /** Delivers what it holds and whose turn has come, and drops what has come by another connection. */
@@ -30,6 +34,9 @@ export interface SessionConnection {
 /** One iSCSI session (RFC 7143 4.3): an initiator port at our target port, or a discovery session. */
 export class Session {
   readonly initiatorName: string;
+  readonly identity: Identity;
+  /** How the initiator has proved its identity, for people. */
+  readonly authentication: string;
   readonly isid: string;
   readonly portalGroupTag: number;
   readonly tsih: number;
@@ -49,6 +56,8 @@ export class Session {
 
   constructor(login: Login, tsih: number, target: Target | null, portalGroupTag: number, limits: PortalLimits) {
     this.initiatorName = login.initiatorName;
+    this.identity = login.identity;
+    this.authentication = login.authentication;
     this.isid = login.isid;
     this.portalGroupTag = portalGroupTag;
     this.tsih = tsih;

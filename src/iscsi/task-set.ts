@@ -20,6 +20,8 @@ import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
 export interface TaskSetHost extends DataCollectorHost {
+  /** The command that is being read is rejected when it is read. */
+  refuse(reason: RejectReason): void;
   /** Another connection of the session has a task with this tag. */
   hasTaskElsewhere(tag: number): boolean;
   /** A command that blocked the input can be tried again. */
@@ -54,7 +56,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   private readonly maxImmediate: number;
   private readonly host: TaskSetHost;
   private readonly pool: TaskPool;
-  private readonly table: TaskTable;
+  readonly table: TaskTable;
   private readonly line: MemoryLine;
   readonly collector: DataCollector;
 
@@ -103,10 +105,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
     return this.table.list().some((task) => task.expectsData);
-  }
-
-  find(tag: number): IscsiTask | null {
-    return this.table.get(tag);
   }
 
   // --- PDUs ---
@@ -170,13 +168,13 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
       reason = RejectReason.TOO_MANY_IMMEDIATE;
     }
     if (reason !== 0) {
-      this.host.reject(parser, reason);
+      this.host.refuse(reason);
       return null;
     }
     const task = this.pool.take();
     if (!readCommand(parser, task)) {
       this.pool.recycle(task);
-      this.host.reject(parser, RejectReason.INVALID_PDU_FIELD);
+      this.host.refuse(RejectReason.INVALID_PDU_FIELD);
       return null;
     }
     this.incomingEnded = !this.prepare(task, parser.dataLength, isFinal(parser));
@@ -264,6 +262,10 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   unblock(): boolean {
     if (this.blocked) this.host.resumeInput();
     return !this.blocked;
+  }
+
+  letDataThrough(): void {
+    if (this.blocked && this.collector.count > 0) this.host.resumeInput();
   }
 
   /** Something that was sent has left its memory. */

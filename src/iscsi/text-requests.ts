@@ -1,6 +1,7 @@
 import { readU32BE } from '../base/bytes.ts';
+import type { TargetDirectory } from './access.ts';
 import { taskTag } from './command-pdu.ts';
-import { sendTargets, type TargetDirectory } from './discovery.ts';
+import { sendTargets } from './discovery.ts';
 import type { PortalLimits } from './limits.ts';
 import { negotiate } from './negotiation.ts';
 import type { Parameters } from './parameters.ts';
@@ -56,11 +57,12 @@ export class TextRequests {
     if (typeof pairs === 'string') return RejectReason.PROTOCOL_ERROR;
     if (new Set(pairs.map((pair) => pair.key)).size < pairs.length) return RejectReason.PROTOCOL_ERROR;
     const { limits, targets } = this.scope;
+    const { targetName, identity } = this.session;
     const answers: TextPair[] = [];
     const others: TextPair[] = [];
     for (const pair of pairs) {
       if (pair.key !== 'SendTargets') others.push(pair);
-      else answers.push(...sendTargets(pair.value, this.session.targetName, targets, this.scope.targetAddresses()));
+      else answers.push(...sendTargets(pair.value, targetName, identity, targets, this.scope.targetAddresses()));
     }
     answers.push(
       ...negotiate(others, {

@@ -1,8 +1,8 @@
 import { assert } from '../base/assert.ts';
 import { errnoOf } from '../base/errors.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
-import type { DeferredSet } from './deferred-set.ts';
-import { IoQueue } from './io-queue.ts';
+import type { IoDrain } from './io-drain.ts';
+import type { IoQueue } from './io-queue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { SharedRange } from './range-sharing.ts';
 import type { ThinDevice } from './thin-device.ts';
@@ -21,23 +21,16 @@ const MAX_MISSES = 2;
  * ```
  *   cells on both ranges -> (older cells there are gone) -> (device I/O that had started is over) -> share, in steps -> release the cells
  * ```
- * Writes in place hold no cell: one that was on its way to a block of the source would show up in the copy after that was answered. So all I/O
- * that had started is waited for; what comes later waits for the cells. Reads go on.
+ * A write in place that was on its way to a block of the source would show up in the copy after that was answered: see `IoDrain`.
  */
 export class RangeSharer {
   private readonly engine: PoolEngine;
-  private readonly deferred: DeferredSet;
-  /** Those that wait for I/O to end. */
-  private readonly draining: IoQueue = new IoQueue();
+  private readonly drain: IoDrain;
   private readonly resume = (io: ThinIo): void => this.engine.resume(io);
 
-  constructor(engine: PoolEngine, deferred: DeferredSet) {
+  constructor(engine: PoolEngine, drain: IoDrain) {
     this.engine = engine;
-    this.deferred = deferred;
-  }
-
-  get waiting(): boolean {
-    return this.draining.count !== 0;
+    this.drain = drain;
   }
 
   /** The target's range is inside of it. */
@@ -74,18 +67,7 @@ export class RangeSharer {
       return;
     }
     io.phase = Phase.SHARE;
-    io.epoch = this.deferred.close();
-    if (this.deferred.drained(io.epoch)) this.share(io);
-    else this.draining.push(io);
-  }
-
-  /** Some device I/O has ended. */
-  ioEnded(): void {
-    for (let left = this.draining.count; left > 0; left--) {
-      const io = this.draining.shift()!;
-      if (this.deferred.drained(io.epoch)) this.engine.resume(io);
-      else this.draining.push(io);
-    }
+    if (this.drain.enter(io)) this.share(io);
   }
 
   share(io: ThinIo): void {

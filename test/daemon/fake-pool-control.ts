@@ -1,4 +1,5 @@
 import { StorageError } from '../../src/base/errors.ts';
+import type { AccessControl, AccessMessage } from '../../src/daemon/access-messages.ts';
 import type {
   CreateSnapshotsMessage,
   CreateVolumeMessage,
@@ -51,6 +52,25 @@ export class FakePoolControl implements PoolControl {
   /** Awaited by every call. */
   delay: Promise<void> = Promise.resolve();
   calls = 0;
+  entries: AccessMessage['entries'] = [];
+  readonly access: AccessControl = {
+    list: async () => ({ open: this.entries.length === 0, entries: this.entries }),
+    allow: async ({ initiator, user = null, volumes = null, readOnly = false, mutual }) => {
+      await this.#enter();
+      const mutualUser = mutual?.user ?? null;
+      this.entries.push({ initiator, denied: false, user, volumes, readOnly, mutualUser });
+      return this.access.list();
+    },
+    deny: async ({ initiator }) => {
+      await this.#enter();
+      this.entries = this.entries.filter((entry) => entry.initiator !== initiator);
+      return this.access.list();
+    },
+    setOpen: async ({ open }) => {
+      await this.#enter();
+      return { open, entries: this.entries };
+    },
+  };
   statusOverride: Partial<Record<keyof PoolMessage, unknown>> = {};
 
   async #enter(): Promise<void> {
@@ -84,6 +104,7 @@ export class FakePoolControl implements PoolControl {
       volumeCount: this.volumes.size,
       deletedVolumeCount: 0,
       deletedBytes: 0,
+      access: { open: true, entryCount: 0, problem: null },
       server: null,
     };
     return { ...status, ...this.statusOverride } as PoolMessage;

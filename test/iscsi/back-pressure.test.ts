@@ -42,7 +42,7 @@ describe('a peer that does not read', () => {
     lazy.socket.pause();
     // Pings of 64 KiB have no window: only the socket can slow them down.
     const ping = new Uint8Array(65536).fill(5);
-    const count = 400;
+    const count = 500;
     for (let i = 0; i < count; i++) lazy.sendNop(ping, { tag: 1000 + i });
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(lazy.socket.writableLength).toBeGreaterThan(MIB);
@@ -146,15 +146,62 @@ describe('when the memory is full', () => {
     for (let i = 0; i < 8; i++) expect((await initiator.receive()).header[3]).toBe(0);
   });
 
+  it('a write that blocks the input gives up when memory comes for one whose data is behind it', async () => {
+    await start({ slabBytes: 256 * KIB, slabBytesPerConnection: 128 * KIB, maxBurstLength: 128 * KIB });
+    const other = await login(1);
+    const initiator = await login(2);
+    world.lun.holding = true;
+    const held = other.sendCommand(read10(0, 256), { read: 128 * KIB });
+    await until(() => world.lun.held.length === 1, 'half of the memory is taken');
+    const data = new Uint8Array(128 * KIB).fill(6);
+    const waiting = [1, 2].map((tag) => initiator.sendCommand(write10(0, 256), { write: data.length, tag }));
+    // One has its data with it, the next one finds no room for its own and blocks.
+    const quick = initiator.sendCommand(write10(512, 128), {
+      write: 64 * KIB,
+      data: data.subarray(0, 64 * KIB),
+      tag: 3,
+    });
+    const blocked = initiator.sendCommand(write10(512, 128), {
+      write: 64 * KIB,
+      data: data.subarray(0, 64 * KIB),
+      tag: 4,
+    });
+    await until(() => world.lun.held.length === 2, 'the quick one reaches the medium');
+    expect(await initiator.isSilent()).toBe(true);
+    world.lun.inner.submit(world.lun.held.shift()!);
+    expect((await other.result(held)).status).toBe(0);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    world.lun.release();
+    const statuses = new Map<number, number>();
+    while (statuses.size < 4) {
+      const pdu = await initiator.receive();
+      const tag = u32(pdu, 16);
+      if (opcodeOf(pdu) === 0x21) statuses.set(tag, pdu.header[3]!);
+      else
+        initiator.sendDataOut(
+          tag,
+          u32(pdu, 20),
+          0,
+          u32(pdu, 40),
+          data.subarray(u32(pdu, 40), u32(pdu, 40) + u32(pdu, 44)),
+          true,
+        );
+    }
+    expect([...waiting, quick].map((tag) => statuses.get(tag))).toEqual([0, 0, 0]);
+    expect(statuses.get(blocked)).toBe(0x28);
+  });
+
   it('a connection that ends gives its place in line to the next', async () => {
     await start(SMALL);
     const all = [await login(1), await login(2), await login(3), await login(4)];
     world.lun.holding = true;
-    // Three fill the regular memory, the fourth waits behind them.
+    // Each gets less than it asks for, and all wait for the rest.
     for (const each of all) {
       for (let i = 0; i < 4; i++) each.sendCommand(read10(0, 128), { read: 64 * KIB, tag: 500 + i });
     }
-    await until(() => world.lun.held.length === 12, 'the memory is full');
+    await until(() => world.lun.held.length >= 6, 'the memory is nearly full');
+    expect(await all[0]!.isSilent()).toBe(true);
+    expect(world.lun.held.length).toBeLessThan(12);
     await all[0]!.close();
     await all[1]!.close();
     world.lun.release();

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_LIMITS, type PortalLimits } from '../../src/iscsi/limits.ts';
 import { Login, type LoginReply, type LoginRequest } from '../../src/iscsi/login.ts';
@@ -8,7 +9,8 @@ function login(limits: Partial<PortalLimits> = {}, admitted: LoginStatus = Login
   return new Login({
     limits: { ...DEFAULT_LIMITS, ...limits },
     portalGroupTag: 1,
-    hasTarget: (name) => name === TARGET_NAME,
+    randomBytes,
+    gate: (_initiator, name) => ({ open: name === null || name === TARGET_NAME, chap: false, credentials: [] }),
     admit: () => admitted,
   });
 }

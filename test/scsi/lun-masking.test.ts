@@ -100,8 +100,18 @@ describe('LUN masking', () => {
     expect(send(guest, 2, MODE_SENSE_6, 255).data[2]! & 0x80).toBe(0x80);
     expect(send(host, 2, WRITE_10, 0, block)).toMatchObject(GOOD);
     expect(send(host, 2, MODE_SENSE_6, 255).data[2]! & 0x80).toBe(0);
-    expect(target.unitAt(2)!.mayWrite(guest)).toBe(false);
-    expect(target.unitAt(2)!.mayWrite(host)).toBe(true);
+  });
+
+  it.each([
+    ['MODE SELECT', [0x15, 0x10, 0, 0, 24, 0]],
+    ['START STOP UNIT', [0x1b, 0, 0, 0, 2, 0]],
+    ['RESERVE', [0x16, 0, 0, 0, 0, 0]],
+    ['PERSISTENT RESERVE OUT', [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]],
+  ])('refuses %s, which would change the unit for others, to who may only read', (_name, cdb) => {
+    settle(guest, 2);
+    expect(send(guest, 2, cdb, 0, new Uint8Array(24))).toMatchObject(checkCondition('7/27/00'));
+    settle(host, 2);
+    expect(send(host, 2, cdb, 0, new Uint8Array(24)).sense).not.toBe('7/27/00');
   });
 
   it('says nothing of LUNs that come and go behind the mask', () => {
@@ -133,6 +143,14 @@ describe('LUN masking', () => {
     expect(send(guest, 2, TEST_UNIT_READY)).toMatchObject(checkCondition('6/2a/01'));
     expect(send(guest, 2, WRITE_10, 0, new Uint8Array(512))).toMatchObject(GOOD);
     expect(target.luns(guest)).toEqual([1, 2]);
+  });
+
+  it('knows which nexuses have a LUN in common', () => {
+    const other = nexusOf('other');
+    target.attach(other, { of: (lun) => (lun === 3 ? Access.WRITE : Access.NONE) });
+    expect(target.shareLuns(guest, host)).toBe(true);
+    expect(target.shareLuns(guest, other)).toBe(false);
+    expect(target.shareLuns(other, host)).toBe(true);
   });
 
   it('resets, for a nexus, only what it may see', () => {

@@ -1,10 +1,12 @@
-import { randomFillSync } from 'node:crypto';
+import { randomBytes, randomFillSync } from 'node:crypto';
 import type { Clock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { MIB } from '../../src/base/units.ts';
 import type { LunBackend, LunRequest } from '../../src/block/lun-backend.ts';
 import { MemoryLun } from '../../src/block/memory-lun.ts';
+import type { TargetDirectory } from '../../src/iscsi/access.ts';
 import type { PortalLimits } from '../../src/iscsi/limits.ts';
+import { OpenDirectory } from '../../src/iscsi/open-directory.ts';
 import { Portal } from '../../src/iscsi/portal.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Target } from '../../src/scsi/target.ts';
@@ -62,6 +64,8 @@ export interface TestPortalOptions {
   logger?: Logger;
   sizeBytes?: number;
   host?: string;
+  /** Who may have the targets; default: everybody. */
+  directory?: (targets: ReadonlyMap<string, Target>) => TargetDirectory;
   logicalBlockSize?: 512 | 4096;
   /** Tags of the portal groups that the target has ports for. */
   targetPorts?: readonly number[];
@@ -103,10 +107,8 @@ export async function startPortal(options: TestPortalOptions = {}): Promise<Test
   const unit = makeUnit(lun, 1, options.logicalBlockSize);
   target.setLun(0, unit);
   const portal = new Portal({
-    targets: {
-      find: (name) => targets.get(name),
-      list: () => [...targets].map(([name, each]) => ({ name, target: each })),
-    },
+    targets: options.directory?.(targets) ?? new OpenDirectory(targets),
+    randomBytes,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
     ...(options.clock === undefined ? {} : { clock: options.clock }),
     ...(options.logger === undefined ? {} : { logger: options.logger }),

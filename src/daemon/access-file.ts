@@ -1,0 +1,148 @@
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import * as z from 'zod';
+import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { MIB } from '../base/units.ts';
+import { syncFolder } from '../thin/catalogue.ts';
+import { type AccessEntry, AccessList } from './access-list.ts';
+import { AdvisedError } from './advised-error.ts';
+import { describeIssues } from './control-messages.ts';
+
+/** What `access.json` says. */
+export interface AccessSettings {
+  /** The list does not count: whoever reaches a portal may have every volume. */
+  readonly open: boolean;
+  readonly list: AccessList;
+}
+
+/** Of a pool without the file. */
+export const OPEN_TO_ALL: AccessSettings = { open: true, list: new AccessList([]) };
+
+const FILE = 'access.json';
+const MAX_FILE_SIZE = 4 * MIB;
+/** Rights of anybody but the owner. */
+const OTHERS = 0o077;
+
+const chapSchema = z.strictObject({
+  user: z.string(),
+  secret: z.string(),
+  mutual: z.strictObject({ user: z.string(), secret: z.string() }).optional(),
+});
+
+const fileSchema: z.ZodType<{ format: 1; open?: boolean | undefined; entries: AccessEntry[] }> = z.strictObject({
+  format: z.literal(1),
+  open: z.boolean().optional(),
+  entries: z.array(
+    z.strictObject({
+      initiator: z.string(),
+      denied: z.literal(true).optional(),
+      volumes: z.array(z.string()).optional(),
+      readOnly: z.literal(true).optional(),
+      chap: chapSchema.optional(),
+    }),
+  ),
+});
+
+/**
+ * Who may have the volumes of the pool in `dir`. Throws, instead of letting anybody in: EPERM for a file that others than its owner may read or write,
+ * or that is another user's, EINVAL for one that does not say what it should.
+ */
+export function readAccessFile(dir: string): AccessSettings {
+  const path = join(dir, FILE);
+  const text = readPrivately(dir, path);
+  if (text === null) return OPEN_TO_ALL;
+  try {
+    return parse(text);
+  } catch (error) {
+    const hint = `Put it right, or move it away and allow the initiators again with "thinlun access allow ${dir} INITIATOR".`;
+    throw new AdvisedError('EINVAL', `Cannot use "${path}": ${messageOf(error)}`, hint);
+  }
+}
+
+/** Replaces the file, durably, and in one step. */
+export function writeAccessFile(dir: string, { open, list }: AccessSettings): void {
+  const path = join(dir, FILE);
+  const temporary = `${path}.new`;
+  const file = { format: 1, ...(open ? { open } : {}), entries: list.entries };
+  try {
+    // Made anew: rights that somebody else may have had on what lies there are not inherited.
+    rmSync(temporary, { force: true });
+    const fd = openSync(temporary, 'wx', 0o600);
+    try {
+      writeFileSync(fd, `${JSON.stringify(file, null, 2)}\n`);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, path);
+    syncFolder(dir);
+  } catch (error) {
+    throw wrapError(`Cannot write "${path}"`, error);
+  }
+}
+
+/** Null when there is no file. */
+function readPrivately(dir: string, path: string): string | null {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return null;
+    if (code === 'ELOOP') throw new StorageError('EINVAL', `Cannot use "${path}": it is a symbolic link`);
+    throw wrapError(`Cannot read "${path}"`, error);
+  }
+  try {
+    const { mode, uid, size } = fstatSync(fd);
+    const isFile = (mode & constants.S_IFMT) === constants.S_IFREG;
+    if (!isFile || size > MAX_FILE_SIZE) {
+      throw new StorageError('EINVAL', `Cannot use "${path}": it is ${isFile ? 'too large' : 'no file'}`);
+    }
+    if ((mode & OTHERS) !== 0) {
+      throw new AdvisedError(
+        'EPERM',
+        `Cannot use "${path}": others than its owner may read or write it (mode ${(mode & 0o777).toString(8)})`,
+        `Take that back with "chmod 600 ${path}", and give the users new secrets if others may have seen them.`,
+      );
+    }
+    if (uid !== 0 && uid !== process.geteuid?.() && uid !== statSync(dir).uid) {
+      throw new AdvisedError(
+        'EPERM',
+        `Cannot use "${path}": it belongs to user ${uid}`,
+        'Make it your own with chown.',
+      );
+    }
+    return readFileSync(fd, 'utf8');
+  } catch (error) {
+    throw error instanceof StorageError
+      ? error
+      : new StorageError(errnoOf(error), `Cannot read "${path}": ${messageOf(error)}`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function parse(text: string): AccessSettings {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    // What the parser says shows a piece of the text, and that may be a secret.
+    throw new StorageError('EINVAL', 'it is no JSON');
+  }
+  const parsed = fileSchema.safeParse(json);
+  if (!parsed.success) throw new StorageError('EINVAL', describeIssues(parsed.error));
+  const { open = false, entries } = parsed.data;
+  return { open, list: new AccessList(entries) };
+}
