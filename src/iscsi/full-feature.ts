@@ -366,7 +366,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
   }
 
   hasTask(tag: number): boolean {
-    return this.tasks !== null && this.tasks.find(tag) !== null;
+    return this.tasks !== null && this.tasks.table.get(tag) !== null;
   }
 
   hasTaskElsewhere(tag: number): boolean {

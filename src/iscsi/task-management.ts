@@ -115,7 +115,7 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK:
         return this.abortTask(request);
       case TaskFunction.QUERY_TASK:
-        return this.tasks.find(request.referencedTag)?.lun === request.lun ? YES : NO;
+        return this.tasks.table.get(request.referencedTag)?.lun === request.lun ? YES : NO;
       case TaskFunction.ABORT_TASK_SET:
       case TaskFunction.CLEAR_TASK_SET:
       case TaskFunction.LOGICAL_UNIT_RESET:
@@ -158,7 +158,7 @@ export class TaskManager {
 
   /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). */
   private abortTask({ referencedTag, refCmdSn, cmdSn, lun, ended }: Request): TaskFunctionResponse | null {
-    const task = this.tasks.find(referencedTag);
+    const task = this.tasks.table.get(referencedTag);
     if (task !== null) {
       if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
       this.tasks.abort(task, ended);

@@ -20,7 +20,7 @@ import { startPortal, type TestPortal, until } from '../support/iscsi-portal.ts'
 import { SeededRandom } from '../support/seeded-random.ts';
 
 /** Login requests of one run; `THINLUN_SEED` makes a run again. */
-const INPUTS = Number(process.env['THINLUN_FUZZ_INPUTS'] ?? 60_000);
+const INPUTS = Number(process.env['THINLUN_FUZZ_INPUTS'] ?? 24_000);
 const SECRET = 'a secret of alice';
 const ALICE: Credential = {
   user: 'alice',
