@@ -50,6 +50,8 @@ function createProgram(context: RunContext): Command {
     .description("thin-provisioned volumes as SCSI logical units, in the kernel's own dm-thin format")
     .version(VERSION, '--version', 'print the version')
     .helpOption('--help', 'print this help')
+    // An option belongs to the last command that was named, also where the one before has it, too.
+    .enablePositionalOptions()
     .addHelpText(
       'after',
       `

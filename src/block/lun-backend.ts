@@ -17,7 +17,7 @@ export interface LunRequestOwner {
  * | op | fields | effect |
  * |---|---|---|
  * | READ | offset, length, data | fills `data` |
- * | WRITE | offset, length, data, fua | stores `data`; with `fua` it is durable when done |
+ * | WRITE | offset, length, data, fua, atomic | stores `data`; with `fua` it is durable when done; with `atomic` all of it or nothing is there after whatever failure |
  * | FLUSH | | every request that was done before is durable when done |
  * | UNMAP | offset, length | gives back whole blocks of the backend and zeroes the rest: with `unmappedReadsZeroes` the range reads as zeroes |
  * | WRITE_ZEROES | offset, length, fua | the range reads as zeroes and stays (or becomes) mapped |
@@ -36,6 +36,7 @@ export class LunRequest {
   /** Bytes; equals `data.lengthBytes` for READ and WRITE. */
   length = 0;
   fua = false;
+  atomic = false;
   readonly data: IoVector = new IoVector();
   extentLength = 0;
   extentMapped = false;
@@ -52,6 +53,16 @@ export class LunRequest {
   }
 }
 
+/** The space of thin provisioning, now. */
+export interface ProvisioningResources {
+  /** What the unit has mapped. */
+  readonly usedBytes: number;
+  /** What it can still map, perhaps in common with others. */
+  readonly availableBytes: number;
+  /** `availableBytes` at which the administrator is warned; 0: never. */
+  readonly lowWaterBytes: number;
+}
+
 /**
  * What a logical unit stands on: a thin volume, a RAM disk, a file.
  *
@@ -66,6 +77,10 @@ export interface LunBackend {
   readonly unmapGranularityBytes: number;
   /** What was unmapped reads as zeroes; otherwise what it reads as is not defined. */
   readonly unmappedReadsZeroes: boolean;
+  /** The longest WRITE that can be atomic, wherever it begins; left out: none. */
+  readonly atomicWriteBytes?: number;
+  /** Left out where it is not known. */
+  readonly resources?: ProvisioningResources;
   /** COPY from `source`, which may be this one, is offered: without data I/O where that can be. Otherwise whoever copies reads and writes. */
   copiesFrom(source: LunBackend): boolean;
   submit(request: LunRequest): void;

@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
-import { KIB } from '../base/units.ts';
+import { KIB, MIB } from '../base/units.ts';
 import { IoQueue } from './io-request.ts';
 import type { IoVector } from './io-vector.ts';
 import { type LunBackend, LunOp, type LunRequest } from './lun-backend.ts';
@@ -20,6 +20,7 @@ export class MemoryLun implements LunBackend {
   readonly readOnly: boolean;
   readonly unmapGranularityBytes: number;
   readonly unmappedReadsZeroes = true;
+  readonly atomicWriteBytes: number = MIB;
   readonly #contents: SparseMemory;
   readonly #queued: IoQueue<LunRequest> = new IoQueue();
   readonly #run: () => void = () => this.#complete();

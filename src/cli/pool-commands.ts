@@ -1,8 +1,9 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
+import type { SessionMessage } from '../daemon/access-messages.ts';
 import { describePortals } from '../daemon/connect-lines.ts';
-import type { PoolMessage, SessionMessage } from '../daemon/control-messages.ts';
+import type { PoolMessage } from '../daemon/control-messages.ts';
 import { poolOptions } from '../daemon/pool-messages.ts';
 import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/pool-create.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';

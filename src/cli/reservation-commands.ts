@@ -9,8 +9,6 @@ import { withPool } from './with-pool.ts';
 export function addReservationCommands(volume: Command, { output }: RunContext): void {
   const reservations = volume
     .command('reservations')
-    // So that --json after "clear" is the one of "clear".
-    .enablePositionalOptions()
     .description('show which initiators have registered with a volume, and who holds it reserved')
     .argument('<dir>', "the pool's folder")
     .argument('[name]', "the volume's name; without it all volumes that have any")

@@ -60,6 +60,9 @@ function printReady(output: Output, ready: ReadyMessage): void {
       output.line(`  ${program}`);
       for (const command of commands) output.line(`    ${command}`);
     }
+    if (!first.access.open) {
+      output.line(`  Only who is in the access list is let in: see "thinlun access list ${first.directory}".`);
+    }
   }
   if (ready.tcmu && first !== undefined) {
     const volume = `${first.name}/${first.volumes[0]?.name ?? 'VOLUME'}`;

@@ -173,8 +173,8 @@ function checkGroup(initiator: string, group: readonly Rule[]): void {
 
 function checkUser(user: string): void {
   const size = Buffer.byteLength(user);
-  if (size === 0 || size > MAX_USER_SIZE || /\p{Cc}/u.test(user)) {
-    throw invalid(`a user's name has 1 to ${MAX_USER_SIZE} bytes, none of them a control character`);
+  if (size === 0 || size > MAX_USER_SIZE || /[\p{C}\p{Zl}\p{Zp}]/u.test(user)) {
+    throw invalid(`a user's name has 1 to ${MAX_USER_SIZE} bytes, and no control or format characters`);
   }
 }
 

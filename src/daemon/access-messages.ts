@@ -20,6 +20,26 @@ export interface AccessMessage {
   entries: AccessEntryMessage[];
 }
 
+export interface SessionMessage {
+  initiator: string;
+  /** Of CHAP; null for an initiator that was not asked. */
+  user: string | null;
+  /** `none`, `CHAP SHA-256`, `mutual CHAP MD5`. */
+  authentication: string;
+  /** Names of the volumes that it sees. */
+  volumes: string[];
+}
+
+/** Who may log in, in short. */
+export interface PoolAccessMessage {
+  /** Whoever reaches a portal may. */
+  open: boolean;
+  /** Entries of the access list. */
+  entryCount: number;
+  /** Why nobody may before it is put right; null when nothing is wrong. */
+  problem: string | null;
+}
+
 /** What is left out stays as it is; of a new entry: all volumes, to read and write, no authentication. */
 export interface AllowMessage {
   initiator: string;
@@ -83,3 +103,16 @@ export const allowSchema: z.ZodType<AllowMessage> = z.strictObject({
 
 export const denySchema: z.ZodType<DenyMessage> = z.strictObject({ initiator: text, user: text.optional() });
 export const openSchema: z.ZodType<OpenMessage> = z.strictObject({ open: z.boolean() });
+
+export const sessionSchema: z.ZodType<SessionMessage> = z.object({
+  initiator: z.string(),
+  user: z.string().nullable(),
+  authentication: z.string(),
+  volumes: z.array(z.string()),
+});
+
+export const poolAccessSchema: z.ZodType<PoolAccessMessage> = z.object({
+  open: z.boolean(),
+  entryCount: z.int().min(0),
+  problem: z.string().nullable(),
+});

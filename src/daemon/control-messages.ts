@@ -4,6 +4,7 @@
  * command can talk to a newer server; a server refuses what it does not know, so that no wish is dropped silently.
  */
 import * as z from 'zod';
+import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
@@ -29,16 +30,6 @@ export interface ServerMessage extends PortalsMessage {
   tcmu: boolean;
   /** Initiators that are logged in to the pool's target. */
   sessions: SessionMessage[];
-}
-
-export interface SessionMessage {
-  initiator: string;
-  /** Of CHAP; null for an initiator that was not asked. */
-  user: string | null;
-  /** `none`, `CHAP SHA-256`, `mutual CHAP MD5`. */
-  authentication: string;
-  /** Names of the volumes that it sees. */
-  volumes: string[];
 }
 
 /** Features of a pool as they are set. */
@@ -86,16 +77,6 @@ export interface PoolMessage {
   access: PoolAccessMessage;
   /** null when no server has the pool open. */
   server: ServerMessage | null;
-}
-
-/** Who may log in, in short. */
-export interface PoolAccessMessage {
-  /** Whoever reaches a portal may. */
-  open: boolean;
-  /** Entries of the access list. */
-  entryCount: number;
-  /** Why nobody may before it is put right; null when nothing is wrong. */
-  problem: string | null;
 }
 
 export interface VolumeMessage {
@@ -204,13 +185,23 @@ export interface DeletedMessage {
   deleted: string;
 }
 
+export interface ReadyPoolMessage {
+  name: string;
+  uuid: string;
+  directory: string;
+  target: string;
+  mode: PoolMode;
+  access: PoolAccessMessage;
+  volumes: VolumeMessage[];
+}
+
 /** What `thinlun serve --json` prints once, when it is ready. */
 export interface ReadyMessage extends PortalsMessage {
   event: 'ready';
   pid: number;
   version: string;
   tcmu: boolean;
-  pools: { name: string; uuid: string; directory: string; target: string; mode: PoolMode; volumes: VolumeMessage[] }[];
+  pools: ReadyPoolMessage[];
   /** Pools that could not be opened. */
   failed: { directory: string; code: string; message: string }[];
 }
@@ -233,14 +224,7 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
-  sessions: z.array(
-    z.object({
-      initiator: z.string(),
-      user: z.string().nullable(),
-      authentication: z.string(),
-      volumes: z.array(z.string()),
-    }),
-  ),
+  sessions: z.array(sessionSchema),
 });
 
 const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
@@ -275,7 +259,7 @@ export const poolSchema: z.ZodType<PoolMessage> = z.object({
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
-  access: z.object({ open: z.boolean(), entryCount: size, problem: z.string().nullable() }),
+  access: poolAccessSchema,
   server: serverSchema.nullable(),
 });
 
@@ -309,6 +293,7 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
       directory: z.string(),
       target: z.string(),
       mode: z.enum(POOL_MODES),
+      access: poolAccessSchema,
       volumes: z.array(volumeSchema),
     }),
   ),

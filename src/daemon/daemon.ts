@@ -108,8 +108,8 @@ export class Daemon {
   async ready(): Promise<ReadyMessage> {
     const pools = [];
     for (const { service, target } of this.#pools.values()) {
-      const { name, uuid, directory, mode } = await service.status();
-      pools.push({ name, uuid, directory, target: target.name, mode, volumes: await service.listVolumes() });
+      const { name, uuid, directory, mode, access } = await service.status();
+      pools.push({ name, uuid, directory, target: target.name, mode, access, volumes: await service.listVolumes() });
     }
     const failed = this.failures.map(({ dir, error }) => ({
       directory: resolve(dir),
@@ -241,13 +241,17 @@ export class Daemon {
     const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
     if (reachable.length === 0) return;
     for (const { dir, service } of this.#pools.values()) {
-      if (!service.access.summary().open || this.#warnedOf.has(dir)) continue;
-      this.#warnedOf.add(dir);
-      this.#logger.warn(
-        { pool: dir, portals: reachable },
-        `whoever reaches the portal can read and write every volume: see "thinlun access allow --help"`,
-      );
+      if (!service.access.summary().open) this.#warnedOf.delete(dir);
+      else if (!this.#warnedOf.has(dir)) this.#warnOf(dir, reachable);
     }
+  }
+
+  #warnOf(dir: string, portals: readonly string[]): void {
+    this.#warnedOf.add(dir);
+    this.#logger.warn(
+      { pool: dir, portals },
+      'whoever reaches the portal can read and write every volume: see "thinlun access allow --help"',
+    );
   }
 
   #poolNamed(name: string): ServedPool | undefined {

@@ -3,9 +3,15 @@ import type { Credential, Identity } from '../iscsi/access.ts';
 import { Access } from '../scsi/command.ts';
 import { type AccessSettings, readAccessFile, writeAccessFile } from './access-file.ts';
 import { type AccessEntry, AccessList, accessTo, type ChapEntry, normalizePattern } from './access-list.ts';
-import type { AccessControl, AccessMessage, AllowMessage, DenyMessage, OpenMessage } from './access-messages.ts';
+import type {
+  AccessControl,
+  AccessMessage,
+  AllowMessage,
+  DenyMessage,
+  OpenMessage,
+  PoolAccessMessage,
+} from './access-messages.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PoolAccessMessage } from './control-messages.ts';
 
 /** Runs a call when those before it have ended. */
 type Exclusive = <T>(call: () => Promise<T>) => Promise<T>;

@@ -4,8 +4,8 @@ import type { Pool } from '../thin/pool.ts';
 import { autoExtendTo, type PoolOptions } from '../thin/pool-options.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { physicalBlockSizeOf } from '../thin/volume-settings.ts';
+import type { PoolAccessMessage } from './access-messages.ts';
 import type {
-  PoolAccessMessage,
   PoolMessage,
   PoolOptionsMessage,
   ServerMessage,

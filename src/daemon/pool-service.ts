@@ -182,9 +182,7 @@ export class PoolService implements PoolControl {
           'Add --force if the volume is to have its content all the same.',
         );
       }
-      const volume = await this.pool.rollbackVolume(name, snapshot);
-      this.exports?.contentChanged(name);
-      return volumeMessage(volume);
+      return volumeMessage(await this.#changeContent(name, () => this.pool.rollbackVolume(name, snapshot)));
     });
   }
 
@@ -201,12 +199,9 @@ export class PoolService implements PoolControl {
   receive(name: string, input: AsyncIterable<Uint8Array>): Promise<VolumeMessage> {
     return this.#alive(async () => {
       const before = this.pool.volumes().find((volume) => volume.name === name && volume.receiving === undefined);
-      const volume = await this.#transfers.receive(name, input);
+      const volume = await this.#changeContent(name, () => this.#transfers.receive(name, input));
       if (before === undefined) this.exports?.add(volume);
-      else {
-        this.exports?.contentChanged(volume.name);
-        if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
-      }
+      else if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
       return volumeMessage(volume);
     });
   }
@@ -322,6 +317,11 @@ export class PoolService implements PoolControl {
       throw error;
     }
     await this.reservations.forget(volume);
+  }
+
+  /** `work` puts something else into a volume. */
+  #changeContent<T>(name: string, work: () => Promise<T>): Promise<T> {
+    return this.exports === null ? work() : this.exports.changeContent(name, work);
   }
 
   #exclusive<T>(call: () => Promise<T>): Promise<T> {

@@ -1,11 +1,13 @@
 import { randomFillSync } from 'node:crypto';
 import { assert } from '../base/assert.ts';
+import { monotonicClock } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
+import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import type { ThinDevice } from '../thin/thin-device.ts';
@@ -86,6 +88,9 @@ export class VolumeExports {
       removable: volume.removable ?? false,
       reservations: this.#reservations.storeOf(volume.naa),
       writeCache: true,
+      memory: volume.unit ?? EMPTY_MEMORY,
+      keep: (memory) => this.#pool.keepUnit(volume.serial, memory),
+      clock: monotonicClock,
       random: (bytes) => randomFillSync(bytes),
     });
     this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
@@ -157,9 +162,18 @@ export class VolumeExports {
     for (const { unit } of this.#exports.values()) unit.inquiryChanged();
   }
 
-  /** Tells the initiators that a volume holds something else. */
-  contentChanged(name: string): void {
-    this.#exports.get(name)?.unit.contentChanged();
+  /** Lets `work` put something else into a volume, and tells the initiators. */
+  async changeContent<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const unit = this.#exports.get(name)?.unit;
+    if (unit === undefined) return work();
+    unit.contentChanging();
+    try {
+      const result = await work();
+      unit.contentChanged();
+      return result;
+    } finally {
+      unit.contentSettled();
+    }
   }
 
   /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */

@@ -97,6 +97,10 @@ export class VolumeReservations {
     }
     if (unit === null) await this.#clearStored(volume.naa, isChosen);
     else await clearUnit(unit, isChosen);
+    this.#logger.info(
+      { volume: volume.name, initiators: losers.map(({ initiator: name }) => name) },
+      'cleared reservations',
+    );
     return this.describe(volume, unit);
   }
 

@@ -85,9 +85,9 @@ export class ChapAuthentication {
     if (asksBack !== (theirChallenge !== undefined)) return protocolError('CHAP_I without CHAP_C, or the reverse');
 
     const { responseSize } = algorithm;
-    const response = decodeBinary(responseText, responseSize, responseSize) ?? new Uint8Array(responseSize);
-    const credential = this.prove(algorithm, name, response);
-    if (credential === null) return refused('no such user, or a wrong secret');
+    const response = decodeBinary(responseText, responseSize, responseSize);
+    const credential = this.prove(algorithm, name, response ?? new Uint8Array(responseSize));
+    if (credential === null || response === null) return refused('no such user, or a wrong secret');
     if (asksBack) {
       const failure = this.answerBack(algorithm, credential, theirIdentifier, theirChallenge!, answers);
       if (failure !== null) return failure;

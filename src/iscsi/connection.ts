@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Timer } from '../base/clock.ts';
-import { sameIdentity, type TargetDirectory } from './access.ts';
+import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { MemoryAccount } from './data-memory.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
@@ -89,8 +89,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       portalGroupTag: listener.tag,
       randomBytes: context.randomBytes,
       gate: (initiator, target) => context.targets.gate(initiator, target),
-      admit: (initiatorName, targetName, isid, tsih, cid) =>
-        context.sessionTable.admit({ initiatorName, targetName, isid, portalGroupTag: listener.tag }, tsih, cid),
+      admit: (name, identity, tsih, cid) => context.sessionTable.admit(name, identity, tsih, cid),
     });
     this.loginTimer = context.clock.setTimer(context.limits.loginTimeMs, () => this.drop('the login took too long'));
     socket.setNoDelay(true);
@@ -185,7 +184,7 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const login = this.login!;
     const { initiatorName, targetName, isid, tsih, cid } = login;
     const name = { initiatorName, targetName, isid, portalGroupTag };
-    const status = sessionTable.admit(name, tsih, cid);
+    const status = sessionTable.admit(name, login.identity, tsih, cid);
     // Asked again: it may have been taken away since the login began.
     const admission = targetName === null ? null : targets.find(targetName, login.identity);
     if (status !== LoginStatus.SUCCESS) {
@@ -197,10 +196,6 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
       return;
     }
     const existing = sessionTable.find(name);
-    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, login.identity)) {
-      this.refuse(LoginStatus.AUTHORIZATION_FAILURE, "the session is another user's");
-      return;
-    }
     if (existing !== null) {
       const old = existing.connection(cid);
       if (tsih !== 0 && old === undefined) {
@@ -256,8 +251,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  dropAnswered(lun: number | null): void {
-    this.fullFeature!.dropAnswered(lun);
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.fullFeature!.cancelTasks(lun, endCmdSn);
   }
 
   hasTask(tag: number): boolean {

@@ -284,8 +284,9 @@ export class FullFeature implements TaskSetHost, PduHandler {
     if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 
-  /** See `TaskSet`. */
-  dropAnswered(lun: number | null): void {
+  /** See `SessionConnection`. */
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    this.held.cancelTasks(lun, endCmdSn);
     this.tasks?.dropAnswered(lun);
   }
 

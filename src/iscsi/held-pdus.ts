@@ -1,6 +1,7 @@
+import { decodeLun } from '../scsi/lun.ts';
 import type { PduParser } from './pdu-parser.ts';
 import { serialBefore } from './serial.ts';
-import { BHS_SIZE, PAD_SIZE } from './spec.ts';
+import { BHS_SIZE, Field, OPCODE_MASK, Opcode, PAD_SIZE } from './spec.ts';
 
 interface HeldCommand {
   /** The PDU and the Data-Out PDUs behind it, as they came but without digests; empty for a CmdSN that counts as received. */
@@ -80,11 +81,20 @@ export class HeldPdus {
   cancelTask(tag: number): boolean {
     for (const command of this.held.values()) {
       if (command.tag !== tag || command.pdus.length === 0) continue;
-      this.release(command);
-      command.pdus.length = 0;
+      this.cancel(command);
       return true;
     }
     return false;
+  }
+
+  /** The commands for `lun` (all LUNs when it is null) that come before `endCmdSn` count as received and are not delivered. */
+  cancelTasks(lun: number | null, endCmdSn: number): void {
+    for (const [cmdSn, command] of this.held) {
+      const pdu = command.pdus[0];
+      if (pdu === undefined || (pdu[0]! & OPCODE_MASK) !== Opcode.SCSI_COMMAND) continue;
+      if (!serialBefore(cmdSn, endCmdSn) || (lun !== null && decodeLun(pdu, Field.LUN) !== lun)) continue;
+      this.cancel(command);
+    }
   }
 
   /** A CmdSN that has not come counts as received (RFC 7143 11.5.5). */
@@ -109,6 +119,11 @@ export class HeldPdus {
   clear(): void {
     for (const [cmdSn, command] of this.held) this.remove(cmdSn, command);
     this.incoming = null;
+  }
+
+  private cancel(command: HeldCommand): void {
+    this.release(command);
+    command.pdus.length = 0;
   }
 
   private add(cmdSn: number, command: HeldCommand): void {

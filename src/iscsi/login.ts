@@ -6,6 +6,7 @@ import { normalizeName } from './names.ts';
 import { negotiate } from './negotiation.ts';
 import { Parameters } from './parameters.ts';
 import { SecurityStage } from './security-stage.ts';
+import type { SessionName } from './session-table.ts';
 import { LoginStatus, MAX_NAME_SIZE, Stage, VERSION } from './spec.ts';
 import { formatText, parseText, TextCollector, type TextPair } from './text.ts';
 
@@ -50,7 +51,7 @@ export interface LoginEnvironment {
    * Asked when the initiator has been let in: whether the login may go on into the session that its ISID and TSIH name: SUCCESS for a new session or the reinstatement of one, else the status to
    * refuse it with. `targetName` is null for discovery.
    */
-  admit(initiatorName: string, targetName: string | null, isid: string, tsih: number, cid: number): LoginStatus;
+  admit(name: SessionName, identity: Identity, tsih: number, cid: number): LoginStatus;
 }
 
 const EMPTY = new Uint8Array(0);
@@ -221,8 +222,9 @@ export class Login {
   private admit(security: SecurityStage): void {
     if (this.admitted) return;
     security.leave();
-    const { initiatorName, targetName, isid, tsih, cid } = this;
-    const status = this.environment.admit(initiatorName, targetName, isid, tsih, cid);
+    const { initiatorName, targetName, isid, tsih, cid, identity } = this;
+    const { portalGroupTag } = this.environment;
+    const status = this.environment.admit({ initiatorName, targetName, isid, portalGroupTag }, identity, tsih, cid);
     if (status !== LoginStatus.SUCCESS) fail(status, 'not admitted');
     this.admitted = true;
   }

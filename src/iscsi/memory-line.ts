@@ -107,6 +107,19 @@ export class MemoryLine implements MemoryUser {
   }
 
   memoryFreed(): boolean {
+    const served = this.serveLine();
+    // Also when the line still waits: what was granted may need data that comes behind what blocks the input.
+    const open = this.owner.unblock();
+    if (!served) return false;
+    if (this.first === null) return open;
+    // Something that came in meanwhile stands in the line.
+    if (!this.account.isOverdrawnBy(missing(this.first))) return false;
+    this.waitsForOwn = true;
+    return true;
+  }
+
+  /** False: the first of the line waits for memory that others hold. */
+  private serveLine(): boolean {
     for (let task = this.first; task !== null; task = this.first) {
       if (this.take(task)) {
         this.leave(task);
@@ -123,7 +136,7 @@ export class MemoryLine implements MemoryUser {
         return false;
       }
     }
-    return this.owner.unblock() && (this.first === null || this.waitsForOwn);
+    return true;
   }
 
   /** Some of the memory that this connection holds has been given back. */

@@ -100,6 +100,9 @@ function never(answer: string): KeyRule {
 }
 
 /** Obsolete since RFC 7143 (13.26): `No` is allowed as an answer and is what initiators of RFC 3720 expect. */
+/** RFC 7144: the task management functions that it adds. */
+const PROTOCOL_LEVEL = 2;
+
 const marker: KeyRule = boolean('and', false, false, ignored);
 const markerInterval: KeyRule = {
   use: KeyUse.LEADING_LOGIN,
@@ -199,7 +202,7 @@ const RULES: ReadonlyMap<string, KeyRule> = new Map<string, KeyRule>([
   ['DataSequenceInOrder', boolean('or', true, true, ignored)],
   ['ErrorRecoveryLevel', numerical('minimum', [0, 2], () => 0, KeyUse.LEADING_LOGIN, false, ignored)],
   ['TaskReporting', list(KeyUse.LEADING_LOGIN, true, ['RFC3720'], ignored)],
-  ['iSCSIProtocolLevel', numerical('minimum', [0, 31], () => 1, KeyUse.LEADING_LOGIN, true, ignored)],
+  ['iSCSIProtocolLevel', numerical('minimum', [0, 31], () => PROTOCOL_LEVEL, KeyUse.LEADING_LOGIN, true, ignored)],
   ['IFMarker', marker],
   ['OFMarker', marker],
   ['IFMarkInt', markerInterval],

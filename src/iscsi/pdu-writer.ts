@@ -1,4 +1,4 @@
-import { readU32BE, writeU16BE, writeU32BE } from '../base/bytes.ts';
+import { readU32BE, writeU16BE, writeU24BE, writeU32BE } from '../base/bytes.ts';
 import { NO_INFORMATION, NO_SKS, type Sense, writeSense } from '../scsi/sense.ts';
 import { MAX_SENSE_SIZE, type ScsiTask } from '../scsi/task.ts';
 import type { CommandWindow } from './command-window.ts';
@@ -166,9 +166,12 @@ export class PduWriter {
     this.transmitter.endHeader(at);
   }
 
-  taskManagementResponse(tag: number, response: number): void {
+  /** `information`: the three bytes of additional response information (RFC 7144), 0 for most functions. */
+  taskManagementResponse(tag: number, response: number, information: number): void {
     const at = this.begin(Opcode.TASK_MANAGEMENT_RESPONSE, FINAL, tag, 0);
-    this.transmitter.bytes[at + Field.RESPONSE] = response;
+    const { bytes } = this.transmitter;
+    bytes[at + Field.RESPONSE] = response;
+    writeU24BE(bytes, at + Field.RESPONSE_INFORMATION, information);
     this.endWithStatus(at);
   }
 

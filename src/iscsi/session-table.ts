@@ -1,4 +1,4 @@
-import type { Admission } from './access.ts';
+import { type Admission, type Identity, sameIdentity } from './access.ts';
 import type { PortalLimits } from './limits.ts';
 import type { Login } from './login.ts';
 import { Session } from './session.ts';
@@ -47,8 +47,12 @@ export class SessionTable {
   }
 
   /** Whether a login may go on (RFC 7143 6.3.1); the same question is asked again when it is complete. */
-  admit(name: SessionName, tsih: number, cid: number): LoginStatus {
+  admit(name: SessionName, identity: Identity, tsih: number, cid: number): LoginStatus {
     const existing = this.find(name);
+    // Who has proved to be somebody else does not end a session, nor get into it, by taking its initiator's name.
+    if (existing !== null && existing.target !== null && !sameIdentity(existing.identity, identity)) {
+      return LoginStatus.AUTHORIZATION_FAILURE;
+    }
     if (tsih === 0) {
       if (existing === null && !this.hasRoom(name.initiatorName)) return LoginStatus.OUT_OF_RESOURCES;
       return LoginStatus.SUCCESS;

@@ -12,8 +12,11 @@ export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
-  /** See `TaskSet`. */
-  dropAnswered(lun: number | null): void;
+  /**
+   * What task sets do not know of the tasks for `lun` (all LUNs when it is null) gets no response: those that have a status, and those that wait for their CmdSN, before
+   * `endCmdSn`.
+   */
+  cancelTasks(lun: number | null, endCmdSn: number): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
   hasTask(tag: number): boolean;
   /** Delivers what it holds and whose turn has come, and drops what has come by another connection. */

@@ -61,6 +61,7 @@ export const Field = {
   DATA_LENGTH: 5,
   LUN: 8,
   ISID: 8,
+  RESPONSE_INFORMATION: 8,
   TSIH: 14,
   TASK_TAG: 16,
   /** Target Transfer Tag; of a SCSI command the Expected Data Transfer Length; of task management the Referenced Task Tag. */
@@ -153,7 +154,7 @@ export const RejectReason = {
 } as const;
 export type RejectReason = (typeof RejectReason)[keyof typeof RejectReason];
 
-/** Byte 1, low 7 bits, of a task management request (RFC 7143 11.5.1). */
+/** Byte 1, low 7 bits, of a task management request (RFC 7143 11.5.1, RFC 7144). */
 export const TaskFunction = {
   ABORT_TASK: 1,
   ABORT_TASK_SET: 2,
@@ -163,15 +164,21 @@ export const TaskFunction = {
   TARGET_WARM_RESET: 6,
   TARGET_COLD_RESET: 7,
   TASK_REASSIGN: 8,
+  QUERY_TASK: 9,
+  QUERY_TASK_SET: 10,
+  I_T_NEXUS_RESET: 11,
+  QUERY_ASYNCHRONOUS_EVENT: 12,
 } as const;
 
-/** Byte 2 of a task management response (RFC 7143 11.6.1). */
+/** Byte 2 of a task management response (RFC 7143 11.6.1, RFC 7144). */
 export const TaskFunctionResponse = {
   COMPLETE: 0,
   TASK_DOES_NOT_EXIST: 1,
   LUN_DOES_NOT_EXIST: 2,
   REASSIGNMENT_NOT_SUPPORTED: 4,
   NOT_SUPPORTED: 5,
+  /** Of the functions that ask: yes. */
+  SUCCEEDED: 7,
   REJECTED: 255,
 } as const;
 export type TaskFunctionResponse = (typeof TaskFunctionResponse)[keyof typeof TaskFunctionResponse];

@@ -1,6 +1,7 @@
 import { readU32BE } from '../base/bytes.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { decodeLun } from '../scsi/lun.ts';
+import type { Nexus } from '../scsi/nexus.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
 import type { HeldPdus } from './held-pdus.ts';
@@ -10,6 +11,25 @@ import { serialBefore } from './serial.ts';
 import type { Session } from './session.ts';
 import { Field, RejectReason, TaskFunction, TaskFunctionResponse } from './spec.ts';
 import type { TaskSet } from './task-set.ts';
+
+/** The fields of a task management function request. */
+interface Request {
+  readonly code: number;
+  /** NO_LUN for what is none. */
+  readonly lun: number;
+  readonly referencedTag: number;
+  readonly refCmdSn: number;
+  readonly cmdSn: number;
+  /** The function is complete. */
+  readonly ended: () => void;
+}
+
+/** FUNCTION SUCCEEDED. */
+interface Answer {
+  readonly information: number;
+}
+const YES: Answer = { information: 0 };
+const NO: TaskFunctionResponse = TaskFunctionResponse.COMPLETE;
 
 export interface TaskManagerHost {
   /** All sessions of the portal. */
@@ -62,17 +82,24 @@ export class TaskManager {
     const counted = !isImmediate(parser);
     this.inProgress++;
     if (counted) this.window.outstanding++;
-    const finish = (response: TaskFunctionResponse): void => {
+    const finish = (response: TaskFunctionResponse, information = 0): void => {
       this.inProgress--;
       if (counted) this.window.outstanding--;
       if (this.closed) return;
-      this.writer.taskManagementResponse(tag, response);
-      if (code === TaskFunction.TARGET_COLD_RESET) this.endConnections();
+      this.writer.taskManagementResponse(tag, response, information);
+      if (code === TaskFunction.TARGET_COLD_RESET && response === TaskFunctionResponse.COMPLETE) this.endConnections();
     };
-    const ended = (): void => finish(TaskFunctionResponse.COMPLETE);
-    const response =
-      code === TaskFunction.ABORT_TASK ? this.abortTask(parser, lun, ended) : this.start(code, lun, ended);
-    if (response !== null) finish(response);
+    const request: Request = {
+      code,
+      lun,
+      referencedTag: readU32BE(header, at + Field.REFERENCED_TAG),
+      refCmdSn: readU32BE(header, at + Field.REF_CMD_SN),
+      cmdSn: readU32BE(header, at + Field.CMD_SN),
+      ended: () => finish(TaskFunctionResponse.COMPLETE),
+    };
+    const response = this.carryOut(request);
+    if (typeof response === 'number') finish(response);
+    else if (response !== null) finish(TaskFunctionResponse.SUCCEEDED, response.information);
     return 0;
   }
 
@@ -80,41 +107,31 @@ export class TaskManager {
     this.closed = true;
   }
 
-  /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). Null: the response comes by itself. */
-  private abortTask(parser: PduParser, lun: number, ended: () => void): TaskFunctionResponse | null {
-    const { header, headerAt: at } = parser;
-    const referencedTag = readU32BE(header, at + Field.REFERENCED_TAG);
-    const task = this.tasks.table.get(referencedTag);
-    if (task !== null) {
-      if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
-      this.tasks.abort(task, ended);
-      return null;
-    }
-    if (this.held.cancelTask(referencedTag)) return TaskFunctionResponse.COMPLETE;
-    const refCmdSn = readU32BE(header, at + Field.REF_CMD_SN);
-    if (this.window.contains(refCmdSn) && serialBefore(refCmdSn, readU32BE(header, at + Field.CMD_SN))) {
-      this.held.skip(refCmdSn);
-      return TaskFunctionResponse.COMPLETE;
-    }
-    return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
-  }
-
-  /** A function on a set of tasks. Null: the response comes by itself. */
-  private start(code: number, lun: number, ended: () => void): TaskFunctionResponse | null {
-    switch (code) {
+  /** The response; null: `ended` is called when there is one. */
+  private carryOut(request: Request): TaskFunctionResponse | Answer | null {
+    const target = this.session.target!;
+    const nexus = this.session.nexus!;
+    switch (request.code) {
+      case TaskFunction.ABORT_TASK:
+        return this.abortTask(request);
+      case TaskFunction.QUERY_TASK:
+        return this.tasks.table.get(request.referencedTag)?.lun === request.lun ? YES : NO;
       case TaskFunction.ABORT_TASK_SET:
       case TaskFunction.CLEAR_TASK_SET:
-      case TaskFunction.LOGICAL_UNIT_RESET: {
-        const unit = this.session.target!.unit(this.session.nexus!, lun);
-        if (unit === undefined) return TaskFunctionResponse.LUN_DOES_NOT_EXIST;
-        this.onUnit(code, unit, ended);
-        this.dropAnswered(lun);
-        return null;
+      case TaskFunction.LOGICAL_UNIT_RESET:
+      case TaskFunction.QUERY_TASK_SET:
+      case TaskFunction.QUERY_ASYNCHRONOUS_EVENT: {
+        const unit = target.unit(nexus, request.lun);
+        return unit === undefined ? TaskFunctionResponse.LUN_DOES_NOT_EXIST : this.onUnit(request, unit, nexus);
       }
-      case TaskFunction.TARGET_WARM_RESET:
       case TaskFunction.TARGET_COLD_RESET:
-        this.session.target!.reset(this.session.nexus!, ended);
-        this.dropAnswered(null);
+      case TaskFunction.TARGET_WARM_RESET:
+        this.cancel(null, request);
+        target.reset(nexus, request.ended);
+        return null;
+      case TaskFunction.I_T_NEXUS_RESET:
+        this.cancel(null, request);
+        target.loseNexus(nexus, request.ended);
         return null;
       case TaskFunction.TASK_REASSIGN:
         return TaskFunctionResponse.REASSIGNMENT_NOT_SUPPORTED;
@@ -123,15 +140,40 @@ export class TaskManager {
     }
   }
 
-  private onUnit(code: number, unit: LogicalUnit, ended: () => void): void {
-    const nexus = this.session.nexus!;
+  private onUnit(request: Request, unit: LogicalUnit, nexus: Nexus): TaskFunctionResponse | Answer | null {
+    const { code, lun, ended } = request;
+    if (code === TaskFunction.QUERY_TASK_SET) return unit.hasTasks(nexus) ? YES : NO;
+    if (code === TaskFunction.QUERY_ASYNCHRONOUS_EVENT) {
+      const attentions = unit.pendingAttentions(nexus);
+      if (attentions === null) return NO;
+      // UADE DEPTH, sense key, additional sense code and qualifier (SAM-5 7.9)
+      return { information: (attentions.count === 1 ? 0x100000 : 0x200000) + attentions.peek() };
+    }
+    this.cancel(lun, request);
     if (code === TaskFunction.ABORT_TASK_SET) unit.abortTaskSet(nexus, ended);
     else if (code === TaskFunction.CLEAR_TASK_SET) unit.clearTaskSet(nexus, ended);
     else unit.reset(nexus, ended);
+    return null;
   }
 
-  private dropAnswered(lun: number | null): void {
-    for (const connection of this.session.connections) connection.dropAnswered(lun);
+  /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). */
+  private abortTask({ referencedTag, refCmdSn, cmdSn, lun, ended }: Request): TaskFunctionResponse | null {
+    const task = this.tasks.table.get(referencedTag);
+    if (task !== null) {
+      if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
+      this.tasks.abort(task, ended);
+      return null;
+    }
+    if (this.held.cancelTask(referencedTag)) return TaskFunctionResponse.COMPLETE;
+    if (this.window.contains(refCmdSn) && serialBefore(refCmdSn, cmdSn)) {
+      this.held.skip(refCmdSn);
+      return TaskFunctionResponse.COMPLETE;
+    }
+    return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
+  }
+
+  private cancel(lun: number | null, { cmdSn }: Request): void {
+    for (const connection of this.session.connections) connection.cancelTasks(lun, cmdSn);
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */

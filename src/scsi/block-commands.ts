@@ -1,11 +1,12 @@
 import { LunOp } from '../block/lun-backend.ts';
-import { blockCountField, readBlockCount, readLba } from './cdb.ts';
+import { blockCountField, flagsOf, readBlockCount, readLba } from './cdb.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE } from './sense.ts';
+import { Opcode } from './spec.ts';
 
 /** READ, WRITE and what else names a range of blocks and does one thing to it. */
 
-/** FUA in byte 1 of the CDBs that have it. */
+/** FUA in the flags of the CDBs that have it. */
 export const FUA = 0x08;
 
 /** Sets `lba` and `blocks` from the CDB; false after CHECK CONDITION when they do not lie on the medium. */
@@ -37,8 +38,7 @@ export function takeTransfer(command: Command): boolean {
 }
 
 export function hasFua(command: Command): boolean {
-  const { cdb } = command.task;
-  return cdb[0]! >>> 5 !== 0 && (cdb[1]! & FUA) !== 0;
+  return (flagsOf(command.task.cdb) & FUA) !== 0;
 }
 
 const Read = { LOCKED: 0, FLUSHED: 1, BLOCKS: 2, TAIL_SCRATCH: 3, TAIL: 4 } as const;
@@ -53,10 +53,13 @@ export const read: CommandHandler = {
   },
 
   execute(command: Command): void {
+    const { statistics } = command.unit;
+    statistics.readCommands++;
     if (command.task.dataInLength === 0) {
       command.finish();
       return;
     }
+    statistics.readBlocks += command.blocks;
     command.phase = Read.LOCKED;
     command.lock(false);
   },
@@ -107,10 +110,13 @@ export const write: CommandHandler = {
   },
 
   execute(command: Command): void {
+    const { statistics } = command.unit;
+    statistics.writeCommands++;
     if (command.task.dataOutLength === 0) {
       command.finish();
       return;
     }
+    statistics.writtenBlocks += command.blocks;
     command.phase = Write.LOCKED;
     command.lock(false);
   },
@@ -140,6 +146,21 @@ export const synchronizeCache: CommandHandler = {
   step(command: Command): void {
     command.finish();
   },
+};
+
+/** REZERO UNIT, SEEK(6) and SEEK(10) (SCSI-2): nothing moves here; old guests send them. */
+export const seek: CommandHandler = {
+  prepare(command: Command): boolean {
+    command.lba = command.task.cdb[0] === Opcode.REZERO_UNIT ? 0 : readLba(command.task.cdb);
+    command.blocks = 0;
+    return checkRange(command) && command.transferNone();
+  },
+
+  execute(command: Command): void {
+    command.finish();
+  },
+
+  step(): void {},
 };
 
 /** PRE-FETCH (SBC-4 5.13). GOOD and not CONDITION MET: there is no cache here that would promise to hold the blocks. */

@@ -1,5 +1,5 @@
 import { cdbLengthOf } from './cdb.ts';
-import { Access, Attention, type CommandHandler, type CommandRow } from './command.ts';
+import { Access, Attention, type CommandHandler, type CommandRow, During } from './command.ts';
 import { Conflict } from './conflict.ts';
 
 /**
@@ -13,6 +13,7 @@ export interface RowOptions {
   /** Seconds. */
   readonly timeout?: number;
   readonly attention?: Attention;
+  readonly during?: During;
   /** By default what the access needs: NONE conflicts with RESERVE only. */
   readonly conflict?: Conflict;
   /** See `CommandRow`. */
@@ -26,13 +27,20 @@ export const long: RowOptions = { timeout: LONG_TIMEOUT };
 /** SCSI-2 initiators put the LUN into byte 1 of what they send first. */
 export const LUN_BITS = 0xe0;
 /** What is answered whatever attention waits. */
-export const early: RowOptions = { attention: Attention.IGNORE, conflict: Conflict.NEVER, ignoredBits: LUN_BITS };
+export const early: RowOptions = {
+  attention: Attention.IGNORE,
+  conflict: Conflict.NEVER,
+  during: During.BOTH,
+  ignoredBits: LUN_BITS,
+};
 
 const CONFLICT_OF: Readonly<Record<Access, Conflict>> = {
   [Access.NONE]: Conflict.RESERVED,
   [Access.READ]: Conflict.READ,
   [Access.WRITE]: Conflict.WRITE,
 };
+/** What may take as long as it takes to go over the whole medium. */
+export const HOURS_TIMEOUT: number = 24 * 3600;
 
 export function row(
   name: string,
@@ -51,6 +59,7 @@ export function row(
     ignoredBits: options.ignoredBits ?? 0,
     access,
     attention: options.attention ?? Attention.REPORT,
+    during: options.during ?? During.NEITHER,
     conflict: options.conflict ?? CONFLICT_OF[access],
     recommendedTimeoutSeconds: options.timeout ?? DATA_TIMEOUT,
     handler,

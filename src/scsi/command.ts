@@ -3,8 +3,7 @@ import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
 import { type Conflict, isRefused } from './conflict.ts';
 import type { CopyRecord } from './copy-records.ts';
-import type { LogicalUnit } from './logical-unit.ts';
-import type { Nexus } from './nexus.ts';
+import type { LunInventory } from './lun-inventory.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
 import { changesUnit } from './read-only-nexus.ts';
 import type { RodToken } from './rod-tokens.ts';
@@ -29,20 +28,6 @@ import type { ScsiTask } from './task.ts';
 import { type AbortWaiter, MemberState, type TaskSetMember } from './task-set.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
 
-/** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
-export interface LunInventory {
-  /** The LUNs that are there for `nexus`, ascending. */
-  luns(nexus: Nexus): readonly number[];
-  /** The unit that `nexus` finds at `lun`; undefined when there is none for it. */
-  unit(nexus: Nexus, lun: number): LogicalUnit | undefined;
-  /** The unit for `nexus` whose NAA designator (VPD page 83h) is `naa`; undefined when there is none for it. */
-  find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined;
-  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
-  readonly targetPorts: readonly number[];
-  /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
-  inventoryReported(command: Command): void;
-}
-
 /** What the rows of a table do; the functions see one command each. */
 export interface CommandHandler {
   /**
@@ -63,6 +48,10 @@ export type Access = (typeof Access)[keyof typeof Access];
 export const Attention = { REPORT: 0, IGNORE: 1 } as const;
 export type Attention = (typeof Attention)[keyof typeof Attention];
 
+/** Whether a command is done while SANITIZE or FORMAT UNIT is at work, or has failed. */
+export const During = { NEITHER: 0, FAILURE: 1, BOTH: 2 } as const;
+export type During = (typeof During)[keyof typeof During];
+
 export interface CommandRow {
   readonly name: string;
   readonly opcode: number;
@@ -75,6 +64,7 @@ export interface CommandRow {
   readonly ignoredBits: number;
   readonly access: Access;
   readonly attention: Attention;
+  readonly during: During;
   /** When a reservation of another nexus refuses it. */
   readonly conflict: Conflict;
   readonly recommendedTimeoutSeconds: number;
@@ -169,6 +159,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     return true;
   }
 
+  /** The command ends with `finishReply`; `limit` is the ALLOCATION LENGTH, which may ask for more than any reply has. */
+  transferReply(limit: number): true {
+    return this.transferIn(Math.min(limit, this.unit.reply.length));
+  }
+
   /**
    * The command takes `lengthBytes` of whole blocks. Of an initiator that announced less, what it announced is taken if these are whole blocks,
    * otherwise the command is refused (as FCP-4 9.4.2 offers and libiscsi asks): false after CHECK CONDITION.
@@ -244,7 +239,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   /** What can be wrong with the medium. False after CHECK CONDITION. */
   checkAccess(): boolean {
     const { unit } = this;
-    const { access } = this.row;
+    const { access, during } = this.row;
+    const { operation } = unit;
+    if (operation !== null && during < (operation.failed ? During.FAILURE : During.BOTH)) {
+      return this.check(operation.sense, NO_INFORMATION, operation.sks);
+    }
     if (access !== Access.NONE && !unit.mediumPresent) return this.check(MEDIUM_NOT_PRESENT);
     const mayNotWrite = this.nexusState?.readOnly === true;
     if (mayNotWrite && changesUnit(this.row.opcode)) return this.check(WRITE_PROTECTED);
@@ -275,7 +274,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     // A reservation may have come while the data did: a node that was fenced meanwhile must not write.
     const conflicts = refusals !== 0 && isRefused(refusals, this.row, this.task.cdb);
     if (conflicts) this.conflict();
-    if (conflicts || (waited && !this.checkAccess())) this.finish();
+    if (conflicts || ((waited || this.unit.operation !== null) && !this.checkAccess())) this.finish();
     else this.row.handler.execute(this);
   }
 
@@ -330,12 +329,13 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   }
 
   /** Queues a READ or WRITE of `lengthBytes` at byte `offset` from or to `request.data`, which the caller has set. */
-  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean): void {
+  submitTransfer(op: typeof LunOp.READ | typeof LunOp.WRITE, offset: number, fua: boolean, atomic = false): void {
     const { request } = this;
     request.op = op;
     request.offset = offset;
     request.length = request.data.lengthBytes;
     request.fua = fua;
+    request.atomic = atomic;
     this.#submit();
   }
 

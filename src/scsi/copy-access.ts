@@ -17,6 +17,7 @@ export function copyRefusal(command: Command, unit: UnitState, isDestination: bo
   // It was there when the copy began.
   if (its === undefined && unit !== command.unit) return NOT_READY_CAUSE_NOT_REPORTABLE;
   if (unit.reservations.refuses(nexus, isDestination ? Conflict.WRITE : Conflict.READ)) return RESERVED;
+  if (unit.operation !== null) return unit.operation.sense;
   if (!unit.mediumPresent) return MEDIUM_NOT_PRESENT;
   if (isDestination && (unit.writeProtected || its?.readOnly === true)) return WRITE_PROTECTED;
   return NO_SENSE;

@@ -1,6 +1,6 @@
 import { MAX_COPY_RECORDS } from './copy-limits.ts';
 import { INSUFFICIENT_RESOURCES, NO_SENSE, OPERATION_IN_PROGRESS, type Sense } from './sense.ts';
-import { Status } from './spec.ts';
+import { CopyOut, Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
 
 const NO_BYTES = new Uint8Array(0);
@@ -25,14 +25,22 @@ export class CopyRecord {
   sense: Uint8Array = NO_BYTES;
   /** What POPULATE TOKEN has made. */
   token: Uint8Array | null = null;
-  /** The copy status, and the failure details, have been told. */
+  /** The token had less than was to be written. */
+  isPartial = false;
+  /** Told, and so not known any more: the status of LID1, the failure details, the tokens. */
   statusTold = false;
   detailsTold = false;
+  tokensTold = false;
   #waiting: (() => void)[] = [];
 
   constructor(listId: number, serviceAction: number) {
     this.listId = listId;
     this.serviceAction = serviceAction;
+  }
+
+  /** Of an EXTENDED COPY. */
+  get isOfSegments(): boolean {
+    return this.serviceAction === CopyOut.EXTENDED_COPY_LID1 || this.serviceAction === CopyOut.EXTENDED_COPY_LID4;
   }
 
   get hasFailed(): boolean {
@@ -76,18 +84,17 @@ export class CopyRecords {
   /** Keeps `record`, in the place of one that had its list identifier. `refusal` has said NO_SENSE. */
   keep(record: CopyRecord): void {
     const same = this.find(record.listId);
-    if (same !== null) this.drop(same);
-    else if (this.#records.length >= MAX_COPY_RECORDS) this.drop(this.#records.find(({ isEnded }) => isEnded)!);
+    if (same !== null) this.#drop(same);
+    else if (this.#records.length >= MAX_COPY_RECORDS) this.#drop(this.#records.find(({ isEnded }) => isEnded)!);
     this.#records.push(record);
-  }
-
-  drop(record: CopyRecord): void {
-    const index = this.#records.indexOf(record);
-    if (index >= 0) this.#records.splice(index, 1);
   }
 
   /** Forgets what has ended. */
   clear(): void {
-    for (const record of [...this.#records]) if (record.isEnded) this.drop(record);
+    for (const record of [...this.#records]) if (record.isEnded) this.#drop(record);
+  }
+
+  #drop(record: CopyRecord): void {
+    this.#records.splice(this.#records.indexOf(record), 1);
   }
 }

@@ -17,9 +17,9 @@ import { CopyEnd, RangeCopy, type RangeCopyOwner } from './range-copy.ts';
 import {
   addCommandSpecific,
   COPY_ABORTED,
-  COPY_PROCESS_TERMINATED,
-  COPY_TARGET_DEVICE_NOT_REACHABLE,
+  COPY_CLEARED_BY_DEVICE_SERVER,
   INCORRECT_COPY_TARGET_DEVICE_TYPE,
+  INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION,
   NO_INFORMATION,
   NO_SENSE,
   NO_SKS,
@@ -159,7 +159,7 @@ class SegmentCopier implements RangeCopyOwner {
     const { task } = this.#command;
     this.#record.isTerminated = true;
     if (task.aborted) this.#command.endAborted();
-    else this.#fail(COPY_PROCESS_TERMINATED, -1);
+    else this.#fail(COPY_CLEARED_BY_DEVICE_SERVER, -1);
   }
 
   /** `field` is what was wrong in the segment descriptor; -1: nothing. Returns true: the command has ended. */
@@ -183,7 +183,7 @@ class SegmentCopier implements RangeCopyOwner {
     }
     const unit = findByDesignator(this.#command, list.designator(index));
     if (unit === null) {
-      this.#fail(COPY_TARGET_DEVICE_NOT_REACHABLE, field);
+      this.#fail(UNREACHABLE_COPY_TARGET, field);
       return null;
     }
     const blockLength = list.diskBlockLength(index);
@@ -239,7 +239,9 @@ class SegmentCopier implements RangeCopyOwner {
     if (from + length > source.blockCount * source.blockSize) return this.#fail(COPY_ABORTED, SOURCE_LBA);
     if (to + length > destination.blockCount * destination.blockSize) return this.#fail(COPY_ABORTED, DESTINATION_LBA);
     if (length === 0) return false;
-    if (source === destination && overlap(from, to, length)) return this.#fail(COPY_ABORTED, DESTINATION_LBA);
+    if (source === destination && overlap(from, to, length)) {
+      return this.#fail(INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION, DESTINATION_LBA);
+    }
     this.#copy.start(source, from, destination, to, length);
     return true;
   }

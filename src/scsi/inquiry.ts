@@ -18,7 +18,7 @@ export const inquiry: CommandHandler = {
   prepare(command: Command): boolean {
     const { cdb } = command.task;
     const evpd = (cdb[1]! & 1) !== 0;
-    if (evpd ? !VPD_PAGES.includes(cdb[2]!) : cdb[2] !== 0) return command.checkCdb(2);
+    if (evpd ? !hasPage(command, cdb[2]!) : cdb[2] !== 0) return command.checkCdb(2);
     return command.transferIn(readU16BE(cdb, 3));
   },
 
@@ -66,8 +66,8 @@ function writeStandard(command: Command): number {
   // HISUP, RESPONSE DATA FORMAT 2
   out[3] = 0x12;
   out[4] = STANDARD_LENGTH - 5;
-  // TPGS 01b: implicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked; 3PC
-  out[5] = inventory.targetPorts.length > 0 ? 0x18 : 0x08;
+  // TPGS 11b: implicit and explicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked; 3PC
+  out[5] = inventory.targetPorts.length > 0 ? 0x38 : 0x08;
   // CMDQUE
   out[7] = 0x02;
   writeText(out, 8, unit.vendor, 8);
@@ -86,7 +86,12 @@ function writeText(out: Uint8Array, at: number, text: string, length: number): v
 }
 
 /** What page 00h lists, ascending. */
-const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2];
+const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
+
+/** Ports are the target's: a unit that stands alone does not know them. */
+function hasPage({ inventory }: Command, page: number): boolean {
+  return VPD_PAGES.includes(page) && (page !== 0x88 || inventory.targetPorts.length > 0);
+}
 
 function writePage(command: Command, page: number): number {
   const { unit } = command;
@@ -94,8 +99,8 @@ function writePage(command: Command, page: number): number {
   let length: number;
   switch (page) {
     case 0x00:
-      for (let i = 0; i < VPD_PAGES.length; i++) out[4 + i] = VPD_PAGES[i]!;
-      length = VPD_PAGES.length;
+      length = 0;
+      for (const known of VPD_PAGES) if (hasPage(command, known)) out[4 + length++] = known;
       break;
     case 0x80:
       writeText(out, 4, unit.serial, unit.serial.length);
@@ -105,7 +110,16 @@ function writePage(command: Command, page: number): number {
       length = writeDeviceIdentification(command) - 4;
       break;
     case 0x86:
-      length = writeExtendedInquiry(out);
+      length = writeExtendedInquiry(command, out);
+      break;
+    case 0x87:
+      // MODE PAGE POLICY of every page and subpage: shared by all nexuses.
+      out[4] = 0x3f;
+      out[5] = 0xff;
+      length = 4;
+      break;
+    case 0x88:
+      length = writeScsiPorts(command) - 4;
       break;
     case 0x8f:
       length = writeThirdPartyCopy(unit, out);
@@ -116,6 +130,8 @@ function writePage(command: Command, page: number): number {
     case 0xb1:
       // MEDIUM ROTATION RATE 1: nothing rotates.
       writeU16BE(out, 4, 1);
+      // WABEREQ, WACEREQ 01b: what was erased reads without errors.
+      out[7] = 0x50;
       length = 0x3c;
       break;
     default:
@@ -181,6 +197,32 @@ function writeDeviceIdentification(command: Command): number {
   return writeScsiName(out, at, OF_TARGET_DEVICE, comma < 0 ? targetPort : targetPort.slice(0, comma));
 }
 
+const PORT_HEADER = 12;
+/** Descriptor of a name, the longest that there can be. */
+const MAX_NAME_DESCRIPTOR = 248;
+
+/** SCSI ports of VPD page 88h (SPC-4 7.8.14): those of the target, by their names; returns the end. */
+function writeScsiPorts({ unit, task, inventory }: Command): number {
+  const out = unit.reply;
+  const { targetPort } = task.nexus;
+  const nameLength = targetPort.lastIndexOf(',t,0x');
+  let at = 4;
+  for (const port of inventory.targetPorts) {
+    if (at + PORT_HEADER + MAX_NAME_DESCRIPTOR > out.length) break;
+    out.fill(0, at, at + PORT_HEADER + MAX_NAME_DESCRIPTOR);
+    writeU16BE(out, at + 2, port);
+    const begin = at + PORT_HEADER;
+    const tag = port.toString(16).padStart(4, '0');
+    const end =
+      nameLength < 0
+        ? begin
+        : writeScsiName(out, begin, OF_TARGET_PORT, `${targetPort.slice(0, nameLength)},t,0x${tag}`);
+    writeU16BE(out, at + 10, end - begin);
+    at = end;
+  }
+  return at;
+}
+
 /** A SCSI name string: UTF-8, ended and filled with NUL to a multiple of four. iSCSI names have at most 223 bytes. */
 function writeScsiName(out: Uint8Array, at: number, association: number, name: string): number {
   const text = Buffer.from(name.slice(0, 240), 'utf8').subarray(0, 240);
@@ -193,9 +235,9 @@ function writeScsiName(out: Uint8Array, at: number, association: number, name: s
 }
 
 /** VPD page 86h (SPC-4 7.8.7). */
-function writeExtendedInquiry(out: Uint8Array): number {
-  // SIMPSUP: the portal and LIO hand over simple tasks only.
-  out[5] = 0x01;
+function writeExtendedInquiry(command: Command, out: Uint8Array): number {
+  // HEADSUP, ORDSUP, SIMPSUP; LIO hands over simple tasks only.
+  out[5] = command.inventory.targetPorts.length === 0 ? 0x01 : 0x07;
   // V_SUP: there is a volatile write cache.
   out[6] = 0x01;
   // LUICLR: REPORT LUNS takes back what it reports, at every logical unit of the target.
@@ -214,6 +256,8 @@ function writeBlockLimits(unit: UnitState): number {
   writeU32BE(out, 8, unit.maxTransferBlocks);
   writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
+  // MAXIMUM ATOMIC TRANSFER LENGTH; alignment, granularity and boundary 0: anywhere, any number, none
+  writeU32BE(out, 44, unit.maxAtomicBlocks);
   if (!unit.unmaps) return 0x3c;
   // MAXIMUM UNMAP LBA COUNT: no limit
   writeU32BE(out, 20, 0xffffffff);
@@ -235,8 +279,10 @@ function optimalTransferBlocks(unit: UnitState, granularity: number): number {
 function writeLogicalBlockProvisioning(unit: UnitState): number {
   const out = unit.reply;
   if (!unit.unmaps) return 4;
-  // THRESHOLD EXPONENT 0: no thresholds. LBPU, LBPWS, LBPWS10, LBPRZ 001b; no ANC_SUP: a thin pool cannot reserve without mapping.
-  out[5] = unit.backend.unmappedReadsZeroes ? 0xe4 : 0xe0;
+  // THRESHOLD EXPONENT 0: no thresholds
+  out[4] = unit.thresholds?.exponent ?? 0;
+  // LBPU, LBPWS, LBPWS10, LBPRZ 001b, ANC_SUP: what is to be anchored is mapped
+  out[5] = unit.backend.unmappedReadsZeroes ? 0xe6 : 0xe2;
   // PROVISIONING TYPE: thin
   out[6] = 0x02;
   return 4;

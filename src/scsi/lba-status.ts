@@ -6,7 +6,7 @@ import type { Command, CommandHandler } from './command.ts';
 /**
  * GET LBA STATUS(16) (SBC-4 5.6), from the backend's map.
  *
- *     0  PARAMETER DATA LENGTH(4)   8  descriptors: LBA(8) NUMBER OF LOGICAL BLOCKS(4) PROVISIONING STATUS 0(3)
+ *     0  PARAMETER DATA LENGTH(4)   7  COMPLETION CONDITION(3 bits),RTP   8  descriptors: LBA(8) NUMBER OF LOGICAL BLOCKS(4) PROVISIONING STATUS 0(3)
  */
 const HEADER_LENGTH = 8;
 const DESCRIPTOR_LENGTH = 16;
@@ -17,6 +17,30 @@ const MAX_LOOKS = 16384;
 const MAPPED = 0;
 const DEALLOCATED = 1;
 const MAX_BLOCKS = 0xffffffff;
+
+/** REPORT TYPE: which blocks are reported. Nothing is anchored, and nothing known to be unreadable. */
+const ReportType = {
+  ALL: 0x00,
+  NOT_MAPPED: 0x01,
+  MAPPED: 0x02,
+  DEALLOCATED: 0x03,
+  ANCHORED: 0x04,
+  UNREADABLE: 0x10,
+} as const;
+const REPORT_TYPES: readonly number[] = Object.values(ReportType);
+const REPORT_TYPE_FIELD = 14;
+
+function isReported(type: number, mapped: boolean): boolean {
+  if (type === ReportType.ALL) return true;
+  if (type === ReportType.MAPPED) return mapped;
+  return (type === ReportType.NOT_MAPPED || type === ReportType.DEALLOCATED) && !mapped;
+}
+
+/** COMPLETION CONDITION, in its place, and RTP: REPORT TYPE is processed. */
+const NO_ROOM = 0x02;
+const LOOKED_ENOUGH = 0x04;
+const END_OF_MEDIUM = 0x06;
+const RTP = 0x01;
 
 function allocationLength(command: Command): number {
   return readU32BE(command.task.cdb, 10);
@@ -29,28 +53,30 @@ function look(command: Command): void {
   command.submitRange(LunOp.EXTENT, from, unit.blockCount * unit.blockSize - from, false);
 }
 
-/** Puts the run `[lba, lba + blocks)` into Data-In, as far as there is room, and begins the next one. */
+/** Puts the run `[lba, lba + blocks)` into Data-In if it is asked for, as far as there is room, and begins the next one. */
 function putDescriptor(command: Command): void {
   const { task, bytes } = command;
-  writeU64BE(bytes, 0, command.lba);
-  writeU32BE(bytes, 8, command.blocks);
-  writeU32BE(bytes, 12, 0);
-  bytes[12] = command.flag ? MAPPED : DEALLOCATED;
-  const at = HEADER_LENGTH + command.count * DESCRIPTOR_LENGTH;
-  if (at < task.dataInLength) {
-    task.dataIn.copyFrom(bytes, 0, at, Math.min(DESCRIPTOR_LENGTH, task.dataInLength - at));
+  if (isReported(task.cdb[REPORT_TYPE_FIELD]!, command.flag)) {
+    writeU64BE(bytes, 0, command.lba);
+    writeU32BE(bytes, 8, command.blocks);
+    writeU32BE(bytes, 12, 0);
+    bytes[12] = command.flag ? MAPPED : DEALLOCATED;
+    const at = HEADER_LENGTH + command.count * DESCRIPTOR_LENGTH;
+    if (at < task.dataInLength) {
+      task.dataIn.copyFrom(bytes, 0, at, Math.min(DESCRIPTOR_LENGTH, task.dataInLength - at));
+    }
+    command.count++;
   }
-  command.count++;
   command.lba += command.blocks;
   command.blocks = 0;
 }
 
-function end(command: Command): void {
+function end(command: Command, completion: number): void {
   const { task, bytes } = command;
-  if (command.blocks > 0) putDescriptor(command);
   const length = HEADER_LENGTH + command.count * DESCRIPTOR_LENGTH;
   writeU32BE(bytes, 0, length - 4);
   writeU32BE(bytes, 4, 0);
+  bytes[7] = completion | RTP;
   task.dataIn.copyFrom(bytes, 0, 0, Math.min(HEADER_LENGTH, task.dataInLength));
   command.transferIn(Math.min(length, allocationLength(command)));
   command.finish();
@@ -61,6 +87,7 @@ export const getLbaStatus: CommandHandler = {
     command.lba = readU64BE(command.task.cdb, 2);
     command.blocks = 0;
     if (!checkRange(command)) return false;
+    if (!REPORT_TYPES.includes(command.task.cdb[REPORT_TYPE_FIELD]!)) return command.checkCdb(REPORT_TYPE_FIELD);
     return command.transferIn(Math.min(allocationLength(command), HEADER_LENGTH + MAX_DESCRIPTORS * DESCRIPTOR_LENGTH));
   },
 
@@ -85,7 +112,7 @@ export const getLbaStatus: CommandHandler = {
     if (command.blocks > 0 && mapped !== command.flag) {
       putDescriptor(command);
       if (command.count === command.end) {
-        end(command);
+        end(command, NO_ROOM);
         return;
       }
     }
@@ -96,12 +123,17 @@ export const getLbaStatus: CommandHandler = {
       command.blocks = MAX_BLOCKS;
       putDescriptor(command);
       if (command.count === command.end) {
-        end(command);
+        end(command, NO_ROOM);
         return;
       }
       command.blocks = rest;
     }
-    if (command.lba + command.blocks >= unit.blockCount || command.phase === MAX_LOOKS) end(command);
-    else look(command);
+    const isEnd = command.lba + command.blocks >= unit.blockCount;
+    if (!isEnd && command.phase < MAX_LOOKS) {
+      look(command);
+      return;
+    }
+    if (command.blocks > 0) putDescriptor(command);
+    end(command, isEnd ? END_OF_MEDIUM : LOOKED_ENOUGH);
   },
 };

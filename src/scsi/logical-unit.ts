@@ -1,14 +1,28 @@
 import { equalBytes } from '../base/bytes.ts';
-import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
-import { type CommandSet, commandsOf } from './commands.ts';
+import type { LunBackend } from '../block/lun-backend.ts';
+import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
+import { Attention, Command, type CommandRow, type CommandTable } from './command.ts';
+import { type CommandFeatures, type CommandSet, commandsOf } from './commands.ts';
 import { isRefused } from './conflict.ts';
+import type { LunInventory } from './lun-inventory.ts';
+import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
-import { INVALID_COMMAND_OPERATION_CODE, INVALID_FIELD_IN_CDB, INVALID_MESSAGE_ERROR, type Sense } from './sense.ts';
+import {
+  INVALID_COMMAND_OPERATION_CODE,
+  INVALID_FIELD_IN_CDB,
+  INVALID_MESSAGE_ERROR,
+  type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
+} from './sense.ts';
 import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
-import { UnitAttention } from './unit-attention.ts';
+import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
+
+function featuresOf(removable: boolean, { unmapGranularityBytes, atomicWriteBytes = 0 }: LunBackend): CommandFeatures {
+  return { removable, unmaps: unmapGranularityBytes > 0, atomic: atomicWriteBytes > 0 };
+}
 
 /**
  * A logical unit: the command set of a thin-provisioned disk over a `LunBackend`. All front ends of a volume share one, so that its locks and
@@ -32,7 +46,7 @@ export class LogicalUnit {
   /** `otherwise` is the answer to what `commands` do not have. */
   constructor(
     options: LogicalUnitOptions,
-    commands: CommandSet = commandsOf(options.removable ?? false, options.backend.unmapGranularityBytes > 0),
+    commands: CommandSet = commandsOf(featuresOf(options.removable ?? false, options.backend)),
     otherwise: Sense = INVALID_COMMAND_OPERATION_CODE,
   ) {
     this.state = new UnitState(options);
@@ -56,7 +70,7 @@ export class LogicalUnit {
       state.removable = removable;
       state.mediumPresent = true;
       for (const nexusState of state.nexuses.values()) nexusState.preventsRemoval = false;
-      this.#commands = commandsOf(removable, state.unmaps);
+      this.#commands = commandsOf(featuresOf(removable, state.backend));
       this.inquiryChanged();
     }
     if (physicalBlockExponent !== state.physicalBlockExponent) {
@@ -75,6 +89,16 @@ export class LogicalUnit {
     this.state.raiseAttention(UnitAttention.INQUIRY_CHANGED, null);
   }
 
+  /** Before the backend comes to hold something else, by other ways than commands: until `contentSettled` there are no tokens. */
+  contentChanging(): void {
+    this.state.tokens.suspend();
+  }
+
+  /** After `contentChanging`, whatever came of it. */
+  contentSettled(): void {
+    this.state.tokens.resume();
+  }
+
   /** The backend holds something else now: every nexus gets MEDIUM MAY HAVE CHANGED, and what `capacityChanged` has to say. */
   contentChanged(): void {
     this.state.changing(0, Number.MAX_SAFE_INTEGER);
@@ -89,6 +113,7 @@ export class LogicalUnit {
   attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
     const state = new NexusState(readOnly);
     if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
+    if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
     this.state.nexuses.set(nexus, state);
     this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
@@ -123,6 +148,29 @@ export class LogicalUnit {
     const others = this.taskSet.abort(() => true, by, ended);
     if (this.taskSet.reportsAborted) return;
     for (const nexus of others) this.raiseAttention(nexus, UnitAttention.COMMANDS_CLEARED);
+  }
+
+  /** An I_T nexus loss (SAM-5 6.3.4): ends the tasks of `nexus` and what else it has here. `ended` as above. */
+  loseNexus(nexus: Nexus, ended: () => void): void {
+    const state = this.state.nexuses.get(nexus);
+    if (state !== undefined) {
+      state.preventsRemoval = false;
+      state.copies.clear();
+      state.attentions.raise(UnitAttention.I_T_NEXUS_LOSS);
+    }
+    this.state.reservations.release(nexus);
+    this.abortTaskSet(nexus, ended);
+  }
+
+  /** QUERY TASK SET (SAM-5 7.10). */
+  hasTasks(nexus: Nexus): boolean {
+    return this.taskSet.some((task) => task.nexus === nexus);
+  }
+
+  /** The unit attentions of `nexus` (QUERY ASYNCHRONOUS EVENT), if there is one. */
+  pendingAttentions(nexus: Nexus): UnitAttentionQueue | null {
+    const attentions = this.state.nexuses.get(nexus)?.attentions;
+    return attentions === undefined || attentions.isEmpty ? null : attentions;
   }
 
   /**
@@ -161,7 +209,7 @@ export class LogicalUnit {
     task.dataInLength = 0;
     const { cdb } = task;
     const table = inventory === this.#alone ? this.#commands.alone : this.#commands.inTarget;
-    const row = table.find(cdb[0]!, cdb[1]! & 0x1f);
+    const row = table.find(cdb[0]!, serviceActionOf(cdb));
     const command = this.#commandOf(task, row, table, inventory);
     const { nexusState } = command;
     const { taskSet } = this.state;
@@ -213,19 +261,32 @@ export class LogicalUnit {
     return command;
   }
 
+  /** A threshold tells in INFORMATION which one it is: where its descriptor is in the mode page (SBC-4 4.7.3.7). */
+  #checkAttention(command: Command, sense: Sense): false {
+    if (sense !== THIN_PROVISIONING_SOFT_THRESHOLD_REACHED) return command.check(sense);
+    const reached = Math.max(0, this.state.thresholds?.reached ?? 0);
+    return command.check(sense, THRESHOLD_DESCRIPTORS + reached * THRESHOLD_DESCRIPTOR_LENGTH);
+  }
+
   /** Everything that can be wrong before data moves, in the order of SAM-5 5.3.3 and SPC-4 4.2.5. */
   #check(command: Command, row: CommandRow | null): boolean {
     const { task, nexusState, refusals } = command;
     if (task.attribute === TaskAttribute.ACA) return command.check(INVALID_MESSAGE_ERROR);
+    const { thresholds } = this.state;
+    if (thresholds?.passed()) this.state.raiseAttention(UnitAttention.THRESHOLD_REACHED, null);
     if (nexusState !== null && !nexusState.attentions.isEmpty && row?.attention !== Attention.IGNORE) {
       const conflicts = refusals !== 0 && row !== null && isRefused(refusals, row, task.cdb);
-      if (!conflicts || nexusState.attentions.hasReset) return command.check(nexusState.attentions.take());
+      if (!conflicts || nexusState.attentions.hasReset) {
+        return this.#checkAttention(command, nexusState.attentions.take());
+      }
     }
     if (row === null) {
-      return command.table.hasServiceActions(task.cdb[0]!) ? command.checkCdb(1, 4) : command.check(this.#otherwise);
+      if (!command.table.hasServiceActions(task.cdb[0]!)) return command.check(this.#otherwise);
+      return task.cdb[0] === VARIABLE_LENGTH ? command.checkCdb(8) : command.checkCdb(1, 4);
     }
     if (task.cdbLength < row.cdbLength) return command.check(INVALID_FIELD_IN_CDB);
     if (refusals !== 0 && isRefused(refusals, row, task.cdb)) return command.conflict();
+    if (row.opcode === VARIABLE_LENGTH && task.cdb[7] !== row.cdbLength - 8) return command.checkCdb(7);
     return checkReserved(command, row) && command.checkAccess() && row.handler.prepare(command);
   }
 }

@@ -21,7 +21,7 @@ export const reportOperationCodes: CommandHandler = {
     if (option === ONE_WITH_SERVICE_ACTION && !hasActions && command.table.find(cdb[3]!, 0) !== null) {
       return command.checkCdb(2, 2);
     }
-    return command.transferIn(readU32BE(cdb, 6));
+    return command.transferReply(readU32BE(cdb, 6));
   },
 
   execute(command: Command): void {
@@ -85,7 +85,7 @@ function writeTimeouts(out: Uint8Array, at: number, row: CommandRow): number {
 /** REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36). */
 export const reportTaskManagement: CommandHandler = {
   prepare(command: Command): boolean {
-    return command.transferIn(readU32BE(command.task.cdb, 6));
+    return command.transferReply(readU32BE(command.task.cdb, 6));
   },
 
   execute(command: Command): void {
@@ -94,8 +94,11 @@ export const reportTaskManagement: CommandHandler = {
     const extended = (task.cdb[2]! & 0x80) !== 0;
     const length = extended ? 16 : 4;
     out.fill(0, 0, length);
-    // ATS, ATSS, CTSS, LURS: abort task, abort task set, clear task set, logical unit reset
-    out[0] = 0x80 | 0x40 | 0x10 | 0x08;
+    const { targetPorts } = command.inventory;
+    // Of LIO: ABORT TASK, LOGICAL UNIT RESET. Else also ABORT TASK SET, CLEAR TASK SET, QUERY TASK, TARGET RESET.
+    out[0] = targetPorts.length === 0 ? 0x88 : 0x88 | 0x40 | 0x10 | 0x04 | 0x02;
+    // QUERY ASYNCHRONOUS EVENT, QUERY TASK SET, I_T NEXUS RESET
+    if (targetPorts.length > 0) out[1] = 0x04 | 0x02 | 0x01;
     if (extended) out[3] = 0x0c;
     command.finishReply(length, readU32BE(task.cdb, 6));
   },

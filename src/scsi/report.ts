@@ -1,4 +1,4 @@
-import { readU16BE, readU32BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
+import { readU16BE, readU32BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { encodeLun } from './lun.ts';
 import {
@@ -28,9 +28,13 @@ export const requestSense: CommandHandler = {
   execute(command: Command): void {
     const { task, unit, nexusState } = command;
     let sense = nexusState ? nexusState.attentions.take() : NO_SENSE;
-    if (sense === NO_SENSE && !unit.mediumPresent) sense = MEDIUM_NOT_PRESENT;
+    let sks = NO_SKS;
+    if (sense === NO_SENSE && unit.operation !== null) {
+      sense = unit.operation.sense;
+      sks = unit.operation.sks;
+    } else if (sense === NO_SENSE && !unit.mediumPresent) sense = MEDIUM_NOT_PRESENT;
     const descriptorFormat = (task.cdb[1]! & 1) !== 0;
-    const length = writeSense(unit.reply, descriptorFormat, sense, NO_INFORMATION, NO_SKS);
+    const length = writeSense(unit.reply, descriptorFormat, sense, NO_INFORMATION, sks);
     command.finishReply(length, task.cdb[4]!);
   },
 
@@ -46,6 +50,26 @@ export const requestSenseOfAbsent: CommandHandler = {
     const descriptorFormat = (task.cdb[1]! & 1) !== 0;
     const length = writeSense(unit.reply, descriptorFormat, LOGICAL_UNIT_NOT_SUPPORTED, NO_INFORMATION, NO_SKS);
     command.finishReply(length, task.cdb[4]!);
+  },
+
+  step: nothing,
+};
+
+const TIMESTAMP_LENGTH = 12;
+
+/** REPORT TIMESTAMP (SPC-4 6.38): milliseconds since the process began (origin 000b); nobody can set it. */
+export const reportTimestamp: CommandHandler = {
+  prepare: (command: Command): boolean => command.transferReply(readU32BE(command.task.cdb, 6)),
+
+  execute(command: Command): void {
+    const { unit, task } = command;
+    const out = unit.reply;
+    const now = Math.floor(unit.clock?.nowMs() ?? 0);
+    out.fill(0, 0, TIMESTAMP_LENGTH);
+    writeU64BE(out, 2, now);
+    // Below 2^48, so that what lies under the upper bytes is zero.
+    writeU16BE(out, 0, TIMESTAMP_LENGTH - 2);
+    command.finishReply(TIMESTAMP_LENGTH, readU32BE(task.cdb, 6));
   },
 
   step: nothing,
@@ -98,7 +122,7 @@ export const reportLuns: CommandHandler = {
   prepare(command: Command): boolean {
     const { cdb } = command.task;
     if (cdb[2]! > 2) return command.checkCdb(2);
-    return command.transferIn(readU32BE(cdb, 6));
+    return command.transferReply(readU32BE(cdb, 6));
   },
 
   execute(command: Command): void {

@@ -17,8 +17,6 @@ export const MANAGEMENT_TOKEN_SIZE = 96;
 export const TOKEN_LENGTH_FIELD = 0x01f8;
 
 export const RodType = {
-  /** Access upon reference. */
-  ACCESS_UPON_REFERENCE: 0x00010000,
   /** Point in time copy, change vulnerable: the token ends when what it represents is changed. */
   CHANGE_VULNERABLE: 0x00800001,
   /** Point in time copy of any kind; only to ask with. */

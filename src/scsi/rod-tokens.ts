@@ -13,6 +13,9 @@ export interface BlockRange {
 export class RodToken {
   readonly bytes: Uint8Array;
   readonly ranges: readonly BlockRange[];
+  /** All ranges lie in here: most writes do not, and are seen off with one look. */
+  readonly #begin: number;
+  readonly #end: number;
   readonly timeoutMs: number;
   lastUsedMs: number;
   /** Copies under way from it; it does not expire meanwhile. */
@@ -23,11 +26,14 @@ export class RodToken {
   constructor(bytes: Uint8Array, ranges: readonly BlockRange[], timeoutMs: number, nowMs: number) {
     this.bytes = bytes;
     this.ranges = ranges;
+    this.#begin = Math.min(...ranges.map((range) => range.begin));
+    this.#end = Math.max(...ranges.map((range) => range.end));
     this.timeoutMs = timeoutMs;
     this.lastUsedMs = nowMs;
   }
 
   overlaps(begin: number, end: number): boolean {
+    if (end <= this.#begin || begin >= this.#end) return false;
     for (const range of this.ranges) if (range.begin < end && begin < range.end) return true;
     return false;
   }
@@ -46,6 +52,8 @@ export class RodTokens {
   /** Oldest first. */
   readonly #tokens: RodToken[] = [];
   #identifier = 0;
+  /** How many change the content at the moment, not by commands. */
+  #suspended = 0;
 
   /** `random` fills with bytes that cannot be guessed. */
   constructor(clock: Clock, random: (bytes: Uint8Array) => void) {
@@ -58,9 +66,9 @@ export class RodTokens {
     return ++this.#identifier;
   }
 
-  /** Null when no place can be made. */
+  /** Null when no place can be made, or while tokens are suspended. */
   add(bytes: Uint8Array, ranges: readonly BlockRange[], timeoutMs: number): RodToken | null {
-    if (!this.#makeRoom()) return null;
+    if (this.#suspended > 0 || !this.#makeRoom()) return null;
     const token = new RodToken(bytes, ranges, timeoutMs, this.#clock.nowMs());
     this.#tokens.push(token);
     this.live++;
@@ -97,6 +105,16 @@ export class RodTokens {
   revoke(begin: number, end: number): void {
     this.#expire();
     for (const token of this.#tokens) if (token.overlaps(begin, end)) this.#endToken(token, TOKEN_REVOKED);
+  }
+
+  /** All tokens end, and none is made until `resume`. */
+  suspend(): void {
+    this.#suspended++;
+    this.revoke(0, Number.MAX_SAFE_INTEGER);
+  }
+
+  resume(): void {
+    this.#suspended--;
   }
 
   #expire(): void {

@@ -14,9 +14,13 @@ export type Sense = number;
 export const NO_SENSE: Sense = 0x000000;
 export const NOT_READY_CAUSE_NOT_REPORTABLE: Sense = 0x020400;
 export const NOT_READY_BECOMING_READY: Sense = 0x020401;
+export const FORMAT_IN_PROGRESS: Sense = 0x020404;
+export const SANITIZE_IN_PROGRESS: Sense = 0x02041b;
 export const MEDIUM_NOT_PRESENT: Sense = 0x023a00;
 export const WRITE_ERROR: Sense = 0x030c00;
 export const UNRECOVERED_READ_ERROR: Sense = 0x031100;
+export const FORMAT_COMMAND_FAILED: Sense = 0x033101;
+export const SANITIZE_COMMAND_FAILED: Sense = 0x033103;
 export const INTERNAL_TARGET_FAILURE: Sense = 0x044400;
 export const OPERATION_IN_PROGRESS: Sense = 0x050016;
 export const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: Sense = 0x050e03;
@@ -39,6 +43,7 @@ export const UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE: Sense = 0x052607;
 export const TOO_MANY_SEGMENT_DESCRIPTORS: Sense = 0x052608;
 export const UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE: Sense = 0x052609;
 export const INLINE_DATA_LENGTH_EXCEEDED: Sense = 0x05260b;
+export const COMMAND_SEQUENCE_ERROR: Sense = 0x052c00;
 export const SAVING_PARAMETERS_NOT_SUPPORTED: Sense = 0x053900;
 export const INVALID_MESSAGE_ERROR: Sense = 0x054900;
 export const MEDIUM_REMOVAL_PREVENTED: Sense = 0x055302;
@@ -54,18 +59,19 @@ export const RESERVATIONS_RELEASED: Sense = 0x062a04;
 export const REGISTRATIONS_PREEMPTED: Sense = 0x062a05;
 export const CAPACITY_DATA_HAS_CHANGED: Sense = 0x062a09;
 export const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: Sense = 0x062f00;
+export const THIN_PROVISIONING_SOFT_THRESHOLD_REACHED: Sense = 0x063807;
 export const INQUIRY_DATA_HAS_CHANGED: Sense = 0x063f03;
 export const REPORTED_LUNS_DATA_HAS_CHANGED: Sense = 0x063f0e;
 export const WRITE_PROTECTED: Sense = 0x072700;
 export const SOFTWARE_WRITE_PROTECTED: Sense = 0x072702;
 export const SPACE_ALLOCATION_FAILED_WRITE_PROTECT: Sense = 0x072707;
 export const COPY_ABORTED: Sense = 0x0a0000;
-export const COPY_PROCESS_TERMINATED: Sense = 0x0a0006;
 export const UNREACHABLE_COPY_TARGET: Sense = 0x0a0804;
 export const THIRD_PARTY_DEVICE_FAILURE: Sense = 0x0a0d01;
-export const COPY_TARGET_DEVICE_NOT_REACHABLE: Sense = 0x0a0d02;
 export const INCORRECT_COPY_TARGET_DEVICE_TYPE: Sense = 0x0a0d03;
 export const UNEXPECTED_INEXACT_SEGMENT: Sense = 0x0a260a;
+export const INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION: Sense = 0x0a260c;
+export const COPY_CLEARED_BY_DEVICE_SERVER: Sense = 0x0a2f02;
 export const INSUFFICIENT_RESOURCES: Sense = 0x0b5503;
 export const INSUFFICIENT_RESOURCES_TO_CREATE_ROD_TOKEN: Sense = 0x0b550d;
 export const MISCOMPARE_DURING_VERIFY: Sense = 0x0e1d00;
@@ -123,6 +129,11 @@ export const NO_INFORMATION = -1;
 export function fieldPointer(inCdb: boolean, byte: number, bit: number): number {
   const first = 0x80 | (inCdb ? 0x40 : 0) | (bit >= 0 ? 0x08 | bit : 0);
   return first * 0x10000 + byte;
+}
+
+/** The sense key specific bytes of a progress indication (SPC-4 4.5.2.4.4): `progress` of 65536. */
+export function progressIndication(progress: number): number {
+  return 0x80_0000 + progress;
 }
 
 /**

@@ -30,9 +30,12 @@ export const SenseKey = {
 
 export const Opcode = {
   TEST_UNIT_READY: 0x00,
+  REZERO_UNIT: 0x01,
   REQUEST_SENSE: 0x03,
+  FORMAT_UNIT: 0x04,
   READ_6: 0x08,
   WRITE_6: 0x0a,
+  SEEK_6: 0x0b,
   INQUIRY: 0x12,
   MODE_SELECT_6: 0x15,
   RESERVE_6: 0x16,
@@ -44,13 +47,17 @@ export const Opcode = {
   READ_CAPACITY_10: 0x25,
   READ_10: 0x28,
   WRITE_10: 0x2a,
+  SEEK_10: 0x2b,
   WRITE_AND_VERIFY_10: 0x2e,
   VERIFY_10: 0x2f,
   PRE_FETCH_10: 0x34,
   SYNCHRONIZE_CACHE_10: 0x35,
   READ_DEFECT_DATA_10: 0x37,
+  WRITE_BUFFER: 0x3b,
+  READ_BUFFER_10: 0x3c,
   WRITE_SAME_10: 0x41,
   UNMAP: 0x42,
+  SANITIZE: 0x48,
   LOG_SENSE: 0x4d,
   MODE_SELECT_10: 0x55,
   RESERVE_10: 0x56,
@@ -58,6 +65,7 @@ export const Opcode = {
   MODE_SENSE_10: 0x5a,
   PERSISTENT_RESERVE_IN: 0x5e,
   PERSISTENT_RESERVE_OUT: 0x5f,
+  VARIABLE_LENGTH: 0x7f,
   THIRD_PARTY_COPY_OUT: 0x83,
   THIRD_PARTY_COPY_IN: 0x84,
   READ_16: 0x88,
@@ -69,9 +77,12 @@ export const Opcode = {
   PRE_FETCH_16: 0x90,
   SYNCHRONIZE_CACHE_16: 0x91,
   WRITE_SAME_16: 0x93,
+  READ_BUFFER_16: 0x9b,
+  WRITE_ATOMIC_16: 0x9c,
   SERVICE_ACTION_IN_16: 0x9e,
   REPORT_LUNS: 0xa0,
   MAINTENANCE_IN: 0xa3,
+  MAINTENANCE_OUT: 0xa4,
   READ_12: 0xa8,
   WRITE_12: 0xaa,
   WRITE_AND_VERIFY_12: 0xae,
@@ -79,13 +90,32 @@ export const Opcode = {
   READ_DEFECT_DATA_12: 0xb7,
 } as const;
 
-/** Service actions of SERVICE ACTION IN(16) and MAINTENANCE IN. */
+/** Service actions of SERVICE ACTION IN(16), MAINTENANCE IN and MAINTENANCE OUT. */
 export const ServiceAction = {
   READ_CAPACITY_16: 0x10,
   GET_LBA_STATUS_16: 0x12,
   REPORT_TARGET_PORT_GROUPS: 0x0a,
+  SET_TARGET_PORT_GROUPS: 0x0a,
   REPORT_SUPPORTED_OPERATION_CODES: 0x0c,
   REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: 0x0d,
+  REPORT_TIMESTAMP: 0x0f,
+} as const;
+
+/** Service actions of the variable-length CDBs. */
+export const VariableLengthAction = {
+  READ_32: 0x0009,
+  VERIFY_32: 0x000a,
+  WRITE_32: 0x000b,
+  WRITE_AND_VERIFY_32: 0x000c,
+  WRITE_SAME_32: 0x000d,
+} as const;
+
+/** Service actions of SANITIZE. */
+export const SanitizeAction = {
+  OVERWRITE: 0x01,
+  BLOCK_ERASE: 0x02,
+  CRYPTOGRAPHIC_ERASE: 0x03,
+  EXIT_FAILURE_MODE: 0x1f,
 } as const;
 
 /** Service actions of THIRD-PARTY COPY OUT (83h, SPC-4 6.3). */

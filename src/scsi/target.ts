@@ -1,11 +1,12 @@
 import { assert } from '../base/assert.ts';
 import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
-import { Access, type Command, type LunInventory } from './command.ts';
+import { Access, type Command } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
 import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
 import { FULL_ACCESS, type LunAccess } from './lun-access.ts';
+import type { LunInventory } from './lun-inventory.ts';
 import type { Nexus } from './nexus.ts';
 import { MAX_REPORTED_LUNS } from './report.ts';
 import { LOGICAL_UNIT_NOT_SUPPORTED } from './sense.ts';
@@ -162,6 +163,15 @@ export class Target implements LunInventory {
 
   /** TARGET WARM RESET, and what TARGET COLD RESET does to units: resets every one that `nexus` may see. `ended` is called once, now or later, when all tasks have ended. */
   reset(nexus: Nexus, ended: () => void): void {
+    this.#forEachUnit(nexus, ended, (unit, one) => unit.reset(nexus, one, UnitAttention.TARGET_RESET));
+  }
+
+  /** I_T NEXUS RESET: see `LogicalUnit.loseNexus`. */
+  loseNexus(nexus: Nexus, ended: () => void): void {
+    this.#forEachUnit(nexus, ended, (unit, one) => unit.loseNexus(nexus, one));
+  }
+
+  #forEachUnit(nexus: Nexus, ended: () => void, action: (unit: LogicalUnit, ended: () => void) => void): void {
     let pending = 1;
     const oneEnded = (): void => {
       pending--;
@@ -169,7 +179,7 @@ export class Target implements LunInventory {
     };
     for (const unit of [...this.#view(nexus).units.values()]) {
       pending++;
-      unit.reset(nexus, oneEnded, UnitAttention.TARGET_RESET);
+      action(unit, oneEnded);
     }
     oneEnded();
   }

@@ -119,7 +119,6 @@ function writeTokenFeatures(out: Uint8Array, at: number): number {
 /** TOKEN IN, and where POPULATE TOKEN makes them TOKEN OUT. */
 const ROD_TYPES: readonly (readonly [number, number])[] = [
   [RodType.CHANGE_VULNERABLE, 0x03],
-  [RodType.ACCESS_UPON_REFERENCE, 0x03],
   [RodType.BLOCK_DEVICE_ZERO, 0x02],
 ];
 const ROD_TYPE_LENGTH = 64;

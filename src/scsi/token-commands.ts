@@ -69,26 +69,26 @@ function readTokenList(command: Command, headerLength: number): TokenList | List
   task.dataOut.copyTo(bytes, 0, 0, bytes.length);
   const rangesLengthAt = headerLength - 2;
   const rangesLength = readU16BE(bytes, rangesLengthAt);
-  if (readU16BE(bytes, 0) + 2 < headerLength + rangesLength) return ListRefusal.field(0);
-  if (rangesLength === 0 || rangesLength % RANGE_LENGTH !== 0) return ListRefusal.field(rangesLengthAt);
-  if (rangesLength > MAX_TOKEN_RANGES * RANGE_LENGTH) return new ListRefusal(TOO_MANY_SEGMENT_DESCRIPTORS);
-  if (headerLength + rangesLength > bytes.length) return new ListRefusal(PARAMETER_LIST_LENGTH_ERROR);
+  if (readU16BE(bytes, 0) + 2 < headerLength + Math.max(rangesLength, RANGE_LENGTH)) return ListRefusal.field(0);
+  if (rangesLength < RANGE_LENGTH) return ListRefusal.field(rangesLengthAt);
+  if (rangesLength >= (MAX_TOKEN_RANGES + 1) * RANGE_LENGTH) return new ListRefusal(TOO_MANY_SEGMENT_DESCRIPTORS);
+  // What is cut off is ignored.
+  const end = Math.min(headerLength + rangesLength, bytes.length) - RANGE_LENGTH;
   const ranges: BlockRange[] = [];
   let blocks = 0;
-  for (let at = headerLength; at < headerLength + rangesLength; at += RANGE_LENGTH) {
+  for (let at = headerLength; at <= end; at += RANGE_LENGTH) {
     const begin = readU64BE(bytes, at);
     const count = readU32BE(bytes, at + 8);
     if (begin > unit.blockCount || count > unit.blockCount - begin) {
       return new ListRefusal(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
     }
-    const end = begin + count;
-    if (ranges.some((other) => begin < other.end && other.begin < end)) return ListRefusal.field(at);
+    if (count === 0) continue;
+    const range = { begin, end: begin + count };
+    if (ranges.some((other) => begin < other.end && other.begin < range.end)) return ListRefusal.field(at);
     blocks += count;
-    if (count > 0) ranges.push({ begin, end });
+    ranges.push(range);
   }
-  return blocks === 0 || blocks * unit.blockSize > MAX_TOKEN_BYTES
-    ? ListRefusal.field(headerLength + 8)
-    : { bytes, ranges, blocks };
+  return blocks * unit.blockSize > MAX_TOKEN_BYTES ? ListRefusal.field(headerLength + 8) : { bytes, ranges, blocks };
 }
 
 /** Begins the record of the command's operation; null after the command has ended. */
@@ -164,8 +164,6 @@ export const populateToken: CommandHandler = {
 function askedType(bytes: Uint8Array): number | null {
   if ((bytes[FLAGS]! & RTV) === 0) return RodType.CHANGE_VULNERABLE;
   switch (readU32BE(bytes, ROD_TYPE)) {
-    case RodType.ACCESS_UPON_REFERENCE:
-      return RodType.ACCESS_UPON_REFERENCE;
     case RodType.CHANGE_VULNERABLE:
     case RodType.ANY_POINT_IN_TIME:
       return RodType.CHANGE_VULNERABLE;
@@ -224,14 +222,18 @@ export const writeUsingToken: CommandHandler = {
       return;
     }
     const from = readU64BE(bytes, OFFSET_INTO_ROD) * unit.blockSize;
-    if (source !== null && from + blocks * unit.blockSize > lengthOf(source.unit, source.token)) {
+    const length = source === null ? Number.POSITIVE_INFINITY : lengthOf(source.unit, source.token);
+    if (from >= length) {
       command.fail(INVALID_FIELD_IN_PARAMETER_LIST, NO_INFORMATION, fieldPointer(false, OFFSET_INTO_ROD, -1));
       return;
     }
     const record = beginRecord(command);
     if (record === null) return;
     const deletes = (bytes[FLAGS]! & DEL_TKN) !== 0;
-    new TokenWriter(command, record, ranges, source, from, deletes).run();
+    // Of a token with too little, whole blocks, the last one filled up with zeroes.
+    const total = Math.min(blocks, Math.ceil((length - from) / unit.blockSize)) * unit.blockSize;
+    record.isPartial = total < blocks * unit.blockSize;
+    new TokenWriter(command, record, ranges, total, source, from, deletes).run();
   },
 
   step(): void {},
@@ -252,7 +254,7 @@ function findToken(command: Command, bytes: Uint8Array): { unit: UnitState; toke
   const type = tokenType(bytes);
   if (!hasTokenLength(bytes)) return INVALID_TOKEN_LENGTH;
   if (type === RodType.BLOCK_DEVICE_ZERO) return null;
-  if (type !== RodType.CHANGE_VULNERABLE && type !== RodType.ACCESS_UPON_REFERENCE) return UNSUPPORTED_TOKEN_TYPE;
+  if (type !== RodType.CHANGE_VULNERABLE) return UNSUPPORTED_TOKEN_TYPE;
   const naa = creatorOf(bytes);
   const unit = naa === null ? undefined : command.inventory.find(command.task.nexus, naa)?.state;
   const token = unit?.tokens.find(bytes) ?? null;

@@ -3,7 +3,7 @@ import { copyRefusal, RESERVED } from './copy-access.ts';
 import type { CopyRecord } from './copy-records.ts';
 import { CopyEnd, RangeCopy, type RangeCopyOwner } from './range-copy.ts';
 import type { BlockRange, RodToken } from './rod-tokens.ts';
-import { COPY_PROCESS_TERMINATED, NO_SENSE, type Sense } from './sense.ts';
+import { COPY_CLEARED_BY_DEVICE_SERVER, NO_SENSE, type Sense } from './sense.ts';
 import type { UnitState } from './unit-state.ts';
 
 export interface TokenSource {
@@ -16,6 +16,8 @@ export class TokenWriter implements RangeCopyOwner {
   readonly #command: Command;
   readonly #record: CopyRecord;
   readonly #ranges: readonly BlockRange[];
+  /** Bytes to write; less than the ranges have when the token represents no more. */
+  readonly #total: number;
   /** Null: zeroes. */
   readonly #source: TokenSource | null;
   readonly #deletes: boolean;
@@ -28,6 +30,7 @@ export class TokenWriter implements RangeCopyOwner {
     command: Command,
     record: CopyRecord,
     ranges: readonly BlockRange[],
+    total: number,
     source: TokenSource | null,
     skip: number,
     deletes: boolean,
@@ -35,6 +38,7 @@ export class TokenWriter implements RangeCopyOwner {
     this.#command = command;
     this.#record = record;
     this.#ranges = ranges;
+    this.#total = total;
     this.#source = source;
     this.#skip = skip;
     this.#deletes = deletes;
@@ -45,18 +49,17 @@ export class TokenWriter implements RangeCopyOwner {
   run(): void {
     const { unit } = this.#command;
     const done = this.#record.bytes;
-    const to = find(this.#ranges, unit.blockSize, done);
-    if (to === null) {
+    const left = this.#total - done;
+    if (left === 0) {
       this.#end(NO_SENSE);
       return;
     }
+    const to = find(this.#ranges, unit.blockSize, done)!;
+    const most = Math.min(to.length, left);
     const source = this.#source;
-    if (source === null) {
-      this.#copy.start(null, 0, unit, to.offset, to.length);
-      return;
-    }
-    const from = find(source.token.ranges, source.unit.blockSize, this.#skip + done)!;
-    this.#copy.start(source.unit, from.offset, unit, to.offset, Math.min(from.length, to.length));
+    const from = source && find(source.token.ranges, source.unit.blockSize, this.#skip + done);
+    if (source === null || from === null) this.#copy.start(null, 0, unit, to.offset, most);
+    else this.#copy.start(source.unit, from.offset, unit, to.offset, Math.min(from.length, most));
   }
 
   copyMayGoOn(): boolean {
@@ -77,7 +80,7 @@ export class TokenWriter implements RangeCopyOwner {
   copyEnded(end: CopyEnd): void {
     if (end === CopyEnd.DONE) this.run();
     else if (end !== CopyEnd.STOPPED) this.#end(this.#copy.failure);
-    else if (this.#isStopped()) this.#end(COPY_PROCESS_TERMINATED);
+    else if (this.#isStopped()) this.#end(COPY_CLEARED_BY_DEVICE_SERVER);
     else this.#end(this.#refusal !== NO_SENSE ? this.#refusal : this.#source!.token.ended);
   }
 
@@ -92,7 +95,7 @@ export class TokenWriter implements RangeCopyOwner {
       source.unit.tokens.unused(source.token);
       if (this.#deletes && sense === NO_SENSE) source.unit.tokens.delete(source.token);
     }
-    if (sense === COPY_PROCESS_TERMINATED) this.#record.isTerminated = true;
+    if (sense === COPY_CLEARED_BY_DEVICE_SERVER) this.#record.isTerminated = true;
     if (command.task.aborted) command.endAborted();
     else if (sense === NO_SENSE) command.finish();
     else if (sense !== RESERVED) command.fail(sense);

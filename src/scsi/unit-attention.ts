@@ -14,6 +14,7 @@ import {
   RESERVATIONS_RELEASED,
   SCSI_BUS_RESET_OCCURRED,
   type Sense,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 } from './sense.ts';
 
 /** Kinds of unit attention, most important first: that is the order in which they are reported. */
@@ -31,6 +32,7 @@ export const UnitAttention = {
   RESERVATIONS_PREEMPTED: 10,
   RESERVATIONS_RELEASED: 11,
   REGISTRATIONS_PREEMPTED: 12,
+  THRESHOLD_REACHED: 13,
 } as const;
 export type UnitAttention = (typeof UnitAttention)[keyof typeof UnitAttention];
 
@@ -48,6 +50,7 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   RESERVATIONS_PREEMPTED,
   RESERVATIONS_RELEASED,
   REGISTRATIONS_PREEMPTED,
+  THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 ] as const;
 
 const RESETS =
@@ -82,11 +85,26 @@ export class UnitAttentionQueue {
     this.#pending &= ~(1 << kind);
   }
 
+  get count(): number {
+    let count = 0;
+    for (let rest = this.#pending; rest !== 0; rest &= rest - 1) count++;
+    return count;
+  }
+
+  /** The most important one, NO_SENSE when there is none. */
+  peek(): Sense {
+    return this.#pending === 0 ? NO_SENSE : SENSE[this.#first()];
+  }
+
   /** Takes the most important one out, NO_SENSE when there is none. */
   take(): Sense {
     if (this.#pending === 0) return NO_SENSE;
-    const kind = (31 - Math.clz32(this.#pending & -this.#pending)) as UnitAttention;
+    const kind = this.#first();
     this.clear(kind);
     return SENSE[kind];
+  }
+
+  #first(): UnitAttention {
+    return (31 - Math.clz32(this.#pending & -this.#pending)) as UnitAttention;
   }
 }

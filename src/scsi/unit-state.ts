@@ -4,13 +4,18 @@ import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { CopyRecords } from './copy-records.ts';
+import { MediumOperation } from './medium-operation.ts';
+import { ModeState } from './mode-state.ts';
 import type { Nexus } from './nexus.ts';
 import { RangeLock } from './range-lock.ts';
 import { type NexusReservations, type ReservationStore, Reservations } from './reservations.ts';
 import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
+import { ProvisioningThresholds } from './thresholds.ts';
 import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { UnitBuffers } from './unit-buffers.ts';
+import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
 
 export interface LogicalUnitOptions {
   readonly backend: LunBackend;
@@ -33,6 +38,10 @@ export interface LogicalUnitOptions {
   readonly writeCache: boolean;
   /** The medium can be ejected (RMB, PREVENT ALLOW MEDIUM REMOVAL, LOEJ); default false. */
   readonly removable?: boolean;
+  /** What the unit has kept; left out: nothing. */
+  readonly memory?: UnitMemory;
+  /** Keeps it, so that it is there in the next process; left out: nothing can be kept, and no mode parameters saved. */
+  readonly keep?: (memory: UnitMemory) => Promise<void>;
   /** Keeps registrations with APTPL; without it APTPL is refused. */
   readonly reservations?: ReservationStore;
   /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
@@ -41,7 +50,7 @@ export interface LogicalUnitOptions {
   readonly maxWriteSameBytes?: number;
   /** Fills with bytes that nobody can guess; for ROD tokens. */
   readonly random: (bytes: Uint8Array) => void;
-  /** Default: the machine's. */
+  /** Times copy tokens, by default with the machine's; paces what is done in the background, by default with none. */
   readonly clock?: Clock;
 }
 
@@ -56,6 +65,14 @@ const DEFAULT_MAX_TRANSFER = 8 * MIB;
 const DEFAULT_MAX_WRITE_SAME_BLOCKS = 32768;
 /** Bytes of the longest reply that is put together in memory (REPORT SUPPORTED OPERATION CODES with timeouts, REPORT LUNS of 256). */
 export const REPLY_SIZE = 8192;
+
+/** What READ and WRITE have done since the unit is there (log page 19h). */
+export interface AccessStatistics {
+  readCommands: number;
+  writeCommands: number;
+  readBlocks: number;
+  writtenBlocks: number;
+}
 
 /** What a logical unit keeps for one I_T nexus. */
 export class NexusState implements NexusTasks, NexusReservations {
@@ -95,6 +112,8 @@ export class UnitState {
   readonly maxTransferBlocks: number;
   readonly maxWriteSameBlocks: number;
   readonly maxCompareAndWriteBlocks: number;
+  /** Of WRITE ATOMIC; 0: it is not offered. */
+  readonly maxAtomicBlocks: number;
   readonly defaultWriteCache: boolean;
   /** WCE of the caching mode page. */
   writeCache: boolean;
@@ -106,6 +125,16 @@ export class UnitState {
   /** False after an eject. */
   mediumPresent = true;
   readonly taskSet: TaskSet = new TaskSet();
+  /** Null where the backend does not tell what space there is. */
+  readonly thresholds: ProvisioningThresholds | null;
+  readonly modes: ModeState;
+  memory: UnitMemory;
+  /** SANITIZE or FORMAT UNIT, until it has ended well. */
+  operation: MediumOperation | null = null;
+  readonly clock: Clock | null;
+  readonly #keep: ((memory: UnitMemory) => Promise<void>) | null;
+  readonly statistics: AccessStatistics = { readCommands: 0, writeCommands: 0, readBlocks: 0, writtenBlocks: 0 };
+  readonly buffers: UnitBuffers = new UnitBuffers();
   readonly ranges: RangeLock = new RangeLock();
   readonly scratch: ScratchPool;
   /** Where replies are put together; valid only inside one `execute`. */
@@ -139,14 +168,24 @@ export class UnitState {
     );
     assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
     assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
+    const atomicBlocks = Math.floor((options.backend.atomicWriteBytes ?? 0) / logicalBlockSize);
+    this.maxAtomicBlocks = Math.min(this.maxTransferBlocks, atomicBlocks, 0xffff);
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;
     this.scratch = new ScratchPool(SCRATCH_SIZE, SCRATCH_COUNT, alignedMemory);
+    const { resources } = options.backend;
+    this.thresholds =
+      resources === undefined || !this.unmaps ? null : new ProvisioningThresholds(resources, logicalBlockSize);
+    this.memory = options.memory ?? EMPTY_MEMORY;
+    this.#keep = options.keep ?? null;
+    this.clock = options.clock ?? null;
+    this.modes = new ModeState(this, this.memory.modePages, this.#keep !== null);
     this.reservations = new Reservations(this.nexuses, options.reservations ?? null);
     this.tokens = new RodTokens(options.clock ?? monotonicClock, options.random);
     this.refreshCapacity();
     assert(this.blockCount >= 1, 'a logical unit has at least one block');
+    this.#resume();
   }
 
   /** Reads the size from the backend; true when the number of blocks changed. */
@@ -157,12 +196,32 @@ export class UnitState {
     return changed;
   }
 
-  /** Mode parameters go back to their defaults, removal is allowed. */
+  /** Goes on with what the last process has left unfinished. */
+  #resume(): void {
+    const { operation } = this.memory;
+    if (operation === null) return;
+    this.operation = new MediumOperation(this, operation);
+    if (!operation.failed) this.operation.start();
+  }
+
+  /** Keeps what the next process has to know; then calls `kept`, or `failed` with all as before. At once where there is nothing to keep it in. */
+  keep(memory: UnitMemory, kept: () => void, failed: () => void): void {
+    const before = this.memory;
+    this.memory = memory;
+    if (this.#keep === null) {
+      kept();
+      return;
+    }
+    this.#keep(memory).then(kept, () => {
+      if (this.memory === memory) this.memory = before;
+      failed();
+    });
+  }
+
+  /** Mode parameters are as they were saved, removal is allowed. */
   reset(): void {
-    this.descriptorSense = false;
-    this.softwareWriteProtect = false;
-    this.writeCache = this.defaultWriteCache;
-    this.taskSet.reportsAborted = false;
+    this.modes.reset();
+    this.buffers.clear();
     for (const nexusState of this.nexuses.values()) {
       nexusState.preventsRemoval = false;
       nexusState.copies.clear();

@@ -15,6 +15,9 @@ const DESCRIPTOR_LENGTH = 16;
 /** MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT of VPD page B0h. */
 export const MAX_UNMAP_DESCRIPTORS = 256;
 
+/** What is unmapped has its space all the same: here it stays or becomes mapped, as the standard allows. */
+const ANCHOR = 0x01;
+
 const Phase = { NEXT: 0, LOCKED: 1, UNMAPPED: 2, FLUSHED: 3 } as const;
 
 /** Sets `lba` and `blocks` from descriptor `index`. */
@@ -93,7 +96,7 @@ export const unmap: CommandHandler = {
       case Phase.LOCKED:
         command.phase = Phase.UNMAPPED;
         command.submitRange(
-          LunOp.UNMAP,
+          (command.task.cdb[1]! & ANCHOR) !== 0 ? LunOp.WRITE_ZEROES : LunOp.UNMAP,
           command.lba * command.unit.blockSize,
           command.blocks * command.unit.blockSize,
           false,

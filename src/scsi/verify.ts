@@ -1,5 +1,6 @@
 import { LunOp } from '../block/lun-backend.ts';
 import { takeRange, takeTransfer } from './block-commands.ts';
+import { flagsField, flagsOf } from './cdb.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { firstDifference } from './data-bytes.ts';
 import { MISCOMPARE_DURING_VERIFY } from './sense.ts';
@@ -14,7 +15,7 @@ import { MISCOMPARE_DURING_VERIFY } from './sense.ts';
 const ByteCheck = { NONE: 0, ALL: 1, ONE_BLOCK: 3 } as const;
 
 function byteCheckOf(command: Command): number {
-  return (command.task.cdb[1]! >>> 1) & 3;
+  return (flagsOf(command.task.cdb) >>> 1) & 3;
 }
 
 const Phase = { LOCKED: 0, DURABLE: 1, NEXT: 2, EXTENT: 3, READ: 4 } as const;
@@ -93,10 +94,10 @@ export const verify: CommandHandler = {
       case ByteCheck.ONE_BLOCK:
         if (!takeRange(command)) return false;
         if (command.blocks === 0) return command.transferNone();
-        if (task.expectedDataOut < blockSize) return command.checkCdb(1, 2);
+        if (task.expectedDataOut < blockSize) return command.checkCdb(flagsField(task.cdb), 2);
         return command.transferOut(blockSize);
       default:
-        return command.checkCdb(1, 2);
+        return command.checkCdb(flagsField(task.cdb), 2);
     }
   },
 

@@ -1,6 +1,6 @@
 import { LunOp } from '../block/lun-backend.ts';
 import { checkRange } from './block-commands.ts';
-import { blockCountField, readBlockCount, readLba } from './cdb.ts';
+import { blockCountField, flagsField, flagsOf, readBlockCount, readLba } from './cdb.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { isZero, repeatBytes } from './data-bytes.ts';
 import { Opcode } from './spec.ts';
@@ -11,8 +11,10 @@ import { Opcode } from './spec.ts';
  * not read back as what was sent.
  */
 const NDOB = 0x01;
-/** The UNMAP bit, in byte 1. */
-export const WRITE_SAME_UNMAP = 0x08;
+const UNMAP = 0x08;
+/** The ANCHOR bit: what is unmapped has its space all the same. Here it is mapped, as the standard allows. */
+export const ANCHOR = 0x10;
+export const UNMAP_BITS: number = UNMAP | ANCHOR;
 
 const Phase = { LOCKED: 0, ZEROED: 1, FLUSHED: 2, SCRATCH: 3, WRITTEN: 4 } as const;
 
@@ -37,7 +39,9 @@ export const writeSame: CommandHandler = {
     // WSNZ is 0: no number of blocks means up to the last one.
     if (command.blocks === 0) command.blocks = unit.blockCount - command.lba;
     if (command.blocks > unit.maxWriteSameBlocks) return command.checkCdb(blockCountField(cdb));
-    command.flag = cdb[0] === Opcode.WRITE_SAME_16 && (cdb[1]! & NDOB) !== 0;
+    const flags = flagsOf(cdb);
+    if ((flags & UNMAP_BITS) === ANCHOR) return command.checkCdb(flagsField(cdb), 4);
+    command.flag = cdb[0] !== Opcode.WRITE_SAME_10 && (flags & NDOB) !== 0;
     if (command.flag) return command.transferNone();
     if (task.expectedDataOut !== unit.blockSize) return command.checkCdb(blockCountField(cdb));
     return command.transferOut(unit.blockSize);
@@ -55,7 +59,7 @@ export const writeSame: CommandHandler = {
   /** `flag`: zeroes. `position` and `end` are bytes of the medium. */
   step(command: Command): void {
     const { task, unit, request } = command;
-    const unmap = (task.cdb[1]! & WRITE_SAME_UNMAP) !== 0 && unit.backend.unmappedReadsZeroes;
+    const unmap = (flagsOf(task.cdb) & UNMAP_BITS) === UNMAP && unit.backend.unmappedReadsZeroes;
     switch (command.phase) {
       case Phase.LOCKED:
         if (command.flag) {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
+import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
 
 /**
  * `pool.json`: what dm-thin's metadata has no room for (names, sizes, LUN numbers, serials), kept in step with it by the
@@ -53,6 +54,8 @@ export interface VolumeRecord {
   /** Bytes that initiators are told to align to; left out: 4096. */
   physicalBlockSize?: number | undefined;
   externalOrigin?: ExternalOriginRecord | undefined;
+  /** What its logical unit keeps. */
+  unit?: UnitRecord | undefined;
   /** Names what a read-only volume holds: a UUID that whoever sends it gave it, and that copies of it share. */
   contentId?: string | undefined;
   /** It is being received, and is nobody's to use before that has ended. */
@@ -119,6 +122,7 @@ const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   externalOrigin: z
     .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
     .optional(),
+  unit: UNIT_RECORD.optional(),
   contentId: z.uuid().optional(),
   receiving: z
     .strictObject({

@@ -24,11 +24,11 @@ import { MIB } from '../base/units.ts';
  *                   8  epoch, u64
  *                   4  kind
  *                   4  thin device id
- *                   8  INSERT: virtual block    REMOVE, SHARE: first virtual block    SOURCE: virtual block
+ *                   8  INSERT: virtual block    REMOVE, SHARE: first virtual block    SOURCE: virtual block    GROUP: records
  *                   8  INSERT: data block       REMOVE, SHARE: end                     SOURCE: 0
  *                      (the upper 24 bits of the kind are those of the crc32c of the record with zeroes there)
  * ```
- * A copy is a SOURCE, where it is from, and right behind it a SHARE. All little-endian. A commit begins a new epoch; if the process ends between the superblock and the new header, the identity does not
+ * A copy is a SOURCE, where it is from, and right behind it a SHARE. A GROUP says how many INSERTs follow that are done again together or not at all. All little-endian. A commit begins a new epoch; if the process ends between the superblock and the new header, the identity does not
  * match and the records, which are in the commit, are not used.
  */
 
@@ -39,8 +39,8 @@ const MAGIC = 0x6a6d6c74;
 const MAX_SIZE = 8 * MIB;
 const BUFFER_SIZE = 64 * 1024;
 
-const Kind = { INSERT: 1, REMOVE: 2, SOURCE: 3, SHARE: 4 } as const;
-const LAST_KIND = Kind.SHARE;
+const Kind = { INSERT: 1, REMOVE: 2, SOURCE: 3, SHARE: 4, GROUP: 5 } as const;
+const LAST_KIND = Kind.GROUP;
 
 /** What `replay` does again. */
 export interface JournalTarget {
@@ -62,6 +62,9 @@ export class MappingJournal {
   /** What the last record of kind SOURCE said. */
   private source = 0;
   private sourceBegin = 0;
+  /** Records of a group that are still to come, and those that have. */
+  private groupLeft = 0;
+  private readonly group: { device: number; virtualBlock: number; dataBlock: number }[] = [];
   /** A change of this transaction is not in the file: until the next commit nothing more is appended. */
   private broken = false;
 
@@ -126,7 +129,14 @@ export class MappingJournal {
     const device = readU32LE(buffer, at + 12);
     const first = readU64LE(buffer, at + 16);
     const second = readU64LE(buffer, at + 24);
-    if (kind === Kind.INSERT) target.insert(device, first, second);
+    if (this.groupLeft > 0 && kind === Kind.INSERT) {
+      this.group.push({ device, virtualBlock: first, dataBlock: second });
+      if (--this.groupLeft > 0) return true;
+      for (const { device: id, virtualBlock, dataBlock } of this.group) target.insert(id, virtualBlock, dataBlock);
+      this.group.length = 0;
+    } else if (this.groupLeft > 0) return false;
+    else if (kind === Kind.INSERT) target.insert(device, first, second);
+    else if (kind === Kind.GROUP) this.groupLeft = first;
     else if (kind === Kind.REMOVE) target.remove(device, first, second);
     else if (kind === Kind.SHARE) target.share(this.source, this.sourceBegin, device, first, second);
     else {
@@ -160,6 +170,12 @@ export class MappingJournal {
   noteShare(source: number, sourceBegin: number, device: number, begin: number, end: number): void {
     this.note(Kind.SOURCE, source, sourceBegin, 0);
     this.note(Kind.SHARE, device, begin, end);
+  }
+
+  /** The next `count` INSERTs are one change. At most as many as the buffer has room for. */
+  beginGroup(count: number): void {
+    if (this.buffered + (count + 1) * RECORD_SIZE > BUFFER_SIZE) this.append();
+    this.note(Kind.GROUP, 0, count, 0);
   }
 
   private note(kind: number, device: number, first: number, second: number): void {

@@ -4,11 +4,13 @@ import { Waiters } from '../base/waiters.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
 import { LunOp, type LunRequest } from '../block/lun-backend.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
+import { AtomicWriter } from './atomic-writer.ts';
 import { Copier } from './copier.ts';
 import { DeferredSet } from './deferred-set.ts';
 import { Discarder } from './discarder.ts';
 import type { EngineOptions, EngineSettings } from './engine-options.ts';
 import { OriginReads } from './external-origin.ts';
+import { IoDrain } from './io-drain.ts';
 import { IoQueue } from './io-queue.ts';
 import type { MappingJournal } from './mapping-journal.ts';
 import { PoolCommits } from './pool-commits.ts';
@@ -50,7 +52,9 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   private readonly discarder: Discarder = new Discarder(this);
   private readonly logger: Logger;
   private readonly deferred: DeferredSet = new DeferredSet();
-  private readonly sharer: RangeSharer = new RangeSharer(this, this.deferred);
+  private readonly drain: IoDrain = new IoDrain(this.deferred, (io) => this.resume(io));
+  private readonly sharer: RangeSharer = new RangeSharer(this, this.drain);
+  private readonly atomicWriter: AtomicWriter = new AtomicWriter(this, this.drain);
   readonly runResult: RunResult = new RunResult();
 
   private readonly queue: IoQueue = new IoQueue();
@@ -166,7 +170,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
           this.discarder.remove(io);
           break;
         case Phase.CLAIM:
-          this.sharer.claim(io);
+          if (io.source === null) this.atomicWriter.claim(io);
+          else this.sharer.claim(io);
           break;
         case Phase.SHARE:
           this.sharer.share(io);
@@ -205,6 +210,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       this.answer(io, 'EROFS');
     } else if (op === LunOp.COPY) {
       this.sharer.begin(io);
+    } else if (op === LunOp.WRITE && request.atomic) {
+      this.atomicWriter.begin(io);
     } else if (op === LunOp.UNMAP && io.cell === null) {
       this.discarder.begin(io);
     } else {
@@ -236,7 +243,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
   ioPhaseDone(io: ThinIo): void {
     this.deferred.leave(io.epoch);
     if (this.reclaimer.busy) this.reclaimer.run();
-    if (this.sharer.waiting) this.sharer.ioEnded();
+    if (this.drain.waiting) this.drain.ioEnded();
     this.resume(io);
   }
 
@@ -265,7 +272,8 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
     }
   }
 
-  private releaseCell(io: ThinIo): void {
+  /** Lets others have the range that `io` had locked, if it had one. */
+  releaseCell(io: ThinIo): void {
     if (io.cell === null) return;
     io.device.prison.release(io.cell, this.queue);
     io.cell = null;

@@ -163,9 +163,9 @@ export abstract class PoolVolumes {
       }
       const { volumes } = this.catalogue;
       const like = likeVolume(snapshot);
-      const { serial, naa, lun, origin, removable, physicalBlockSize } = record;
+      const { serial, naa, lun, origin, removable, physicalBlockSize, unit } = record;
       const id = freeDeviceId(volumes, this.catalogue.deleting);
-      const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin, removable, physicalBlockSize };
+      const next: VolumeRecord = { ...like, id, name, serial, naa, lun, origin, removable, physicalBlockSize, unit };
       const rolled = volumes.map((volume) => (volume === record ? next : volume));
       const wanted = withOrigin(rolled, record.id, id);
       await this.change(wanted, (stamp) => this.exchange(record, next, snapshot, stamp), { gone: record.id });

@@ -24,6 +24,7 @@ import type { VolumeInfo } from './pool-volumes.ts';
 import { bootId, recover } from './recovery.ts';
 import { whileHeld } from './thin-device.ts';
 import { type TrimStep, trimStep } from './trim-free.ts';
+import type { UnitRecord } from './unit-record.ts';
 import { likeVolume, reconcile } from './volume-records.ts';
 import { type VolumeSettings, withSettings } from './volume-settings.ts';
 
@@ -251,6 +252,16 @@ export class Pool extends PoolTransfers {
         if (device !== undefined) device.readOnly = readOnly;
       });
       return this.info(next);
+    });
+  }
+
+  /** Keeps what the logical unit of a volume has to know after a restart. It is found by what never changes: its serial number. Throws ENOENT, EIO. */
+  keepUnit(serial: string, unit: UnitRecord): Promise<void> {
+    return this.exclusive(async () => {
+      const record = this.catalogue.volumes.find((volume) => volume.serial === serial);
+      if (record === undefined) throw new StorageError('ENOENT', `There is no volume with the serial number ${serial}`);
+      this.engine.space.requireAlive();
+      this.replaceRecord({ ...record, unit });
     });
   }
 

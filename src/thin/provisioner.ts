@@ -4,6 +4,10 @@ import type { PoolEngine } from './pool-engine.ts';
 import { Phase, type ThinIo } from './thin-io.ts';
 import { lookUpStep } from './thin-lookup.ts';
 
+/** Metadata blocks that a group of insertions changes at most, well counted: paths, splits and space maps; and each mapping of it. */
+const METADATA_FOR_GROUP = 64;
+const METADATA_PER_MAPPING = 8;
+
 /**
  * Writes that may need new blocks: the first write to a block, and a write to a block that a snapshot shares.
  *
@@ -102,6 +106,7 @@ export class Provisioner {
       return;
     }
     let inserted = 0;
+    if (io.request.atomic && !this.beginGroup(io)) return;
     try {
       for (; inserted < io.newCount; inserted++) {
         engine.metadata.insert(io.device.thin, io.newVirtual[inserted]!, io.newData[inserted]!);
@@ -114,6 +119,18 @@ export class Provisioner {
       return;
     }
     engine.stepDone(io);
+  }
+
+  /** What is inserted now is there as a whole or not at all. False: there is no room for that, `io` is answered. */
+  private beginGroup(io: ThinIo): boolean {
+    const { engine } = this;
+    if (engine.metadata.freeMetadataBlocks < METADATA_FOR_GROUP + METADATA_PER_MAPPING * io.newCount) {
+      this.giveBack(io, 0);
+      engine.answer(io, 'ENOSPC');
+      return false;
+    }
+    engine.journal?.beginGroup(io.newCount);
+    return true;
   }
 
   /** Gives the new blocks from entry `from` on up. */

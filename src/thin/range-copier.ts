@@ -73,21 +73,23 @@ export class RangeCopier {
     if (source === device && Math.abs(offset - sourceOffset) < length) refuse('EINVAL', device);
     if (device.readOnly) refuse('EROFS', device);
     const size = this.engine.blockSizeBytes;
-    let mayShare = (offset - sourceOffset) % size === 0;
+    let mayShare = source !== device && (offset - sourceOffset) % size === 0;
+    let moveUntil = offset;
     while (request.copied < length) {
       const at = offset + request.copied;
       const from = sourceOffset + request.copied;
       const left = length - request.copied;
-      const whole = mayShare ? wholeBlocks(at, left, size) : 0;
+      const whole = mayShare && at >= moveUntil ? wholeBlocks(at, left, size) : 0;
       if (whole === 0) {
-        const most = mayShare ? Math.min(left, roundUp(at + 1, size) - at) : left;
+        const most = mayShare ? Math.min(left, Math.max(moveUntil, roundUp(at + 1, size)) - at) : left;
         request.copied += await this.move(device, source, at, from, most);
         continue;
       }
       const { copied, error } = await this.share(device, source, at, from, whole);
       request.copied += copied;
-      if (error === 'ERANGE') mayShare = false;
-      else if (error !== null) refuse(error, device);
+      if (error === 'EEXIST') moveUntil = at + copied + Math.max(size, roundDown(PIECE_SIZE, size));
+      if (error === 'ERANGE' || device.thin.sharedBlocks?.isTooMuch) mayShare = false;
+      else if (error !== null && error !== 'EEXIST') refuse(error, device);
     }
     if (request.fua) await deviceIo(device, LunOp.FLUSH, 0, 0);
   }

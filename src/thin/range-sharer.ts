@@ -1,7 +1,8 @@
 import { assert } from '../base/assert.ts';
+import { errnoOf } from '../base/errors.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
-import type { DeferredSet } from './deferred-set.ts';
-import { IoQueue } from './io-queue.ts';
+import type { IoDrain } from './io-drain.ts';
+import type { IoQueue } from './io-queue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { SharedRange } from './range-sharing.ts';
 import type { ThinDevice } from './thin-device.ts';
@@ -9,6 +10,8 @@ import { Phase, type ThinIo } from './thin-io.ts';
 
 /** Mappings made in one go before other requests have their turn. */
 const SHARE_BATCH = 2048;
+/** Runs of mappings looked through in one go. */
+const SEARCH_BATCH = 4096;
 /** After so many vain attempts to read ahead the rest is read synchronously. */
 const MAX_MISSES = 2;
 
@@ -18,23 +21,16 @@ const MAX_MISSES = 2;
  * ```
  *   cells on both ranges -> (older cells there are gone) -> (device I/O that had started is over) -> share, in steps -> release the cells
  * ```
- * Writes in place hold no cell: one that was on its way to a block of the source would show up in the copy after that was answered. So all I/O
- * that had started is waited for; what comes later waits for the cells. Reads go on.
+ * A write in place that was on its way to a block of the source would show up in the copy after that was answered: see `IoDrain`.
  */
 export class RangeSharer {
   private readonly engine: PoolEngine;
-  private readonly deferred: DeferredSet;
-  /** Those that wait for I/O to end. */
-  private readonly draining: IoQueue = new IoQueue();
+  private readonly drain: IoDrain;
   private readonly resume = (io: ThinIo): void => this.engine.resume(io);
 
-  constructor(engine: PoolEngine, deferred: DeferredSet) {
+  constructor(engine: PoolEngine, drain: IoDrain) {
     this.engine = engine;
-    this.deferred = deferred;
-  }
-
-  get waiting(): boolean {
-    return this.draining.count !== 0;
+    this.drain = drain;
   }
 
   /** The target's range is inside of it. */
@@ -71,18 +67,7 @@ export class RangeSharer {
       return;
     }
     io.phase = Phase.SHARE;
-    io.epoch = this.deferred.close();
-    if (this.deferred.drained(io.epoch)) this.share(io);
-    else this.draining.push(io);
-  }
-
-  /** Some device I/O has ended. */
-  ioEnded(): void {
-    for (let left = this.draining.count; left > 0; left--) {
-      const io = this.draining.shift()!;
-      if (this.deferred.drained(io.epoch)) this.engine.resume(io);
-      else this.draining.push(io);
-    }
+    if (this.drain.enter(io)) this.share(io);
   }
 
   share(io: ThinIo): void {
@@ -98,6 +83,7 @@ export class RangeSharer {
     }
     const range = rangeOf(io);
     const { source, sourceBegin, target, begin } = range;
+    if (!this.targetIsKnown(io)) return;
     if (io.misses < MAX_MISSES) {
       const sourceCached = metadata.areLeavesCached(source, sourceBegin, SHARE_BATCH);
       if (!metadata.areLeavesCached(target, begin, SHARE_BATCH) || !sourceCached) {
@@ -112,6 +98,11 @@ export class RangeSharer {
       io.misses = 0;
     } catch (error) {
       if (error instanceof MetadataSpaceError && space.retryAfterCommit(io)) return;
+      if (errnoOf(error) === 'EEXIST' && target.sharedBlocks?.hit(target)) {
+        metadata.forgetShared(target);
+        engine.resume(io);
+        return;
+      }
       engine.answer(io, engine.changeFailed('Cannot share data blocks', error));
       return;
     }
@@ -122,6 +113,22 @@ export class RangeSharer {
     }
     if (metadata.freeMetadataBlocks === 0) commits.request();
     setImmediate(this.resume, io);
+  }
+
+  /** Whether it is known what the target shares already; otherwise `io` looks for it, a part at a time. */
+  private targetIsKnown(io: ThinIo): boolean {
+    const { metadata } = this.engine;
+    const { thin } = io.device;
+    const known = thin.sharedBlocks;
+    if (known?.isOf(thin) && known.isComplete) return true;
+    if (io.misses < MAX_MISSES && !metadata.areLeavesCached(thin, known?.next ?? 0, SEARCH_BATCH)) {
+      this.engine.waitForMetadata(io, Phase.SHARE);
+      return false;
+    }
+    io.misses = 0;
+    if (metadata.learnShared(thin, SEARCH_BATCH)) return true;
+    setImmediate(this.resume, io);
+    return false;
   }
 
   /** `io` is about to be answered; its cell is released. */

@@ -1,7 +1,8 @@
 import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import { Waiters } from '../base/waiters.ts';
-import { type LunBackend, LunOp, LunRequest } from '../block/lun-backend.ts';
+import { type LunBackend, LunOp, LunRequest, type ProvisioningResources } from '../block/lun-backend.ts';
+import { atomicWriteBytes } from './atomic-writer.ts';
 import { BioPrison } from './bio-prison.ts';
 import type { ExternalOrigin } from './external-origin.ts';
 import { IoQueue } from './io-queue.ts';
@@ -20,6 +21,8 @@ export class ThinDevice implements LunBackend {
   /** What is not mapped reads from here; null: as zeroes. */
   readonly origin: ExternalOrigin | null;
   readonly unmapGranularityBytes: number;
+  readonly atomicWriteBytes: number;
+  readonly resources: ProvisioningResources;
   sizeBytes: number;
   readOnly = false;
   /** Requests that have been submitted and not answered. */
@@ -39,6 +42,8 @@ export class ThinDevice implements LunBackend {
     this.thin = thin;
     this.sizeBytes = sizeBytes;
     this.origin = origin;
+    this.atomicWriteBytes = atomicWriteBytes(engine.blockSizeBytes);
+    this.resources = new DeviceResources(this);
     this.unmapGranularityBytes = engine.ignoreDiscard ? 0 : engine.blockSizeBytes;
   }
 
@@ -123,6 +128,30 @@ export class ThinDevice implements LunBackend {
     this.engine.space.withdraw(this, waiting);
     this.engine.requeue(waiting);
     while (this.copies > 0 || this.inFlight !== this.aside.count) await this.idleWaiters.wait();
+  }
+}
+
+/** Data blocks: those of the volume, and those of the pool that are free for all. */
+class DeviceResources implements ProvisioningResources {
+  readonly #device: ThinDevice;
+
+  constructor(device: ThinDevice) {
+    this.#device = device;
+  }
+
+  get usedBytes(): number {
+    const { thin, engine } = this.#device;
+    return thin.mappedBlocks * engine.blockSizeBytes;
+  }
+
+  get availableBytes(): number {
+    const { metadata, blockSizeBytes } = this.#device.engine;
+    return metadata.freeDataBlocks * blockSizeBytes;
+  }
+
+  get lowWaterBytes(): number {
+    const { space, blockSizeBytes } = this.#device.engine;
+    return space.lowWaterBlocks * blockSizeBytes;
   }
 }
 

@@ -50,8 +50,8 @@ export function newVolumeRecord(
 /** What a volume has in common with its snapshots. Throws EBUSY for one that has not been received whole. */
 export function likeVolume(
   volume: VolumeRecord,
-): Omit<VolumeRecord, 'readOnly' | 'contentId' | 'receiving' | 'temporary'> {
-  const { readOnly: _, contentId: _contentId, receiving, temporary: _temporary, ...like } = volume;
+): Omit<VolumeRecord, 'readOnly' | 'contentId' | 'receiving' | 'temporary' | 'unit'> {
+  const { readOnly: _, contentId: _contentId, receiving, temporary: _temporary, unit: _unit, ...like } = volume;
   if (receiving === undefined) return like;
   throw new StorageError('EBUSY', `Cannot use the volume "${volume.name}": it has not been received whole`);
 }

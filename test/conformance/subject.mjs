@@ -1,5 +1,5 @@
 /** Where the tests go: a server of our own for each profile, started again when it dies, or a URL that the user gave. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findTool } from '../support/debian-tools.mjs';
@@ -58,8 +58,10 @@ export class PoolSubject {
 
   async start() {
     await thinlun('pool', 'create', this.#pool, '--data-size', '4G');
+    const secretFile = join(this.#folder, 'secret');
     for (const { name, secret } of this.profile.users) {
-      throw new Error(`no access yet: ${name} ${secret}`);
+      writeFileSync(secretFile, secret, { mode: 0o600 });
+      await thinlun('access', 'allow', this.#pool, '*', '--user', name, '--secret-file', secretFile);
     }
     // One LUN that no test is run on: tests that are run on another one must leave it alone.
     await thinlun('volume', 'create', this.#pool, 'bystander', '--size', '64M');

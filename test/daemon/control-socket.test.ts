@@ -9,7 +9,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { AdvisedError, hintOf } from '../../src/daemon/advised-error.ts';
 import { ControlClient, NoServerError } from '../../src/daemon/control-client.ts';
 import { ControlServer } from '../../src/daemon/control-server.ts';
-import { FakePoolControl } from './fake-pool-control.ts';
+import { FAKE_RESERVATIONS, FakePoolControl } from './fake-pool-control.ts';
 
 let root: string;
 let dir: string;
@@ -80,6 +80,9 @@ describe('a control socket', () => {
     expect((await client.rollbackVolume('a b/ü', { snapshot: 's/', force: true })).sizeBytes).toBe(4096);
     expect(await client.message({ message: 'create_thin 0' })).toBe(7);
     expect(await client.statusLines()).toEqual(await fake.statusLines());
+    expect(await client.listReservations()).toEqual([FAKE_RESERVATIONS]);
+    const cleared = { ...FAKE_RESERVATIONS, volume: 'c', registrants: [] };
+    expect(await client.clearReservations('c', { initiator: 'iqn.x:one', force: true })).toEqual(cleared);
     await client.deleteVolume('c');
     expect(await client.listVolumes()).toEqual([...fake.volumes.values()]);
     expect(await client.commit()).toBe(7);

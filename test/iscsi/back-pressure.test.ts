@@ -42,7 +42,7 @@ describe('a peer that does not read', () => {
     lazy.socket.pause();
     // Pings of 64 KiB have no window: only the socket can slow them down.
     const ping = new Uint8Array(65536).fill(5);
-    const count = 400;
+    const count = 500;
     for (let i = 0; i < count; i++) lazy.sendNop(ping, { tag: 1000 + i });
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(lazy.socket.writableLength).toBeGreaterThan(MIB);

@@ -374,6 +374,31 @@ describe('what others got wrong', () => {
     expectFailure(conversation.answer('', { CHAP_R: response }));
   });
 
+  it.each([
+    ['of 64 characters', `${'K'.repeat(64)}=x`],
+    ['with a value of more than 8 KiB', `X-long=${'x'.repeat(8193)}`],
+  ])('CVE-2013-2850 (LIO, overflow by NotUnderstood): a key %s is refused before anybody is known', (_what, pair) => {
+    const conversation = new Conversation();
+    conversation.begin();
+    expectFailure(conversation.send({}, { text: Buffer.from(`${pair}\0`) }), LoginStatus.INITIATOR_ERROR);
+  });
+
+  it('CVE-2013-2850: many long keys are answered in parts that fit, and no more of them than fit a bound', () => {
+    const conversation = new Conversation();
+    conversation.begin();
+    const pairs = (count: number): Record<string, string> =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [`X-${String(i).padStart(61, 'k')}`, '']));
+    const first = conversation.send(pairs(128));
+    expect(first).toMatchObject({ status: 0, continues: true });
+    expect(first.text).toHaveLength(8192);
+    const second = conversation.send({});
+    expect(second).toMatchObject({ status: 0, continues: false });
+    expect(Object.keys(textPairs(Buffer.concat([first.text, second.text])))).toHaveLength(128);
+    const more = new Conversation();
+    more.begin();
+    expectFailure(more.send(pairs(129)), LoginStatus.INITIATOR_ERROR);
+  });
+
   it('a name of 8 KiB is just unknown; a longer value is no text', () => {
     const long = Conversation.challenged('5');
     expectFailure(long.answer(SECRET, { CHAP_N: 'x'.repeat(8192) }));

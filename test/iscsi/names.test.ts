@@ -29,7 +29,12 @@ describe('an iSCSI name', () => {
     'iqn.2026-01.org.example:a\u0085b',
     `iqn.${'x'.repeat(220)}`,
     `iqn.${'ö'.repeat(110)}`,
-  ])('%j is none', (name) => {
+    'iqn.2026-01.org.example:a\u202eb',
+    'iqn.2026-01.org.example:a\u2028b',
+    'iqn.2026-01.org.example:a\ufeffb',
+    'iqn.2026-01.org.example:a\u3000b',
+    'iqn.2026-01.org.example:a\ue000b',
+  ])('%j is none (CVE-2026-44943, open-iscsi: names of the other side are not trusted)', (name) => {
     expect(normalizeName(name)).toBeNull();
   });
 });

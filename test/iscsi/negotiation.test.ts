@@ -58,7 +58,8 @@ describe('the negotiation of', () => {
     ['ErrorRecoveryLevel', '3', 'Reject'],
     ['DefaultTime2Retain', '3600', '0'],
     ['DefaultTime2Retain', '3601', 'Reject'],
-    ['iSCSIProtocolLevel', '2', '1'],
+    ['iSCSIProtocolLevel', '1', '1'],
+    ['iSCSIProtocolLevel', '3', '2'],
     ['iSCSIProtocolLevel', '0', '0'],
     ['iSCSIProtocolLevel', '32', 'Reject'],
     // The larger number.

@@ -163,11 +163,12 @@ verify_fio() {
 }
 
 make_fs() { # KIND DISK
-  case $1 in ext4) mkfs.ext4 -q -F "$2" ;; xfs) mkfs.xfs -q -f "$2" ;; esac
+  case $1 in ext4) mkfs.ext4 -q -F "$2" ;; xfs) mkfs.xfs -q -f "$2" ;; btrfs) mkfs.btrfs -q -f "$2" ;; esac
 }
 check_fs() {
   case $1 in
     ext4) fsck.ext4 -fn "$2" >/tmp/fsck.out 2>&1 ;;
     xfs) xfs_repair -n "$2" >/tmp/fsck.out 2>&1 ;;
+    btrfs) btrfs check "$2" >/tmp/fsck.out 2>&1 ;;
   esac || { cat /tmp/fsck.out; fail "the $1 on $2 is not clean"; }
 }

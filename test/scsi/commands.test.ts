@@ -4,7 +4,8 @@ import { readU16BE, readU32BE } from '../../src/base/bytes.ts';
 import { cdbLengthOf } from '../../src/scsi/cdb.ts';
 import { FIXED_COMMANDS, REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
 import { Opcode, ServiceAction } from '../../src/scsi/spec.ts';
-import { checkCondition, GOOD, Initiator } from './support/initiator.ts';
+import { Target } from '../../src/scsi/target.ts';
+import { checkCondition, GOOD, Initiator, Pending } from './support/initiator.ts';
 import { supportDocument } from './support/support-document.ts';
 
 const COMMANDS = FIXED_COMMANDS.alone;
@@ -149,15 +150,34 @@ describe('REPORT SUPPORTED OPERATION CODES', () => {
 });
 
 describe('REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS', () => {
-  it('names abort task, abort task set, clear task set and logical unit reset', () => {
+  const short = [0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0];
+  const extended = [0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 64, 0, 0];
+
+  it('names what LIO has behind LIO: ABORT TASK and LOGICAL UNIT RESET', () => {
     const initiator = new Initiator();
-    expect([...initiator.in([0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64).data]).toEqual([0xd8, 0, 0, 0]);
-    expect([...initiator.in([0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64).data]).toEqual([
-      0xd8,
-      0,
-      0,
-      12,
-      ...new Array(12).fill(0),
-    ]);
+    expect([...initiator.in(short, 64).data]).toEqual([0x88, 0, 0, 0]);
+    expect([...initiator.in(extended, 64).data]).toEqual([0x88, 0, 0, 12, ...new Array(12).fill(0)]);
+  });
+
+  it('names what the portal has in a target: everything but CLEAR ACA and WAKEUP', () => {
+    const { unit, nexus } = new Initiator();
+    const target = new Target('iqn.2026-01.test:target');
+    unit.detach(nexus);
+    target.setLun(0, unit);
+    target.attach(nexus);
+    const pending = new Pending(nexus);
+    const send = (cdb: readonly number[]): number[] => {
+      pending.start(
+        { prepare: (task) => target.prepare(task, 0), execute: (task) => target.execute(task) },
+        cdb,
+        new Uint8Array(0),
+        64,
+      );
+      return [...pending.result().data];
+    };
+    send([0, 0, 0, 0, 0, 0]);
+    expect(send(short)).toEqual([0xde, 7, 0, 0]);
+    // HEADSUP, ORDSUP, SIMPSUP
+    expect(send([0x12, 1, 0x86, 0, 64, 0])[5]).toBe(7);
   });
 });

@@ -13,10 +13,12 @@ import { Cluster, PR_OUT } from './support/cluster.ts';
  */
 const TABLE = `
   00       C AAAAA  TEST UNIT READY
+  01       C ACAAC  REZERO UNIT
   03       A AAAAA  REQUEST SENSE
   04       C CCACC  FORMAT UNIT
   08       C ACAAC  READ(6)
   0a       C CCACC  WRITE(6)
+  0b       C ACAAC  SEEK(6)
   12       A AAAAA  INQUIRY
   15       C CCACC  MODE SELECT(6)
   1a       C ACAAC  MODE SENSE(6)
@@ -29,6 +31,7 @@ const TABLE = `
   25       C AAAAA  READ CAPACITY(10)
   28       C ACAAC  READ(10)
   2a       C CCACC  WRITE(10)
+  2b       C ACAAC  SEEK(10)
   2e       C CCACC  WRITE AND VERIFY(10)
   2f       C ACAAC  VERIFY(10)
   34       C ACAAC  PRE-FETCH(10)
@@ -87,6 +90,7 @@ const TABLE = `
   a3/0a    C AAAAA  REPORT TARGET PORT GROUPS
   a3/0c    C ACAAC  REPORT SUPPORTED OPERATION CODES
   a3/0d    C ACAAC  REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
+  a3/0f    C AAAAA  REPORT TIMESTAMP
   a4/0a    C CCACC  SET TARGET PORT GROUPS
   a8       C ACAAC  READ(12)
   aa       C CCACC  WRITE(12)

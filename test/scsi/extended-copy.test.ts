@@ -95,7 +95,7 @@ describe.each([
       [segment(0, end - 1, 1, 0, 2), 'a/00/00', 12],
       [segment(0, 0, 1, end, 1), 'a/00/00', 20],
       [segment(0, 0, 1, 2 ** 53, 1), 'a/00/00', 20],
-      [segment(0, 0, 0, 1, 2), 'a/00/00', 20],
+      [segment(0, 0, 0, 1, 2), 'a/26/0c', 20],
     ];
     for (const [wrong, sense, field] of cases) {
       const result = copy(target, 0, list(BOTH, [good, wrong, good]));
@@ -113,12 +113,13 @@ describe.each([
     if (action === 0) expect([...data]).toEqual([0, 0, 0, 8, 1, 0, 2, 0, ...be(32 * BLOCK, 4)]);
     else {
       expect([...data.slice(0, 32)]).toEqual([
-        ...[0, 0, 0, 28, action, 1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+        ...[0, 0, 0, 28, action, 1, 0, 2, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0],
         ...be(32 * BLOCK, 8),
         ...[0, 2, 0, 0, 0, 0, 0, 0],
       ]);
     }
-    expect(target.in(0, status)).toMatchObject(checkCondition('5/24/00'));
+    // LID4 tells it until the identifier is used again.
+    expect(target.in(0, status)).toMatchObject(action === 0 ? checkCondition('5/24/00') : GOOD);
   });
 
   it('keeps nothing of one without a list identifier', () => {
@@ -144,8 +145,9 @@ describe.each([
     expect(abort.isDone).toBe(false);
     target.drain();
     expect(abort.result()).toMatchObject(GOOD);
-    expect(again.result()).toMatchObject(checkCondition('a/00/06'));
-    expect(target.in(0, receive(5, 5)).data[5]).toBe(0x60);
+    expect(again.result()).toMatchObject(checkCondition('a/2f/02'));
+    const { data } = target.in(0, receive(5, 5));
+    expect([data[5], ...data.slice(12, 15), data.length]).toEqual([0x60, 0x40, 0, 0, 32]);
     expect(target.in(0, copyAbort(5))).toMatchObject(checkCondition('5/24/00'));
   });
 
@@ -178,17 +180,17 @@ describe('EXTENDED COPY', () => {
     const others = [Buffer.from('THINLUN c'), Buffer.from('THINLUN'), new Uint8Array(0)];
     for (const other of others) {
       const result = target.copy(0, lid1([named[0]!, cscd(other, 512, 1, 2)], [segment(0, 0, 1, 0, 1)]));
-      expect(result).toMatchObject(checkCondition('a/0d/02'));
+      expect(result).toMatchObject(checkCondition('a/08/04'));
     }
   });
 
   it('refuses designators that name no unit, and units that are not what the descriptor says', () => {
     const target = new CopyTarget();
     const wrong: [number[], string][] = [
-      [cscd(naaOf(7)), 'a/0d/02'],
-      [cscd(naaOf(1).subarray(0, 15)), 'a/0d/02'],
-      [cscd(naaOf(1), 512, 2), 'a/0d/02'],
-      [cscd(naaOf(1), 512, 0x13), 'a/0d/02'],
+      [cscd(naaOf(7)), 'a/08/04'],
+      [cscd(naaOf(1).subarray(0, 15)), 'a/08/04'],
+      [cscd(naaOf(1), 512, 2), 'a/08/04'],
+      [cscd(naaOf(1), 512, 0x13), 'a/08/04'],
       [cscd(naaOf(1), 4096), 'a/0d/03'],
       [cscd(naaOf(1)).with(1, 1), 'a/0d/03'],
     ];
@@ -200,8 +202,7 @@ describe('EXTENDED COPY', () => {
     expect(target.copy(0, lid1([cscd(naaOf(0)), cscd(naaOf(1), 0)], [segment(0, 0, 1, 0, 1)]))).toMatchObject(GOOD);
   });
 
-  it('reaches no unit that its initiator may not use itself', () => {
-    // CVE-2020-28374: a descriptor that names somebody else's LUN.
+  it("CVE-2020-28374, CVE-2021-3139 (LIO, tcmu-runner: somebody else's LUN by descriptor): reaches no unit that its initiator may not use itself", () => {
     const target = new CopyTarget([{}, {}, {}]);
     const secret = pattern(BLOCK, 5);
     target.media[1]!.data.set(secret);
@@ -210,11 +211,11 @@ describe('EXTENDED COPY', () => {
     const guest = target.login({ of: (lun) => rights[lun]! });
     const all = [0, 1, 2].map((lun) => cscd(naaOf(lun)));
     const tries: [number[], string][] = [
-      [segment(1, 0, 0, 0, 1), 'a/0d/02'],
-      [segment(0, 0, 1, 0, 1), 'a/0d/02'],
-      [segment(1, 0, 1, 5, 1), 'a/0d/02'],
+      [segment(1, 0, 0, 0, 1), 'a/08/04'],
+      [segment(0, 0, 1, 0, 1), 'a/08/04'],
+      [segment(1, 0, 1, 5, 1), 'a/08/04'],
       [segment(0, 0, 2, 0, 1), 'a/0d/01'],
-      [[0x07, 0, 0, 8, ...be(1, 2), 0, 0, 1, 0, 0, 0], 'a/0d/02'],
+      [[0x07, 0, 0, 8, ...be(1, 2), 0, 0, 1, 0, 0, 0], 'a/08/04'],
     ];
     for (const [one, sense] of tries) {
       expect(target.copy(0, lid1(all, [one]), guest)).toMatchObject(checkCondition(sense));
@@ -266,10 +267,13 @@ describe('EXTENDED COPY', () => {
     const result = target.copy(0, lid1(BOTH, [segment(0, 0, 1, 0, 1)], { listId: 3 }));
     expect(result).toMatchObject(checkCondition('a/0d/01'));
     expect(details(result)).toEqual([0, 0xa0, 0, 6]);
-    expect([...target.in(0, receive(0, 3)).data.slice(4, 7)]).toEqual([2, 0, 0]);
+    expect([...target.in(0, receive(0, 3)).data.slice(4, 7)]).toEqual([2, 0, 1]);
     const { data } = target.in(0, receive(4, 3));
     expect(data[56]).toBe(2);
     expect(data.slice(60)).toEqual(result.senseBytes);
+    const status = target.in(0, receive(5, 3)).data;
+    expect([...status.slice(4, 6), ...status.slice(12, 15), ...status.slice(24, 26)]).toEqual([0, 2, 2, 20, 18, 0, 1]);
+    expect(status.slice(32, 50)).toEqual(result.senseBytes);
     expect(target.in(0, receive(4, 3))).toMatchObject(checkCondition('5/24/00'));
   });
 
@@ -324,7 +328,7 @@ describe('EXTENDED COPY', () => {
     const list = lid1(BOTH, [segment(0, 0, 0, 100, 1), segment(0, 0, 1, 0, 1)]);
     pending.start(alone, copyOut(0, list.length), list, 0);
     target.drain();
-    expect(pending.result()).toMatchObject(checkCondition('a/0d/02'));
+    expect(pending.result()).toMatchObject(checkCondition('a/08/04'));
     expect(target.media[0]!.log.length).toBe(1);
     expect(target.media[1]!.log.length).toBe(0);
   });

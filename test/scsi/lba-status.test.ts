@@ -38,6 +38,32 @@ describe('GET LBA STATUS', () => {
     expect(descriptors(data)).toEqual(map);
   });
 
+  it('reports only the blocks that are asked for, and says why it ends', () => {
+    const initiator = make();
+    const status = (type: number, length = 1024): { data: Uint8Array; found: number[][] } => {
+      const cdb = getLbaStatus(0, length);
+      cdb[14] = type;
+      const { data, ...result } = initiator.in(cdb, 1024);
+      expect(result).toMatchObject(GOOD);
+      return { data, found: descriptors(data) };
+    };
+    const mapped = map.filter(([, , provisioning]) => provisioning === 0);
+    const deallocated = map.filter(([, , provisioning]) => provisioning === 1);
+    expect(status(0x01).found).toEqual(deallocated);
+    expect(status(0x02).found).toEqual(mapped);
+    expect(status(0x03).found).toEqual(deallocated);
+    expect(status(0x04).found).toEqual([]);
+    expect([...status(0x10).data]).toEqual([0, 0, 0, 4, 0, 0, 0, 7]);
+    // No room; the end of the medium. And REPORT TYPE was looked at.
+    expect(status(0x00, 40).data[7]).toBe(0x03);
+    expect(status(0x00).data[7]).toBe(0x07);
+    for (const type of [5, 0x0f, 0x11, 0xff]) {
+      const cdb = getLbaStatus(0, 64);
+      cdb[14] = type;
+      expect(initiator.in(cdb, 64)).toMatchObject(checkCondition('5/24/00'));
+    }
+  });
+
   it('begins with the block asked for, inside an extent too', () => {
     expect(descriptors(make().in(getLbaStatus(33, 40), 40).data)).toEqual([
       [33, 31, 0],

@@ -4,6 +4,7 @@ import { Access } from '../../src/scsi/command.ts';
 import { FIXED_COMMANDS } from '../../src/scsi/commands.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { cdb10, checkCondition, GOOD, Initiator, NO_DATA, Pending } from './support/initiator.ts';
+import { plainCdb } from './support/plain-cdb.ts';
 
 const COMMANDS = FIXED_COMMANDS.alone;
 const START = 1;
@@ -50,10 +51,7 @@ describe('a removable medium', () => {
     expect(initiator.out(startStop(LOEJ))).toMatchObject(GOOD);
     for (const row of COMMANDS.rows) {
       if (row.access === Access.NONE) continue;
-      const cdb = new Array<number>(row.cdbLength).fill(0);
-      cdb[0] = row.opcode;
-      if (row.serviceAction >= 0) cdb[1] = row.serviceAction;
-      expect(initiator.in(cdb, 512), row.name).toMatchObject({ ...checkCondition('2/3a/00'), residual: 512 });
+      expect(initiator.in(plainCdb(row), 512), row.name).toMatchObject({ ...checkCondition('2/3a/00'), residual: 512 });
     }
     expect(initiator.in([0x12, 0, 0, 0, 36, 0], 36)).toMatchObject(GOOD);
     expect(initiator.in([3, 0, 0, 0, 18, 0], 18).data[12]).toBe(0x3a);

@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { cdb10, checkCondition, GOOD, Initiator } from './support/initiator.ts';
+import { EMPTY_MEMORY, type UnitMemory } from '../../src/scsi/unit-memory.ts';
+import { cdb10, checkCondition, GOOD, Initiator, type Result } from './support/initiator.ts';
 
 const CACHING = [0x08, 18, 4, ...new Array(17).fill(0)];
 const CONTROL = [0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
 const EXTENSION = [0x4a, 1, 0, 28, ...new Array(28).fill(0)];
+const EXCEPTIONS = [0x1c, 10, 8, ...new Array(9).fill(0)];
 const DESCRIPTOR = [0, 0, 8, 0, 0, 0, 2, 0];
 
 const sense6 = (page: number, options: { dbd?: boolean; subpage?: number; length?: number } = {}): number[] => [
@@ -52,11 +54,12 @@ describe('MODE SENSE', () => {
 
   it('returns all pages, with their subpages only when asked', () => {
     const initiator = new Initiator();
-    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...CACHING, ...CONTROL]);
+    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...CACHING, ...CONTROL, ...EXCEPTIONS]);
     expect([...initiator.in(sense6(0x3f, { subpage: 0xff }), 255).data.slice(4)]).toEqual([
       ...CACHING,
       ...CONTROL,
       ...EXTENSION,
+      ...EXCEPTIONS,
     ]);
     expect([...initiator.in(sense6(0x0a, { subpage: 0xff }), 255).data.slice(4)]).toEqual([...CONTROL, ...EXTENSION]);
     expect([...initiator.in(sense6(0x0a, { subpage: 1 }), 255).data.slice(4)]).toEqual(EXTENSION);
@@ -65,7 +68,7 @@ describe('MODE SENSE', () => {
   it('tells current from changeable and default values', () => {
     const initiator = new Initiator();
     const changeable = [...initiator.in(sense6(0x40 | 0x0a), 255).data.slice(4)];
-    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+    expect(changeable).toEqual([0x0a, 10, 4, 0, 8, 0x40, 0, 0, 0, 0, 0, 0]);
     expect(initiator.in(sense6(0x40 | 0x08), 255).data[6]).toBe(4);
     initiator.out(select6(16), list6(control(4, 0)));
     expect(initiator.in(sense6(0x0a), 255).data[6]).toBe(4);
@@ -107,6 +110,63 @@ describe('MODE SENSE', () => {
     initiator.lun.readOnly = false;
     initiator.out(select6(16), list6(control(0, 8)));
     expect(initiator.in(sense6(0x3f), 255).data[2]).toBe(0x90);
+  });
+});
+
+describe('saved mode parameters', () => {
+  const SAVE = 0x11;
+  const keeping = (memory: UnitMemory = EMPTY_MEMORY): { initiator: Initiator; memories: UnitMemory[] } => {
+    const memories: UnitMemory[] = [];
+    const keep = async (next: UnitMemory): Promise<void> => void memories.push(next);
+    return { initiator: new Initiator({ keep, memory }), memories };
+  };
+  const page = (initiator: Initiator, control: number, code: number): number[] => [
+    ...initiator.in(sense6((control << 6) | code), 255).data.slice(4),
+  ];
+  const select = async (initiator: Initiator, flags: number, ...pages: number[][]): Promise<Result> => {
+    const list = list6(...pages);
+    initiator.pending.start(initiator.unit, select6(list.length, flags), list, 0);
+    await new Promise((resolve) => setImmediate(resolve));
+    return initiator.pending.result();
+  };
+  const NO_CACHE = [0x88, 18, ...new Array(18).fill(0)];
+
+  it('are the current ones of the next process, and after a reset', async () => {
+    const { initiator, memories } = keeping();
+    expect(page(initiator, 0, 0x08)[0]).toBe(0x88);
+    expect(await select(initiator, SAVE, NO_CACHE, control(4, 0))).toMatchObject(GOOD);
+    expect(await select(initiator, 0x10, control(4, 8))).toMatchObject(GOOD);
+    expect([page(initiator, 0, 0x08)[2], page(initiator, 2, 0x08)[2], page(initiator, 3, 0x08)[2]]).toEqual([0, 4, 0]);
+    expect([page(initiator, 0, 0x0a)[4], page(initiator, 3, 0x0a)[4], page(initiator, 3, 0x0a)[2]]).toEqual([8, 0, 4]);
+    expect(memories.length).toBe(1);
+    initiator.unit.reset(null, () => {});
+    initiator.out([0, 0, 0, 0, 0, 0]);
+    const { state } = initiator.unit;
+    expect([state.writeCache, state.descriptorSense, state.softwareWriteProtect]).toEqual([false, true, false]);
+
+    const next = keeping(memories[0]!).initiator.unit.state;
+    expect([next.writeCache, next.descriptorSense, next.softwareWriteProtect]).toEqual([false, true, false]);
+  });
+
+  it('that cannot be kept are not set either', async () => {
+    const initiator = new Initiator({ keep: () => Promise.reject(new Error('no')) });
+    expect(await select(initiator, SAVE, NO_CACHE)).toMatchObject(checkCondition('4/44/00'));
+    expect([page(initiator, 0, 0x08)[2], page(initiator, 3, 0x08)[2]]).toEqual([4, 4]);
+    expect(initiator.unit.state.memory).toEqual(EMPTY_MEMORY);
+  });
+
+  it('that were kept for other pages, or are no pages, are left out', () => {
+    const modePages = { '08': 'ff', '0a': `0a0a04${'ff'.repeat(9)}`, '3e': '00', '0a.01': 'xx' };
+    const { initiator } = keeping({ ...EMPTY_MEMORY, modePages });
+    expect(page(initiator, 0, 0x08)).toEqual([0x88, 18, 4, ...new Array(17).fill(0)]);
+    // Only what can be changed is taken.
+    expect(page(initiator, 0, 0x0a)).toEqual([0x8a, 10, 4, 0x10, 8, 0x40, 0, 0, 0xff, 0xff, 0, 0]);
+  });
+
+  it('are not there where nothing can be kept', () => {
+    const initiator = new Initiator();
+    expect(initiator.in(sense6(0xc8), 255)).toMatchObject(checkCondition('5/39/00'));
+    expect(initiator.out(select6(24, SAVE), list6(CACHING))).toMatchObject(checkCondition('5/24/00'));
   });
 });
 

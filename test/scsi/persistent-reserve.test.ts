@@ -1,7 +1,8 @@
+import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { readU32BE, writeU16BE, writeU32BE } from '../../src/base/bytes.ts';
 import type { Nexus } from '../../src/scsi/nexus.ts';
-import { MAX_REGISTRANTS } from '../../src/scsi/persistent-state.ts';
+import { MAX_REGISTRANTS, sameNexus } from '../../src/scsi/persistent-state.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { UnitAttention } from '../../src/scsi/unit-attention.ts';
 import { Cluster, outCdb, outList, PR_OUT, TEST_UNIT_READY, transportId, WRITE_10 } from './support/cluster.ts';
@@ -196,6 +197,52 @@ describe('PERSISTENT RESERVE OUT', () => {
     }
     expect(cluster.attentions(cluster.login('iqn.x:r0,i,0x000000000001'))).toEqual([]);
     expect(cluster.attentions(cluster.login('iqn.x:r4,i,0x0000000000c8'))).toEqual(['2a/03']);
+  });
+});
+
+describe('registrations', () => {
+  it('make sense whatever bytes come as parameter lists', () => {
+    const mutation = fc.record({ at: fc.nat({ max: 120 }), byte: fc.integer({ min: 0, max: 255 }) });
+    const list = fc
+      .record({
+        key: fc.nat({ max: 2 }),
+        newKey: fc.nat({ max: 2 }),
+        aptpl: fc.boolean(),
+        allPorts: fc.boolean(),
+        others: fc.option(fc.uniqueArray(fc.constantFrom(A, B, C, 'iqn.x:b'), { maxLength: 3 }), { nil: undefined }),
+      })
+      .map(outList);
+    const step = fc.record({
+      list,
+      mutations: fc.array(mutation, { maxLength: 3 }),
+      cut: fc.oneof(fc.constant(0), fc.nat({ max: 30 })),
+      action: fc.nat({ max: 8 }),
+      type: fc.nat({ max: 15 }),
+      byA: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 5, maxLength: 40 }), (steps) => {
+        const fuzzed = new Cluster();
+        const nexuses = [fuzzed.login(A), fuzzed.login(B, 2)];
+        for (const { list: whole, mutations, cut, action, type, byA } of steps) {
+          const bytes = whole.slice(0, whole.length - cut);
+          for (const { at, byte } of mutations) if (at < bytes.length) bytes[at] = byte;
+          fuzzed.send(nexuses[byA ? 0 : 1]!, outCdb(action, bytes.length, type), bytes);
+          const { registrants, type: held, holder } = fuzzed.unit.state.reservations.state;
+          expect(registrants.length).toBeLessThanOrEqual(MAX_REGISTRANTS);
+          for (const { key, initiatorPort, targetPort } of registrants) {
+            expect(key).toMatch(/^(?!0{16})[0-9a-f]{16}$/);
+            expect(initiatorPort).toMatch(/^.+,i,0x[0-9a-f]{12}$/s);
+            expect([1, 2]).toContain(targetPort);
+          }
+          if (held === null) expect(holder).toBeNull();
+          else if (held >= 7) expect([holder, registrants.length > 0]).toEqual([null, true]);
+          else expect(registrants.some((one) => sameNexus(one, holder!))).toBe(true);
+          for (const nexus of nexuses) fuzzed.attentions(nexus);
+        }
+      }),
+      { numRuns: 200 },
+    );
   });
 });
 

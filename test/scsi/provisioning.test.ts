@@ -49,7 +49,7 @@ describe('a unit whose backend does not offer UNMAP', () => {
     const offered = new Initiator();
     expect(offered.in(supported(0x42), 256).data[1]! & 7).toBe(3);
     expect(initiator.in(supported(0x42), 256).data[1]! & 7).toBe(1);
-    expect(offered.in(supported(0x41), 256).data[5]).toBe(0x08);
+    expect(offered.in(supported(0x41), 256).data[5]).toBe(0x18);
     expect(initiator.in(supported(0x41), 256).data[5]).toBe(0);
   });
 
@@ -69,7 +69,7 @@ describe('a unit whose unmapped blocks may read as anything', () => {
 
   it('is thin, without LBPRZ', () => {
     const initiator = make();
-    expect([...initiator.in(B2, 255).data.slice(4)]).toEqual([0, 0xe0, 2, 0]);
+    expect([...initiator.in(B2, 255).data.slice(4)]).toEqual([0, 0xe2, 2, 0]);
     expect(initiator.in(READ_CAPACITY_16, 32).data[14]).toBe(0x80);
   });
 

@@ -164,6 +164,33 @@ describe('copies that cross', () => {
     expect(target.media[0]!.data.slice(4 * 512, 5 * 512)).toEqual(pattern(512));
   });
 
+  it.each([
+    ['source', 'destination'],
+    ['destination', 'source'],
+  ])('do not wait for each other in a circle, whichever of %s and %s is locked first', (first) => {
+    const target = new CopyTarget();
+    const caw = (lun: number): Pending => {
+      const cdb = cdb16(0x89, 0, 0);
+      cdb[13] = 1;
+      return target.start(lun, cdb, new Uint8Array(1024));
+    };
+    const copy = (from: number, to: number): Pending => {
+      const list = lid1([cscd(naaOf(0)), cscd(naaOf(1))], [offsetSegment(from, 0, to, 0, 512)], {
+        usage: 3,
+        listId: 0,
+      });
+      return target.start(0, copyOut(0, list.length), list);
+    };
+    const [a, b] =
+      first === 'source'
+        ? [copy.bind(null, 0, 1), copy.bind(null, 1, 0)]
+        : [copy.bind(null, 1, 0), copy.bind(null, 0, 1)];
+    // At unit 1: one that has it alone, then b, another one, a. At unit 0: a, one that wants it alone, b.
+    const all = [caw(1), b(), caw(1), a(), caw(0)];
+    target.drain();
+    for (const one of all) expect(one.result()).toMatchObject(GOOD);
+  });
+
   /** Whatever the order of events, everything that was begun ends, and every byte is one that somebody wrote there. */
   it('all end, whatever else is under way', () => {
     const command = fc.record({

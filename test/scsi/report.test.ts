@@ -103,15 +103,13 @@ describe('READ DEFECT DATA', () => {
   });
 });
 
-describe('LOG SENSE', () => {
-  it('lists its pages', () => {
-    const initiator = new Initiator();
-    expect([...initiator.in([0x4d, 0, 0x40, 0, 0, 0, 0, 0, 64, 0], 64).data]).toEqual([0, 0, 0, 1, 0]);
-    expect([...initiator.in([0x4d, 0, 0x40, 0xff, 0, 0, 0, 0, 64, 0], 64).data]).toEqual([
-      0x40, 0xff, 0, 4, 0, 0, 0, 0xff,
-    ]);
-    expect(initiator.in([0x4d, 0, 0x4d, 0, 0, 0, 0, 0, 64, 0], 64)).toMatchObject(checkCondition('5/24/00'));
-    expect(initiator.in([0x4d, 0, 0x40, 1, 0, 0, 0, 0, 64, 0], 64)).toMatchObject(checkCondition('5/24/00'));
+describe('REPORT TIMESTAMP', () => {
+  it('tells the time since the begin, in milliseconds', () => {
+    const clock = { nowMs: () => 2 ** 40 + 5.75, setTimer: () => ({ cancel: () => {} }) };
+    const timestamp = [0xa3, 0x0f, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0];
+    const { data } = new Initiator({ clock }).in(timestamp, 12);
+    expect([...data]).toEqual([0, 10, 0, 0, 1, 0, 0, 0, 0, 5, 0, 0]);
+    expect(new Initiator().in(timestamp, 12).data.length).toBe(12);
   });
 });
 

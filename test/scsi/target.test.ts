@@ -105,7 +105,7 @@ describe('a target', () => {
   it('has one target port group that is always active, and says so in INQUIRY', () => {
     target.setLun(0, unit());
     while (send(0, TEST_UNIT_READY).status !== 0);
-    expect(send(0, [0x12, 0, 0, 0, 36, 0], 36).data[5]).toBe(0x18);
+    expect(send(0, [0x12, 0, 0, 0, 36, 0], 36).data[5]).toBe(0x38);
     const groups = (format: number, length: number): number[] => [
       ...send(0, [0xa3, 0x0a | format, 0, 0, 0, 0, 0, 0, 0, length, 0, 0], length).data,
     ];
@@ -116,6 +116,45 @@ describe('a target', () => {
     const identification = Buffer.from(send(0, [0x12, 1, 0x83, 0, 255, 0], 255).data).toString('hex');
     expect(identification).toContain('5195000400000001');
     expect(identification).toContain('5194000400000001');
+  });
+
+  it('takes the state that its target port group has, and no other', () => {
+    target.setLun(0, unit());
+    while (send(0, TEST_UNIT_READY).status !== 0);
+    const set = (...list: number[]): Result => {
+      pending.start(
+        { prepare: (task) => target.prepare(task, 0), execute: (task) => target.execute(task) },
+        stpg(list.length),
+        Uint8Array.from(list),
+        0,
+      );
+      return pending.result();
+    };
+    const stpg = (length: number): number[] => [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, length, 0, 0];
+    expect(set()).toMatchObject(GOOD);
+    expect(set(0, 0, 0, 0, 0, 0, 0, 1)).toMatchObject(GOOD);
+    expect(set(0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1)).toMatchObject(GOOD);
+    for (const state of [1, 2, 3, 0x0e]) {
+      expect(set(0, 0, 0, 0, state, 0, 0, 1)).toMatchObject(checkCondition('5/26/00'));
+    }
+    expect(set(0, 0, 0, 0, 0, 0, 0, 2)).toMatchObject(checkCondition('5/26/00'));
+    expect(set(0, 0, 0, 0)).toMatchObject(checkCondition('5/1a/00'));
+    expect(set(0, 0, 0, 0, 0, 0)).toMatchObject(checkCondition('5/1a/00'));
+  });
+
+  it('names its ports in VPD page 88h, and one policy for all mode pages in 87h', () => {
+    target.setLun(0, unit());
+    while (send(0, TEST_UNIT_READY).status !== 0);
+    const ports = Buffer.from(send(0, [0x12, 1, 0x88, 0, 255, 0], 255).data);
+    expect(ports.readUInt16BE(2)).toBe(ports.length - 4);
+    expect(ports.readUInt16BE(6)).toBe(1);
+    expect(ports.readUInt16BE(14)).toBe(ports.length - 16);
+    expect(ports.subarray(16, 20).toString('hex')).toMatch(/^539800/);
+    expect(ports.subarray(20).toString().replace(/\0+$/, '')).toBe(nexus.targetPort);
+    expect([...send(0, [0x12, 1, 0x87, 0, 255, 0], 255).data]).toEqual([0, 0x87, 0, 4, 0x3f, 0xff, 0, 0]);
+    expect([...send(0, [0x12, 1, 0, 0, 255, 0], 255).data.slice(4)]).toContain(0x88);
+    pending.start(unit(), [0x12, 1, 0x88, 0, 255, 0], NO_DATA, 255);
+    expect(pending.result()).toMatchObject(checkCondition('5/24/00'));
   });
 
   it('leaves target ports to LIO where a unit stands alone', () => {

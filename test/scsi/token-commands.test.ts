@@ -52,15 +52,33 @@ describe('a ROD token', () => {
     const { data } = target.media[0]!;
     expect(target.media[1]!.data.slice(0, 4 * BLOCK)).toEqual(data.slice(60 * BLOCK, 64 * BLOCK));
     expect(data.slice(500 * BLOCK, 564 * BLOCK)).toEqual(data.slice(0, 64 * BLOCK));
-    for (const [offset, blocks] of [
-      [61, 4],
-      [64, 1],
-      [2 ** 52, 1],
-      [0, 65],
-    ] as const) {
-      const result = target.writeUsing(1, writeList(token, [[0, blocks]], { offset }));
-      expect(result).toMatchObject(checkCondition('5/26/00'));
+    for (const offset of [64, 65, 2 ** 52]) {
+      expect(target.writeUsing(1, writeList(token, [[0, 1]], { offset }))).toMatchObject(checkCondition('5/26/00'));
     }
+  });
+
+  it('with less than was asked for is written as far as it goes, the last block filled up with zeroes', () => {
+    const mixed = new CopyTarget([{}, { logicalBlockSize: 4096 }]);
+    mixed.media[0]!.data.set(pattern(MIB));
+    mixed.media[1]!.data.fill(0xee);
+    const token = mixed.token(0, [[0, 12]]);
+    expect(
+      mixed.writeUsing(
+        1,
+        writeList(token, [
+          [0, 1],
+          [4, 9],
+        ]),
+        5,
+      ),
+    ).toMatchObject(GOOD);
+    const { data } = mixed.media[1]!;
+    expect(data.slice(0, 4096)).toEqual(pattern(MIB).slice(0, 4096));
+    expect(data.slice(4 * 4096, 4 * 4096 + 2048)).toEqual(pattern(MIB).slice(4096, 6144));
+    expect(data.slice(4 * 4096 + 2048, 5 * 4096)).toEqual(new Uint8Array(2048));
+    expect([data[4096], data[5 * 4096]]).toEqual([0xee, 0xee]);
+    const told = mixed.in(1, receive(7, 5)).data;
+    expect([told[5], ...told.slice(16, 24)]).toEqual([3, ...be(2, 8)]);
   });
 
   it('goes between units with blocks of different sizes', () => {
@@ -75,9 +93,9 @@ describe('a ROD token', () => {
   });
 
   it('is 512 bytes that nobody can guess, and says what it is', () => {
-    const [a, b] = [target.token(0, [[0, 8]]), target.token(0, [[0, 8]], { type: RodType.ACCESS_UPON_REFERENCE })];
+    const [a, b] = [target.token(0, [[0, 8]]), target.token(0, [[0, 8]], { type: RodType.ANY_POINT_IN_TIME })];
     expect([...a.slice(0, 8)]).toEqual([...be(RodType.CHANGE_VULNERABLE, 4), 0, 0, 0x01, 0xf8]);
-    expect([...b.slice(0, 4)]).toEqual(be(RodType.ACCESS_UPON_REFERENCE, 4));
+    expect(b.slice(0, 4)).toEqual(a.slice(0, 4));
     expect([...a.slice(16, 24)]).toEqual([0xe4, 0, 0, 0, 1, 3, 0, 16]);
     expect([...a.slice(48, 64)]).toEqual(be(8 * BLOCK, 16));
     expect(a.slice(256)).not.toEqual(b.slice(256));
@@ -115,6 +133,15 @@ describe('a ROD token', () => {
       if (name !== 'a rollback') expect(target.writeUsing(1, writeList(elsewhere, [[0, 8]])), name).toMatchObject(GOOD);
     }
     expect(target.send(0, cdb10(0x28, 7, 1), NO_DATA, BLOCK)).toMatchObject(checkCondition('6/28/00'));
+  });
+
+  it('is not made while something else is put into the unit', () => {
+    const token = target.token(0, [[8, 8]]);
+    target.units[0]!.contentChanging();
+    expect(target.writeUsing(1, writeList(token, [[0, 8]]))).toMatchObject(REVOKED);
+    expect(target.populate(0, populateList([[8, 8]]))).toMatchObject(checkCondition('b/55/0d'));
+    target.units[0]!.contentSettled();
+    expect(target.writeUsing(1, writeList(target.token(0, [[8, 8]]), [[0, 8]]))).toMatchObject(GOOD);
   });
 
   it('lives on when its blocks are read, or others are written', () => {
@@ -285,7 +312,7 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
     target.populate(0, populateList([[0, 16]]), 3);
     expect([...target.in(0, receive(7, 3)).data.slice(0, 38)]).toEqual([
       ...be(546, 4),
-      ...[0x10, 1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xf1],
+      ...[0x10, 1, 0, 0, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0xf1],
       ...be(16, 8),
       ...[0, 0, 0, 0, 0, 0, 0, 0],
       ...be(514, 4),
@@ -295,7 +322,7 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
     const { data } = target.in(1, receive(7, 4));
     expect([...data]).toEqual([
       ...be(32, 4),
-      ...[0x11, 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xf1],
+      ...[0x11, 1, 0, 1, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 0xf1],
       ...be(5, 8),
       ...[0, 0, 0, 0, 0, 0, 0, 0],
       ...[0, 0, 0, 0],
@@ -319,7 +346,7 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
     const result = target.writeUsing(1, writeList(token, [[0, 16]]), 4);
     expect(result).toMatchObject(checkCondition('7/27/07'));
     const { data } = target.in(1, receive(7, 4));
-    expect([data[5], data[12], data[13]]).toEqual([2, 2, 18]);
+    expect([data[5], data[12], data[13], data[14]]).toEqual([2, 2, 20, 18]);
     expect(data.slice(32, 50)).toEqual(result.senseBytes);
   });
 
@@ -334,12 +361,12 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
     const abort = target.start(1, copyAbort(4));
     target.drain();
     expect(abort.result()).toMatchObject(GOOD);
-    expect(running.result()).toMatchObject(checkCondition('a/00/06'));
+    expect(running.result()).toMatchObject(checkCondition('a/2f/02'));
     expect(target.media[1]!.log.length).toBe(1);
     expect(target.in(1, receive(7, 4)).data[5]).toBe(0x60);
   });
 
-  it('are refused wherever their parameter lists are cut off', () => {
+  it('ignore ranges that are cut off, and refuse lists without one', () => {
     const target = new CopyTarget();
     const ranges = [
       [0, 8],
@@ -350,9 +377,14 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
       [0x10, populateList(ranges)],
       [0x11, writeList(token, ranges)],
     ] as const) {
+      const header = list.length - 32;
       for (let length = 1; length < list.length; length++) {
         const result = target.send(1, copyOut(action, length), list.slice(0, length));
-        expect(result, `${length} bytes`).toMatchObject(checkCondition('5/1a/00'));
+        const expected = length < header ? checkCondition('5/1a/00') : GOOD;
+        expect(result, `${length} bytes`).toMatchObject(expected);
+        if (length < header) continue;
+        const count = target.in(1, receive(7, 0)).data.slice(16, 24);
+        expect([...count], `${length} bytes`).toEqual(be(8 * Math.floor((length - header) / 16), 8));
       }
       expect(target.send(1, copyOut(action, list.length), list)).toMatchObject(GOOD);
       expect(target.send(1, copyOut(action, 0))).toMatchObject(GOOD);
@@ -381,7 +413,6 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
         ],
         '5/26/00',
       ],
-      [[[0, 0]], '5/26/00'],
       [new Array(65).fill([0, 0]), '5/26/08'],
     ];
     for (const [ranges, sense] of wrong) {
@@ -389,7 +420,14 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
       expect(target.writeUsing(0, writeList(zeroToken(), ranges))).toMatchObject(checkCondition(sense));
     }
     expect(target.populate(0, populateList([[0, 1]], { timeout: 601 }))).toMatchObject(checkCondition('5/26/00'));
-    expect(target.populate(0, populateList([[0, 1]], { type: 0x00800002 }))).toMatchObject(checkCondition('5/26/00'));
+    for (const type of [0x00800000, 0x00800002, 0x00010000]) {
+      expect(target.populate(0, populateList([[0, 1]], { type }))).toMatchObject(checkCondition('5/26/00'));
+    }
+    // Nothing may be asked for.
+    expect(target.writeUsing(0, writeList(zeroToken(), [[5, 0]]))).toMatchObject(GOOD);
+    expect(target.writeUsing(0, writeList(target.token(0, [[5, 0]]), [[5, 1]]))).toMatchObject(
+      checkCondition('5/26/00'),
+    );
     const most = Array.from({ length: 64 }, (_, i) => [i, i % 2] as const);
     expect(target.populate(0, populateList(most))).toMatchObject(GOOD);
     expect(target.media[0]!.log).toEqual([]);

@@ -96,10 +96,13 @@ describe('UNMAP', () => {
     expect(initiator.lun.log).toEqual([]);
   });
 
-  it('refuses ANCHOR, which VPD page B2h does not offer', () => {
-    const result = new Initiator().out(unmapCdb(24, 1), unmapList([0, 1]));
-    expect(result).toMatchObject(checkCondition('5/24/00'));
-    expect([...result.senseBytes.slice(15, 18)]).toEqual([0xc8, 0, 1]);
+  it('with ANCHOR zeroes the blocks and leaves them mapped', () => {
+    const initiator = new Initiator();
+    initiator.lun.data.fill(7);
+    expect(initiator.out(unmapCdb(24, 1), unmapList([3, 20]))).toMatchObject(GOOD);
+    expect(initiator.lun.log.map(({ op }) => op)).toEqual([LunOp.WRITE_ZEROES]);
+    expect(initiator.lun.data.slice(3 * 512, 23 * 512).every((byte) => byte === 0)).toBe(true);
+    expect([...initiator.lun.mapped]).toEqual([0, 1]);
   });
 
   it('is refused on a write-protected unit', () => {

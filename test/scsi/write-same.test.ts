@@ -117,9 +117,20 @@ describe.each([512, 4096] as const)('WRITE SAME with blocks of %i bytes', (block
     expect(initiator.lun.log).toEqual([]);
   });
 
-  it('refuses ANCHOR and protection information', () => {
+  it('with ANCHOR and UNMAP zeroes the blocks and leaves them mapped', () => {
     const initiator = make();
-    for (const flags of [ANCHOR, ANCHOR | UNMAP, 0x20, 0x40, 0x80, 0x02, 0x04]) {
+    initiator.lun.data.fill(9, 0, 3 * blockSize);
+    for (const cdb of [cdb10(0x41, 0, 1, ANCHOR | UNMAP), cdb16(0x93, 1, 1, ANCHOR | UNMAP)]) {
+      expect(initiator.out(cdb, zero)).toMatchObject(GOOD);
+    }
+    expect(initiator.lun.log.map(({ op }) => op)).toEqual([LunOp.WRITE_ZEROES, LunOp.WRITE_ZEROES]);
+    expect(initiator.lun.data.slice(0, 2 * blockSize).every((byte) => byte === 0)).toBe(true);
+    expect(initiator.lun.data[2 * blockSize]).toBe(9);
+  });
+
+  it('refuses ANCHOR without UNMAP, and protection information', () => {
+    const initiator = make();
+    for (const flags of [ANCHOR, 0x20, 0x40, 0x80, 0x02, 0x04]) {
       expect(initiator.out(cdb10(0x41, 0, 1, flags), zero)).toMatchObject(checkCondition('5/24/00'));
       expect(initiator.out(cdb16(0x93, 0, 1, flags), zero)).toMatchObject(checkCondition('5/24/00'));
     }

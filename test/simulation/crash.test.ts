@@ -94,7 +94,7 @@ describe('a crash at any moment', () => {
   it('was examined often enough', () => {
     const states = CRASHES.reduce((sum, kind) => sum + (counts.get(kind) ?? 0), 0);
     expect(states).toBeGreaterThan(STATES === 2000 ? 2000 : STATES / 2);
-    for (const kind of ['snapshot', 'delete', 'resize', 'rollback', 'grow', 'UNMAP', 'ENOSPC', ...CRASHES]) {
+    for (const kind of ['snapshot', 'delete', 'resize', 'rollback', 'grow', 'UNMAP', 'COPY', 'ENOSPC', ...CRASHES]) {
       expect(counts.get(kind) ?? 0, kind).toBeGreaterThan(0);
     }
   });

@@ -17,6 +17,7 @@ const REQUESTS = {
   zeroes: 3,
   unmap: 5,
   unmapAll: 1,
+  copy: 6,
   read: 5,
   extent: 2,
   flush: 3,
@@ -92,7 +93,7 @@ function nameOf(simulated: SimulatedPool, index: number): string | undefined {
   return names[index % Math.max(1, names.length)];
 }
 
-function request(simulated: SimulatedPool, { kind, volume, at, length }: Operation, busy: Set<string>): boolean {
+function request(simulated: SimulatedPool, { kind, volume, other, at, length }: Operation, busy: Set<string>): boolean {
   if (kind === 'time') {
     simulated.clock.advance(1000);
     return true;
@@ -110,9 +111,38 @@ function request(simulated: SimulatedPool, { kind, volume, at, length }: Operati
   else if (kind === 'zeroes') simulated.writeZeroes(name, from, to);
   else if (kind === 'unmap') simulated.unmap(name, from, to);
   else if (kind === 'unmapAll') simulated.unmap(name, 0, sectors);
+  else if (kind === 'copy') return copy(simulated, nameOf(simulated, other)!, other, name, from, length, busy);
   else if (kind === 'read') simulated.read(name, from, to);
   else if (kind === 'extent') simulated.extent(name, from, to);
   else simulated.flush(name);
+  return true;
+}
+
+/** From the same place, from one in another block, or from anywhere; often whole blocks. One at a time, for the model's sake. */
+function copy(
+  simulated: SimulatedPool,
+  source: string,
+  salt: number,
+  target: string,
+  begin: number,
+  length: number,
+  busy: Set<string>,
+): boolean {
+  if (busy.has(source) || simulated.copying.length > 0) return false;
+  const block = simulated.blockSectors;
+  const sourceSectors = simulated.sectorsOf(source);
+  const blocks = Math.max(1, Math.floor(sourceSectors / block));
+  const isSame = salt % 3 === 0;
+  const isAnother = salt % 3 === 1;
+  const sourceBegin = isSame
+    ? begin
+    : isAnother
+      ? ((salt * 7) % blocks) * block + (begin % block)
+      : (begin * 13) % sourceSectors;
+  const wanted = salt % 4 < 3 ? block * (1 + (length % 5)) : length;
+  const end = Math.min(begin + wanted, simulated.sectorsOf(target), begin + sourceSectors - sourceBegin);
+  if (end <= begin || (source === target && Math.abs(begin - sourceBegin) < end - begin)) return false;
+  simulated.copy(source, sourceBegin, target, begin, end, salt % 10 === 9);
   return true;
 }
 
@@ -169,6 +199,8 @@ function administer(
       return true;
   }
   if (name === undefined || another === undefined) return false;
+  // A copy under way goes on between calls: only snapshots are for the model to tell.
+  if (!kind.startsWith('snapshot') && simulated.copying.includes(name)) return false;
   const sectors = simulated.sectorsOf(name);
   const wanted = kind === 'grow' ? sectors + sizeOf(length) : Math.max(1, sectors - sizeOf(at));
   switch (kind) {

@@ -1,6 +1,6 @@
 import { assert } from '../../src/base/assert.ts';
 import { ZEROES } from '../support/sector-stamp.ts';
-import { type ModelWrite, VolumeModel } from './volume-model.ts';
+import { type ModelCopy, type ModelWrite, VolumeModel } from './volume-model.ts';
 
 type Volumes = Map<string, VolumeModel>;
 
@@ -29,6 +29,7 @@ export class PoolExpectation {
   #now = 0;
   #nextToken = 1;
   readonly #writes = new Map<number, Submitted>();
+  readonly #copies = new Map<number, { copy: ModelCopy; writes: Submitted[] }>();
   readonly #flushes = new Map<number, Submitted[]>();
   /** Answered well, and not durable yet. */
   #unflushed: Submitted[] = [];
@@ -71,6 +72,51 @@ export class PoolExpectation {
     if (!write.ok) return;
     if (durable) this.#settle([entry]);
     else this.#unflushed.push(entry);
+  }
+
+  /** A copy of the sectors from `sourceBegin` of `from` on to `[begin, end)` of `to` is submitted. */
+  beginCopy(id: number, from: string, sourceBegin: number, to: string, begin: number, end: number): void {
+    const [source, target] = [this.volume(from), this.volume(to)];
+    const begunAt = this.#now++;
+    const writes: Submitted[] = [];
+    const write = (begin: number, end: number, value: number): ModelWrite => {
+      const write: ModelWrite = {
+        id,
+        kind: 'write',
+        begin,
+        end,
+        value,
+        begunAt,
+        endAt: Infinity,
+        ok: false,
+        durable: false,
+        isDoubted: false,
+        isAcknowledged: false,
+        isCopied: true,
+      };
+      writes.push({ write, volume: target });
+      return write;
+    };
+    const sourceTokens = source.tokens.slice();
+    const copy: ModelCopy = { source, sourceBegin, target, begin, end, write, sourceTokens };
+    this.#copies.set(id, { copy, writes });
+    target.beginCopy(copy);
+  }
+
+  endCopy(id: number, ok: boolean, durable: boolean): void {
+    const { copy, writes } = this.#copies.get(id)!;
+    this.#copies.delete(id);
+    const endAt = this.#now++;
+    const isDoubted = writes.some(({ write }) => write.isDoubted);
+    for (const { write } of writes) {
+      write.endAt = endAt;
+      write.ok = ok && !write.isDoubted;
+      write.isAcknowledged = ok && write.isDoubted;
+    }
+    copy.target.endCopy(copy, ok && !isDoubted);
+    const done = writes.filter(({ write }) => write.ok);
+    if (durable) this.#settle(done);
+    else this.#unflushed.push(...done);
   }
 
   /** A flush of `volume` is submitted, or of all of them. */

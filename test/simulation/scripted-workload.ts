@@ -1,7 +1,7 @@
 import type { SimulatedPool } from './simulated-pool.ts';
 
 /**
- * A bit of everything, the same each time: first writes, breaking of sharing, discards, snapshots, growth of everything, deletion, rollback, a
+ * A bit of everything, the same each time: first writes, breaking of sharing, discards, copies, snapshots, growth of everything, deletion, rollback, a
  * pool that is full and one that is closed and opened. Every call may fail; what it would have made is not used then.
  */
 export async function playScript(simulated: SimulatedPool): Promise<void> {
@@ -39,7 +39,15 @@ export async function playScript(simulated: SimulatedPool): Promise<void> {
     simulated.write('a', 4 * block + 3, 4 * block + 9);
     simulated.flush('b');
   });
+  await step(() => simulated.copy('a', 0, 'b', 0, 2 * block + 11));
+  await step(() => {
+    simulated.copy('b', block, 'a', 2 * block, 4 * block);
+    simulated.write('a', block, block + 9);
+    simulated.write('b', 2 * block - 5, 2 * block + 5);
+  });
   await step(() => simulated.commit());
+  await step(() => simulated.copy('a', 0, 'a', 3 * block + 8, 4 * block));
+  await step(() => simulated.write('a', 3 * block, 4 * block + 5));
   await step(() => simulated.resizeVolume('b', 2 * block + 10));
   await step(() => simulated.resizeVolume('b', 4 * block));
   await step(() => simulated.growMetadata(20));
@@ -61,6 +69,7 @@ export async function playScript(simulated: SimulatedPool): Promise<void> {
     for (const name of simulated.names) simulated.write(name, 0, simulated.sectorsOf(name));
   });
   await step(() => simulated.growData(6));
+  if (has('a', 'b2')) await step(() => simulated.copy('b2', 0, 'a', 3 * block, 6 * block));
   if (has('a')) await step(() => simulated.unmap('a', 0, 6 * block));
   await step(() => {
     for (const name of simulated.names) {

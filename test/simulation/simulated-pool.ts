@@ -81,6 +81,7 @@ export class SimulatedPool {
   readonly #random: SeededRandom;
   readonly #devices = new Map<string, ThinDevice>();
   readonly #outstanding = new Map<number, string>();
+  readonly #copying = new Map<number, readonly [string, string]>();
   #pool: Pool | null = null;
   #beforeDoubt = '';
   /** Volumes that have become smaller since everything was answered: a request that waited for space may be beyond the end now. */
@@ -219,6 +220,29 @@ export class SimulatedPool {
 
   unmap(name: string, begin: number, end: number): Promise<Errno | null> {
     return this.#change(this.#nextId++, name, LunOp.UNMAP, begin, end, false, null);
+  }
+
+  async copy(
+    from: string,
+    sourceBegin: number,
+    to: string,
+    begin: number,
+    end: number,
+    fua = false,
+  ): Promise<Errno | null> {
+    const id = this.#nextId++;
+    this.#copying.set(id, [from, to]);
+    this.tell((model) => model.beginCopy(id, from, sourceBegin, to, begin, end));
+    const source = { device: this.#devices.get(from)!, name: from, begin: sourceBegin };
+    const { error } = await this.#request(id, to, LunOp.COPY, begin, end, fua, null, source);
+    this.#copying.delete(id);
+    this.tell((model) => model.endCopy(id, error === null, fua));
+    return error;
+  }
+
+  /** Volumes that a copy under way reads from or writes to. */
+  get copying(): readonly string[] {
+    return [...this.#copying.values()].flat();
   }
 
   async flush(name: string): Promise<Errno | null> {
@@ -471,9 +495,11 @@ export class SimulatedPool {
     end: number,
     fua: boolean,
     memory: Uint8Array | null,
+    source: { device: ThinDevice; name: string; begin: number } | null = null,
   ): Promise<{ request: LunRequest; error: Errno | null }> {
     const kind = Object.entries(LunOp).find(([, value]) => value === op)![0];
-    const title = `${id} ${kind}${fua ? ' FUA' : ''} ${name} ${begin}..${end}`;
+    const of = source === null ? '' : ` from ${source.name} ${source.begin}`;
+    const title = `${id} ${kind}${fua ? ' FUA' : ''} ${name} ${begin}..${end}${of}`;
     this.#begun(id, kind, title);
     return new Promise((resolve) => {
       const requestDone = (request: LunRequest, error: Errno | null): void => {
@@ -486,6 +512,7 @@ export class SimulatedPool {
       request.length = (end - begin) * SECTOR;
       request.fua = fua;
       if (memory !== null) request.data.set(memory, 0, memory.length);
+      if (source !== null) Object.assign(request, { source: source.device, sourceOffset: source.begin * SECTOR });
       this.#devices.get(name)!.submit(request);
     });
   }

@@ -1,7 +1,8 @@
 import { checkMetadata } from '../../src/tools/check.ts';
 import { describeDamage } from '../../src/tools/damage.ts';
+import { unsharedForTheKernel } from '../support/kernel-sharing.ts';
 import { contentsOf } from '../support/metadata-judges.ts';
-import { readSector, SECTOR_WORDS } from '../support/sector-stamp.ts';
+import { readMovedSector, SECTOR_WORDS } from '../support/sector-stamp.ts';
 import type { PoolContents } from '../support/thin-xml.ts';
 import type { SimulatedPool } from './simulated-pool.ts';
 import { UNKNOWN, UNMAPPED } from './volume-model.ts';
@@ -17,7 +18,7 @@ export function findWrongSectors(
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
   for (let i = 0; i < words.length / SECTOR_WORDS && wrong.length < 5; i++) {
     const sector = begin + i;
-    const found = readSector(words, i * SECTOR_WORDS, sector);
+    const found = readMovedSector(words, i * SECTOR_WORDS, sector);
     const values = allowed(sector);
     if (found !== null && values.includes(found)) {
       seen(sector, found);
@@ -35,6 +36,7 @@ export async function verifyPool(simulated: SimulatedPool): Promise<string[]> {
   const { pool, expectation, metadataMemory } = simulated;
   checkMetadata(metadataMemory, (damage) => wrong.push(`check: ${describeDamage(damage)}`));
   const contents = contentsOf(metadataMemory);
+  wrong.push(...unsharedForTheKernel(contents));
   const infos = pool.volumes();
   const found = infos.map(({ name, sizeBytes }) => `${name} ${sizeBytes / 512}`).sort();
   const expected = [...expectation.volumes].map(([name, { sectorCount }]) => `${name} ${sectorCount}`).sort();

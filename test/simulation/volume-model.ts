@@ -1,4 +1,4 @@
-import { ZEROES } from '../support/sector-stamp.ts';
+import { moved, ZEROES } from '../support/sector-stamp.ts';
 
 /**
  * One request that changes a volume. What it wrote is there for certain when it was answered well (`ok`), survives a crash when it is
@@ -19,6 +19,21 @@ export interface ModelWrite {
   isDoubted: boolean;
   /** And it was answered well, then or later. */
   isAcknowledged: boolean;
+  /** It is what a copy may have found: a snapshot that is taken meanwhile may have a part of it. */
+  isCopied?: boolean;
+}
+
+/** A copy under way: for each sector, everything that its source held meanwhile is a write that it may have done. */
+export interface ModelCopy {
+  readonly source: VolumeModel;
+  readonly sourceBegin: number;
+  readonly target: VolumeModel;
+  readonly begin: number;
+  readonly end: number;
+  /** Makes one of those writes. */
+  readonly write: (begin: number, end: number, value: number) => ModelWrite;
+  /** What the source's blocks shared at the beginning. */
+  readonly sourceTokens: Int32Array;
 }
 
 /** A write as one sector sees it. */
@@ -58,19 +73,21 @@ const end = (entry: Entry): number => entry.endAt ?? entry.write.endAt;
  */
 export class VolumeModel {
   readonly blockSectors: number;
-  #values: Uint32Array;
+  #values: Float64Array;
   /** Sectors of which more is to be said than `#values`, oldest write first. */
   #entries = new Map<number, Entry[]>();
   tokens: Int32Array;
-  readonly #busyBlocks = new Map<number, { count: number; only: 'write' | 'unmap' | 'both'; token: number }>();
+  readonly #busyBlocks = new Map<number, { count: number; only: 'write' | 'unmap' | 'copy' | 'both'; token: number }>();
   /** Snapshots of this volume that are being taken. */
   #snapshots: VolumeModel[] = [];
+  /** Copies from this volume that are under way. */
+  #copies: ModelCopy[] = [];
   /** Sectors that it is to have, while it is being resized. */
   #nextSectorCount: number | null = null;
 
   constructor(sectorCount: number, blockSectors: number) {
     this.blockSectors = blockSectors;
-    this.#values = new Uint32Array(sectorCount);
+    this.#values = new Float64Array(sectorCount);
     this.tokens = new Int32Array(Math.ceil(sectorCount / blockSectors));
   }
 
@@ -91,12 +108,68 @@ export class VolumeModel {
       this.tokens[block] = UNKNOWN;
     });
     this.#doubtLastDiscards();
+    this.#tellSnapshots(write);
+    for (const copy of this.#copies) {
+      const begin = Math.max(write.begin, copy.sourceBegin);
+      const end = Math.min(write.end, copy.sourceBegin + copy.end - copy.begin);
+      const by = copy.begin - copy.sourceBegin;
+      if (begin < end) copy.target.#mayHold(copy.write(begin + by, end + by, moved(write.value, by)));
+    }
+  }
+
+  #tellSnapshots(write: ModelWrite): void {
     for (const snapshot of this.#snapshots) {
       snapshot.#add({ ...write, durable: false, ok: false });
       this.#forBlocks(write, (block) => {
         snapshot.tokens[block] = UNKNOWN;
       });
     }
+  }
+
+  #mayHold(write: ModelWrite): void {
+    this.#add(write);
+    this.#tellSnapshots(write);
+  }
+
+  /** A copy to this volume begins. */
+  beginCopy(copy: ModelCopy): void {
+    this.#forBlocks(copy, (block) => {
+      const busy = this.#busyBlocks.get(block);
+      if (busy === undefined) this.#busyBlocks.set(block, { count: 1, only: 'copy', token: UNKNOWN });
+      else {
+        busy.count++;
+        busy.only = 'both';
+      }
+      this.tokens[block] = UNKNOWN;
+    });
+    const { source, sourceBegin, begin, end } = copy;
+    const by = begin - sourceBegin;
+    for (let at = sourceBegin; at < sourceBegin + end - begin; ) {
+      const values = source.present(at);
+      let to = at + 1;
+      while (to < sourceBegin + end - begin && source.present(to).join() === values.join()) to++;
+      for (const value of new Set(values)) this.#mayHold(copy.write(at + by, to + by, moved(value, by)));
+      at = to;
+    }
+    source.#copies.push(copy);
+  }
+
+  /** The copy was answered; its writes have their end. */
+  endCopy(copy: ModelCopy, ok: boolean): void {
+    const { source, sourceBegin, begin, end, sourceTokens } = copy;
+    source.#copies = source.#copies.filter((other) => other !== copy);
+    const by = (begin - sourceBegin) / this.blockSectors;
+    this.#forBlocks(copy, (block) => {
+      const busy = this.#busyBlocks.get(block)!;
+      if (--busy.count > 0) return;
+      this.#busyBlocks.delete(block);
+      this.tokens[block] = UNKNOWN;
+      const isWhole = begin <= block * this.blockSectors && (block + 1) * this.blockSectors <= end;
+      if (!ok || busy.only !== 'copy' || !isWhole || !Number.isInteger(by)) return;
+      // What is mapped may be shared, or be moved where the volume has it already.
+      const wasHole = sourceTokens[block - by] === UNMAPPED && source.tokens[block - by] === UNMAPPED;
+      if (wasHole && !source.#busyBlocks.has(block - by)) this.tokens[block] = UNMAPPED;
+    });
   }
 
   /** The request was answered. `newToken` gives a number that was never used. */
@@ -174,7 +247,10 @@ export class VolumeModel {
     for (const [sector, entries] of this.#entries) {
       copy.#entries.set(
         sector,
-        without(entries, (write) => write.ok).map((entry) => ({ ...entry })),
+        without(entries, (write) => write.ok).map(({ write, endAt }) => ({
+          write: write.isCopied && write.endAt === Infinity ? { ...write, durable: false, ok: false } : write,
+          endAt,
+        })),
       );
     }
     copy.tokens = this.tokens.slice();
@@ -212,7 +288,7 @@ export class VolumeModel {
   /** What is new reads as zeroes, also where something was cut off before. Nothing is in flight beyond the smaller size. */
   resize(sectorCount: number, newToken: () => number): this {
     this.#nextSectorCount = null;
-    const values = new Uint32Array(sectorCount);
+    const values = new Float64Array(sectorCount);
     values.set(this.#values.subarray(0, sectorCount));
     const tokens = new Int32Array(Math.ceil(sectorCount / this.blockSectors));
     tokens.set(this.tokens.subarray(0, tokens.length));
@@ -259,7 +335,7 @@ export class VolumeModel {
     return without(entries, isCertain).map(({ write }) => write.value);
   }
 
-  #forBlocks(write: ModelWrite, visit: (block: number) => void): void {
+  #forBlocks(write: { readonly begin: number; readonly end: number }, visit: (block: number) => void): void {
     const last = Math.min(Math.ceil(write.end / this.blockSectors), this.tokens.length);
     for (let block = Math.floor(write.begin / this.blockSectors); block < last; block++) visit(block);
   }

@@ -106,6 +106,7 @@ export class Command {
  * @property {string} target
  * @property {number} [lun]
  * @property {string} [initiatorName]
+ * @property {string} [isid] 12 hexadecimal digits; random unless given
  */
 
 export class FastInitiator {
@@ -190,7 +191,8 @@ export class FastInitiator {
         self.#onFailure = reject;
         socket.once('connect', resolve);
       });
-      await self.#login(options.initiatorName ?? 'iqn.2026-11.test:fast', options.target);
+      const isid = options.isid ? Buffer.from(options.isid, 'hex') : Buffer.from([0x80, ...randomBytes(5)]);
+      await self.#login(options.initiatorName ?? 'iqn.2026-11.test:fast', options.target, isid);
       await self.#makeReady();
     } catch (error) {
       socket.destroy();
@@ -474,8 +476,8 @@ export class FastInitiator {
     this.#out.push(pdu);
   }
 
-  /** @param {string} initiatorName @param {string} target */
-  async #login(initiatorName, target) {
+  /** @param {string} initiatorName @param {string} target @param {Buffer} isid */
+  async #login(initiatorName, target, isid) {
     const offer = {
       InitiatorName: initiatorName,
       TargetName: target,
@@ -500,7 +502,6 @@ export class FastInitiator {
         .map(([key, value]) => `${key}=${value}\0`)
         .join(''),
     );
-    const isid = Buffer.from([0x80, ...randomBytes(5)]);
     let isLast = false;
     while (!isLast) {
       const pdu = Buffer.alloc(BHS_SIZE + ((text.length + 3) & ~3));

@@ -143,6 +143,8 @@ export interface CommandOptions {
   tag?: number;
   cmdSn?: number;
   ahs?: Uint8Array;
+  /** ATTR: 1 simple, 2 ordered, 3 head of queue, 4 ACA; 0, untagged, unless told otherwise. */
+  attribute?: number;
 }
 
 /** What a command brought back. */
@@ -355,7 +357,7 @@ export class Initiator {
     this.send({
       opcode: 0x01,
       immediate: options.immediate ?? false,
-      flags: (options.final === false ? 0 : 0x80) | read | write,
+      flags: (options.final === false ? 0 : 0x80) | read | write | (options.attribute ?? 0),
       lun: options.lun ?? 0,
       tag,
       fields: { 20: options.write ?? options.read ?? 0, 24: cmdSn, 28: this.expStatSn },
@@ -443,16 +445,18 @@ export class Initiator {
 
   sendTaskManagement(
     code: number,
-    options: { lun?: number; tag?: number; refTag?: number; refCmdSn?: number } = {},
+    options: { lun?: number; tag?: number; refTag?: number; refCmdSn?: number; immediate?: boolean } = {},
   ): number {
     const tag = options.tag ?? this.takeTag();
+    const cmdSn = this.cmdSn;
+    if (options.immediate === false) this.cmdSn = (cmdSn + 1) >>> 0;
     this.send({
       opcode: 0x02,
-      immediate: true,
+      immediate: options.immediate ?? true,
       flags: 0x80 | code,
       lun: options.lun ?? 0,
       tag,
-      fields: { 20: options.refTag ?? 0xffffffff, 24: this.cmdSn, 28: this.expStatSn, 32: options.refCmdSn ?? 0 },
+      fields: { 20: options.refTag ?? 0xffffffff, 24: cmdSn, 28: this.expStatSn, 32: options.refCmdSn ?? 0 },
     });
     return tag;
   }

@@ -4,6 +4,8 @@ export const SECTOR_WORDS = 128;
 /** Stands for all zeroes: never written, or given back. */
 export const ZEROES = 0;
 
+const MOVED = 2 ** 32;
+
 /** Fills the sector at word `at` with what says which sector it is and which write it comes from, in all of its bytes. */
 export function fillSector(words: Uint32Array, at: number, sector: number, sequence: number): void {
   words[at] = sector;
@@ -29,4 +31,16 @@ export function readSector(words: Uint32Array, at: number, sector: number): numb
     if (words[at + i] !== state >>> 0) return null;
   }
   return sequence;
+}
+
+/** What a sector that holds `value` holds after a copy to a sector `by` higher. */
+export function moved(value: number, by: number): number {
+  return value === ZEROES ? ZEROES : value + by * MOVED;
+}
+
+/** As `readSector`, of a sector that may have been copied here from another one: the sequence number as `moved` has it. */
+export function readMovedSector(words: Uint32Array, at: number, sector: number): number | null {
+  const stamped = words[at]!;
+  const sequence = readSector(words, at, stamped);
+  return sequence === null ? null : moved(sequence, sector - stamped);
 }

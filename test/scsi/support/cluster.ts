@@ -54,7 +54,7 @@ export interface OutFields {
   aptpl?: boolean;
   allPorts?: boolean;
   /** SPEC_I_PT: TransportIDs of these initiator ports. */
-  others?: readonly string[];
+  others?: readonly string[] | undefined;
 }
 
 export function transportId(name: string): Uint8Array {

@@ -1,5 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { assert } from '../../../src/base/assert.ts';
+import type { ProvisioningResources } from '../../../src/block/lun-backend.ts';
 import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../../src/scsi/nexus.ts';
 import { Status } from '../../../src/scsi/spec.ts';
@@ -175,9 +176,16 @@ export class Initiator {
   readonly pending: Pending;
   pieces = 1;
 
-  constructor(options: Partial<LogicalUnitOptions> & { sizeBytes?: number; unmapGranularityBytes?: number } = {}) {
-    const { sizeBytes = MIB, unmapGranularityBytes, ...rest } = options;
+  constructor(
+    options: Partial<LogicalUnitOptions> & {
+      sizeBytes?: number;
+      unmapGranularityBytes?: number;
+      resources?: ProvisioningResources;
+    } = {},
+  ) {
+    const { sizeBytes = MIB, unmapGranularityBytes, resources, ...rest } = options;
     this.lun = new RamLun(sizeBytes, unmapGranularityBytes);
+    if (resources !== undefined) this.lun.resources = resources;
     this.unit = new LogicalUnit(unitOptions(this.lun, rest));
     this.nexus = new Nexus('iqn.2026-01.test:initiator,i,0x1', 'iqn.2026-01.test:target,t,0x0001', 1);
     this.unit.attach(this.nexus, false);

@@ -1,6 +1,6 @@
 import { assert } from '../../../src/base/assert.ts';
 import type { Errno } from '../../../src/base/errors.ts';
-import { type LunBackend, LunOp, type LunRequest } from '../../../src/block/lun-backend.ts';
+import { type LunBackend, LunOp, type LunRequest, type ProvisioningResources } from '../../../src/block/lun-backend.ts';
 
 /**
  * A RAM disk with a map, strict about what it is asked: a request outside the disk, of a wrong shape or of bytes that are no sectors fails the test.
@@ -11,6 +11,8 @@ export class RamLun implements LunBackend {
   readOnly = false;
   readonly unmapGranularityBytes: number;
   unmappedReadsZeroes = true;
+  atomicWriteBytes = 1024 * 1024;
+  resources?: ProvisioningResources;
   data: Uint8Array;
   readonly mapped: Set<number> = new Set();
   /** Set: the next requests of that operation fail with it. */
