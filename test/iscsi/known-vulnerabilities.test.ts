@@ -42,7 +42,7 @@ async function login(keys: Record<string, string> = {}, isid = 1): Promise<Initi
   return initiator;
 }
 
-describe('SPDK CVE-2021-28361: no data where data is due', () => {
+describe('CVE-2021-28361 (SPDK): no data where data is due', () => {
   it('a write that brings nothing is asked for all of it', async () => {
     const initiator = await login();
     const tag = initiator.sendCommand(write10(0, 1), { write: 512 });
@@ -86,7 +86,7 @@ describe('SPDK CVE-2021-28361: no data where data is due', () => {
   });
 });
 
-describe('SPDK 9d660f187a: additional header segments', () => {
+describe('CVE-less, SPDK 9d660f187a: additional header segments', () => {
   it.each([0, 4, 8, 20, 248, 256])('a PDU with %d bytes of them is rejected with all of its header', async (length) => {
     const initiator = await login({ MaxRecvDataSegmentLength: '512' });
     const ahs = new Uint8Array(length).fill(0xee);
@@ -106,7 +106,7 @@ describe('SPDK 9d660f187a: additional header segments', () => {
   });
 });
 
-describe('SPDK 7d1db86f54: keys over several PDUs', () => {
+describe('CVE-less, SPDK 7d1db86f54: keys over several PDUs', () => {
   it('a text is the same wherever it is cut', async () => {
     const initiator = await login();
     const text = Buffer.from(textData({ SendTargets: TARGET_NAME, MaxRecvDataSegmentLength: '8192' }));
@@ -130,7 +130,7 @@ describe('SPDK 7d1db86f54: keys over several PDUs', () => {
   });
 });
 
-describe('SPDK 565a44628d: data for an R2T whose task is gone', () => {
+describe('CVE-less, SPDK 565a44628d: data for an R2T whose task is gone', () => {
   it('is dropped, and what others own stays as it is', async () => {
     const initiator = await login({ MaxOutstandingR2T: '4', MaxBurstLength: '1024' });
     await initiator.writeBlocks(0, new Uint8Array(4096).fill(1), 0);
@@ -157,7 +157,7 @@ describe('SPDK 565a44628d: data for an R2T whose task is gone', () => {
   });
 });
 
-describe('LIO CVE-2013-2850: long keys that nobody knows', () => {
+describe('CVE-2013-2850 (LIO): long keys that nobody knows', () => {
   it.each([
     ['a key of 64 characters', `${'k'.repeat(64)}=1\0`],
     ['a key of 8000 characters', `${'k'.repeat(8000)}=1\0`],
@@ -188,7 +188,7 @@ describe('LIO CVE-2013-2850: long keys that nobody knows', () => {
   });
 });
 
-describe('tgt faa3bcb: sessions that nobody has any more', () => {
+describe('CVE-less, tgt faa3bcb: sessions that nobody has any more', () => {
   it('do not stay, whatever ended their connections and whatever was under way', async () => {
     for (let round = 0; round < 20; round++) {
       const initiator = await Initiator.login(world.port, {
@@ -213,7 +213,7 @@ describe('tgt faa3bcb: sessions that nobody has any more', () => {
   });
 });
 
-describe('LIO CVE-2026-23216: connections that end while their tasks run', () => {
+describe('CVE-2026-23216 (LIO): connections that end while their tasks run', () => {
   it('at any byte of what two connections of a session send leave nothing', { timeout: 60_000 }, async () => {
     const stream = (cmdSn: number): Uint8Array =>
       Buffer.concat([
@@ -254,7 +254,7 @@ describe('LIO CVE-2026-23216: connections that end while their tasks run', () =>
   });
 });
 
-describe('FreeBSD CVE-2024-45063: memory of others', () => {
+describe('CVE-2024-45063 (FreeBSD): memory of others', () => {
   it('is in no answer, whatever is asked for', async () => {
     const secret = await login({}, 1);
     const nosy = await login({ HeaderDigest: 'None' }, 2);
@@ -309,7 +309,7 @@ describe('FreeBSD CVE-2024-45063: memory of others', () => {
   });
 });
 
-describe('open-iscsi CVE-2026-44943: names that others have chosen', () => {
+describe('CVE-2026-44943 (open-iscsi): names that others have chosen', () => {
   it.each(['iqn.2026-01.org.example:a\nb', 'iqn.2026-01.org.example:\u0007', 'iqn.2026-01.org.example:../x', '-n', ''])(
     'SendTargets=%j is refused or finds nothing',
     async (name) => {
