@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/base/units.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
+import { Pending } from '../scsi/support/initiator.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
-import { createPool, openServed, send, TEST_UNIT_READY } from './served-pool.ts';
+import { createPool, openServed, RecordingLogger, send, TEST_UNIT_READY } from './served-pool.ts';
 
 type Served = Awaited<ReturnType<typeof openServed>>;
 
@@ -64,6 +65,34 @@ describe('what a logical unit keeps', () => {
     expect(sense).toBe('');
     expectBytes(await dataOf(second).read(0, 8 * MIB), new Uint8Array(8 * MIB));
     expect(second.service.pool.volume('a')).toMatchObject({ mappedBytes: 0, unit: { operation: null } });
+  });
+
+  it('lets the pool be closed while everything is being overwritten, and overwrites it afterwards', async () => {
+    const dir = await createPool();
+    const logger = new RecordingLogger();
+    const first = await openServed(dir, logger);
+    await first.service.createVolume({ name: 'a', sizeBytes: 16 * MIB });
+    const { target } = first.exports;
+    const pending = new Pending(new Nexus('iqn.y:host,i,0x1', 'iqn.x:pool,t,0x1', 1));
+    target.attach(pending.task.nexus);
+    const unit = target.unitAt(0)!;
+    while (!unit.state.nexuses.get(pending.task.nexus)!.attentions.isEmpty) {
+      unit.state.nexuses.get(pending.task.nexus)!.attentions.take();
+    }
+    await new Promise<void>((done) => {
+      pending.onDone = done;
+      pending.start(unit, [0x48, 0x81, 0, 0, 0, 0, 0, 0, 5, 0], Uint8Array.from([1, 0, 0, 1, 0x5a]), 0);
+    });
+    expect(pending.result().status).toBe(0);
+    await new Promise((done) => setTimeout(done, 20));
+    await first.service.close();
+    await new Promise((done) => setTimeout(done, 50));
+    expect(logger.texts('error')).toEqual([]);
+
+    const second = await openServed(dir);
+    const state = second.exports.target.unitAt(0)!.state;
+    while (state.operation !== null) await new Promise((done) => setTimeout(done, 5));
+    expectBytes(await dataOf(second).read(0, 16 * MIB), new Uint8Array(16 * MIB).fill(0x5a));
   });
 
   it('tells initiators when the space of the pool comes to its low-water mark', async () => {
