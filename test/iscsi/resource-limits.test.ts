@@ -163,7 +163,9 @@ describe('a portal that is attacked by many slow connections', () => {
     // All memory is with them: those who owe data and send none have to go after ten seconds, and the next who get theirs, and so on.
     const whileTimePasses = async <T>(answer: Promise<T>): Promise<T> => {
       let settled = false;
-      const settle = (): void => void (settled = true);
+      const settle = (): void => {
+        settled = true;
+      };
       answer.then(settle, settle);
       for (let i = 0; i < 60 && !settled; i++) {
         await new Promise((resolve) => setTimeout(resolve, 50));
