@@ -57,7 +57,7 @@ export function exceptionFor(test, profile) {
 function complainsOfRefusal({ body, reason }) {
   const complaint = /\[FAILED\].*/.exec(body)?.[0];
   if (complaint === undefined) return /SCSI_STATUS_CHECK_CONDITION\)/.test(reason);
-  return /DATA PROTECTION|\(0x07\)\/\(0x2700\)/.test(complaint);
+  return /DATA PROTECTION|\(0x07\)\/\(0x2700\)|COPY ABORTED/.test(complaint);
 }
 
 /**

@@ -121,7 +121,11 @@ function compare(all, record, whole) {
   /** @type {string[]} */
   const problems = [];
   for (const { profile, results } of all) {
-    const expected = record.profiles.get(profile.id) ?? new Map();
+    const expected = record.profiles.get(profile.id);
+    if (expected === undefined) {
+      problems.push(`profile ${profile.id}: not in the record`);
+      continue;
+    }
     for (const [name, { verdict, reason }] of results) {
       const before = expected.get(name);
       const change = before === undefined ? 0 : rank(verdict) - rank(before.verdict);

@@ -58,10 +58,10 @@ export class PoolSubject {
 
   async start() {
     await thinlun('pool', 'create', this.#pool, '--data-size', '4G');
+    const secretFile = join(this.#folder, 'secret');
     for (const { name, secret } of this.profile.users) {
-      const file = join(this.#folder, 'secret');
-      writeFileSync(file, secret, { mode: 0o600 });
-      await thinlun('access', 'allow', this.#pool, '*', '--user', name, '--secret-file', file);
+      writeFileSync(secretFile, secret, { mode: 0o600 });
+      await thinlun('access', 'allow', this.#pool, '*', '--user', name, '--secret-file', secretFile);
     }
     // One LUN that no test is run on: tests that are run on another one must leave it alone.
     await thinlun('volume', 'create', this.#pool, 'bystander', '--size', '64M');

@@ -167,7 +167,7 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
   which is mapped then, at no more than 192 MiB/s, and as often as it is told. FORMAT UNIT takes no protection information, defect list or initialization pattern.
 * WRITE ATOMIC writes to new blocks of the pool, which take the place of the old ones in one transaction: whatever fails, all of it is there or nothing, and nobody reads a
   part. It costs a copy of what it does not cover of them. Pools of blocks above 1 MiB do not offer it.
-* The 32-byte commands take no protection information either: their tags must be zero.
+* The 32-byte commands take no protection information either: their tags mean nothing.
 * THIN PROVISIONING SOFT THRESHOLD REACHED comes once to each nexus, with the place of the threshold in the mode page in INFORMATION; again when the threshold was left by a
   threshold set and is reached again.
 * WRITE BUFFER and READ BUFFER have a data buffer of 16 KiB, zeroes at first, and an echo buffer of 4 KiB that shows a nexus only what it wrote itself. A reset clears both.
