@@ -251,8 +251,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  cancelTasks(lun: number | null, endCmdSn: number): void {
-    this.fullFeature!.cancelTasks(lun, endCmdSn);
+  dropAnswered(lun: number | null): void {
+    this.fullFeature!.dropAnswered(lun);
   }
 
   hasTask(tag: number): boolean {

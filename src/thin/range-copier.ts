@@ -16,7 +16,7 @@ const MAX_BUFFERS = 4;
 const MAX_EXTENT = 64 * MIB;
 
 /**
- * Copies a range of a volume to a volume of the same pool, itself included, piece by piece.
+ * Copies a range of a volume to another volume of the pool, or inside it, piece by piece.
  *
  * ```
  *   source  |..aaaa|bbbbbbbb|cccccccc|ddd.....|
@@ -24,8 +24,8 @@ const MAX_EXTENT = 64 * MIB;
  * ```
  * Whole blocks are shared where the range begins at the same place in a block on both sides. Everything else is looked up, read and written, or
  * unmapped where the source has nothing, as any other request to the two volumes: also the last block of a volume that is cut off, for what is
- * past its end is not to be seen when it grows. So is what would take a time that the pool has not. A copy is under way
- * only while a piece of it is: volumes can be held, snapshotted and rolled back between two pieces.
+ * past its end is not to be seen when it grows. So is what the target has already (see `SharedBlocks`), and all of a copy inside a volume, and what would take a
+ * time that the pool has not. A copy is under way only while a piece of it is: volumes can be held, snapshotted and rolled back between two pieces.
  */
 export class RangeCopier {
   private readonly engine: PoolEngine;

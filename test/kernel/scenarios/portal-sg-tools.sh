@@ -69,7 +69,7 @@ table <<'ROWS'
  0 | No Sense | sg_requests $D
  0 | active/optimized | sg_rtpg --decode $D
  0 | | sg_stpg --optimized --tp=1 $D
- 5 | | sg_stpg --standby --tp=1 $D
+19 | Illegal | printf '\0\0\0\0\2\0\0\1' >/tmp/list; sg_raw -s 8 -i /tmp/list $G a4 0a 00 00 00 00 00 00 00 08 00 00
  0 | | sg_timestamp $D
  0 | | sg_seek --lba=100 $D
  0 | | sg_write_buffer --mode=data --in=/tmp/data --length=4096 $D
