@@ -95,6 +95,14 @@ export class RunSet {
     return chunk !== undefined && chunk.begins[this.#runAt]! <= block ? chunk.ends[this.#runAt]! : block;
   }
 
+  /** The smallest block number at or behind `block` that is in the set; infinite when there is none. */
+  nextInside(block: number): number {
+    if (this.#runCount === 0) return Number.POSITIVE_INFINITY;
+    this.#seek(block + 1);
+    const chunk = this.#chunks[this.#chunkAt];
+    return chunk === undefined ? Number.POSITIVE_INFINITY : Math.max(block, chunk.begins[this.#runAt]!);
+  }
+
   /** Calls `visit` for every run in ascending order. The set must not change meanwhile. */
   forEach(visit: (begin: number, end: number) => void): void {
     for (const chunk of this.#chunks) {

@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { readU16BE, readU32BE } from '../base/bytes.ts';
 import type { Timer } from '../base/clock.ts';
 import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
@@ -8,22 +7,14 @@ import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
-import { type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
+import { isLoginRequest, readLoginRequest } from './login-pdu.ts';
+import { headerU32, type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
 import { PeerWatch, type WatchedPeer } from './peer-watch.ts';
 import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
 import type { Session, SessionConnection } from './session.ts';
 import { receiveInto } from './socket-input.ts';
-import {
-  AsyncEvent,
-  CONTINUE,
-  DEFAULT_SEGMENT_LENGTH,
-  Field,
-  IMMEDIATE,
-  LoginStatus,
-  Opcode,
-  TRANSIT,
-} from './spec.ts';
+import { AsyncEvent, DEFAULT_SEGMENT_LENGTH, Field, LoginStatus } from './spec.ts';
 import { Transmitter, type TransmitterOwner } from './transmitter.ts';
 
 const EMPTY = new Uint8Array(0);
@@ -161,28 +152,14 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   // --- login ---
 
   private loginRequest(parser: PduParser): void {
-    const { header, headerAt: at } = parser;
     this.loginHeader = parser.copyHeader();
-    const cmdSn = readU32BE(header, at + Field.CMD_SN);
-    if (this.login!.isFresh) this.writer.statSn = readU32BE(header, at + Field.EXP_STAT_SN);
-    this.writer.loginCmdSn = cmdSn;
-    if (parser.opcode !== Opcode.LOGIN || (header[at]! & IMMEDIATE) === 0 || parser.ahsLength > 0) {
+    if (this.login!.isFresh) this.writer.statSn = headerU32(parser, Field.EXP_STAT_SN);
+    this.writer.loginCmdSn = headerU32(parser, Field.CMD_SN);
+    if (!isLoginRequest(parser)) {
       this.refuse(LoginStatus.INVALID_DURING_LOGIN, 'not a login request');
       return;
     }
-    const flags = header[at + Field.FLAGS]!;
-    const reply = this.login!.next({
-      transit: (flags & TRANSIT) !== 0,
-      continues: (flags & CONTINUE) !== 0,
-      currentStage: (flags >>> 2) & 3,
-      nextStage: flags & 3,
-      versionMin: header[at + 3]!,
-      isid: Buffer.from(header.buffer, header.byteOffset + at + Field.ISID, 6).toString('hex'),
-      tsih: readU16BE(header, at + Field.TSIH),
-      cid: readU16BE(header, at + Field.CID),
-      cmdSn,
-      text: this.loginText,
-    });
+    const reply = this.login!.next(readLoginRequest(parser, this.loginText));
     this.loginText = EMPTY;
     if (reply.complete) this.establish(reply);
     else if (reply.status !== LoginStatus.SUCCESS) this.refuse(reply.status, reply.reason);
@@ -274,8 +251,8 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   // --- the session's view ---
 
-  cancelTasks(lun: number | null, endCmdSn: number): void {
-    this.fullFeature!.cancelTasks(lun, endCmdSn);
+  dropAnswered(lun: number | null): void {
+    this.fullFeature!.dropAnswered(lun);
   }
 
   hasTask(tag: number): boolean {

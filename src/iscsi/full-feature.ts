@@ -1,3 +1,4 @@
+import { decodeLun } from '../scsi/lun.ts';
 import { REPORTED_LUNS_DATA_HAS_CHANGED } from '../scsi/sense.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
@@ -40,6 +41,8 @@ const Action = {
   HOLD_DATA_OUT: 8,
   /** Rejected, but it has had its turn. */
   REFUSED: 9,
+  /** A command that task management has aborted. */
+  CANCELLED: 10,
 } as const;
 type Action = (typeof Action)[keyof typeof Action];
 
@@ -122,8 +125,9 @@ export class FullFeature implements TaskSetHost, PduHandler {
     switch (parser.opcode) {
       case Opcode.SCSI_COMMAND:
         if (!this.takesTurn(parser, Action.COMMAND)) return Verdict.ACCEPT;
-        if (this.tasks !== null) return this.tasks.command(parser);
-        this.refuse(RejectReason.PROTOCOL_ERROR);
+        if (this.isCancelled(parser)) this.action = Action.CANCELLED;
+        else if (this.tasks !== null) return this.tasks.command(parser);
+        else this.refuse(RejectReason.PROTOCOL_ERROR);
         break;
       case Opcode.DATA_OUT:
         this.dataOut(parser);
@@ -196,6 +200,8 @@ export class FullFeature implements TaskSetHost, PduHandler {
       return;
     }
     this.advance(parser);
+    // No response tells an initiator whose window was closed that it may send again.
+    if (action === Action.CANCELLED && this.window.outstanding === this.window.size - 1) this.writer.windowUpdate();
     let reason: RejectReason | 0 = action === Action.REFUSED ? this.refusal : 0;
     if (action === Action.NOP_OUT) reason = this.pings.received(parser, data);
     else if (action === Action.TEXT) reason = this.text.answer(parser, data);
@@ -227,6 +233,11 @@ export class FullFeature implements TaskSetHost, PduHandler {
     const reason = refuseRequest(parser);
     if (reason !== 0) this.refuse(reason);
     return reason === 0;
+  }
+
+  private isCancelled(parser: PduParser): boolean {
+    const { cancelled } = this.session;
+    return !isImmediate(parser) && cancelled.has(decodeLun(parser.header, parser.headerAt + Field.LUN));
   }
 
   private advance(parser: PduParser): void {
@@ -284,9 +295,8 @@ export class FullFeature implements TaskSetHost, PduHandler {
     if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 
-  /** See `SessionConnection`. */
-  cancelTasks(lun: number | null, endCmdSn: number): void {
-    this.held.cancelTasks(lun, endCmdSn);
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void {
     this.tasks?.dropAnswered(lun);
   }
 
@@ -356,7 +366,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
   }
 
   hasTask(tag: number): boolean {
-    return this.tasks !== null && this.tasks.find(tag) !== null;
+    return this.tasks !== null && this.tasks.table.get(tag) !== null;
   }
 
   hasTaskElsewhere(tag: number): boolean {

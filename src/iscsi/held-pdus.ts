@@ -1,7 +1,6 @@
-import { decodeLun } from '../scsi/lun.ts';
 import type { PduParser } from './pdu-parser.ts';
 import { serialBefore } from './serial.ts';
-import { BHS_SIZE, Field, OPCODE_MASK, Opcode, PAD_SIZE } from './spec.ts';
+import { BHS_SIZE, PAD_SIZE } from './spec.ts';
 
 interface HeldCommand {
   /** The PDU and the Data-Out PDUs behind it, as they came but without digests; empty for a CmdSN that counts as received. */
@@ -85,16 +84,6 @@ export class HeldPdus {
       return true;
     }
     return false;
-  }
-
-  /** The commands for `lun` (all LUNs when it is null) that come before `endCmdSn` count as received and are not delivered. */
-  cancelTasks(lun: number | null, endCmdSn: number): void {
-    for (const [cmdSn, command] of this.held) {
-      const pdu = command.pdus[0];
-      if (pdu === undefined || (pdu[0]! & OPCODE_MASK) !== Opcode.SCSI_COMMAND) continue;
-      if (!serialBefore(cmdSn, endCmdSn) || (lun !== null && decodeLun(pdu, Field.LUN) !== lun)) continue;
-      this.cancel(command);
-    }
   }
 
   /** A CmdSN that has not come counts as received (RFC 7143 11.5.5). */

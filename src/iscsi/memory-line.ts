@@ -9,6 +9,8 @@ export interface MemoryLineOwner {
   memoryDenied(task: IscsiTask): void;
   /** Memory may be there for what blocks the input. Returns false when it still does. */
   unblock(): boolean;
+  /** Tasks that were granted memory may wait for data that comes behind what blocks the input: that has to give up. */
+  letDataThrough(): void;
 }
 
 /** Gets and gives back the memory of one connection's tasks; those for which there is none wait here, first come first served. */
@@ -124,11 +126,15 @@ export class MemoryLine implements MemoryUser {
         this.owner.memoryGranted(task);
       } else if (this.account.isOverdrawnBy(missing(task))) {
         this.waitsForOwn = true;
+        this.owner.letDataThrough();
         return true;
       } else if (this.account.shared.isRegularFree) {
         this.leave(task);
         this.owner.memoryDenied(task);
-      } else return false;
+      } else {
+        this.owner.letDataThrough();
+        return false;
+      }
     }
     return true;
   }

@@ -1,6 +1,7 @@
 import { Nexus } from '../scsi/nexus.ts';
 import type { Target } from '../scsi/target.ts';
 import type { Identity } from './access.ts';
+import { CancelledCommands } from './cancelled-commands.ts';
 import { CommandWindow } from './command-window.ts';
 import { HeldBudget } from './held-pdus.ts';
 import type { PortalLimits } from './limits.ts';
@@ -12,11 +13,8 @@ export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
-  /**
-   * What task sets do not know of the tasks for `lun` (all LUNs when it is null) gets no response: those that have a status, and those that wait for their CmdSN, before
-   * `endCmdSn`.
-   */
-  cancelTasks(lun: number | null, endCmdSn: number): void;
+  /** See `TaskSet`. */
+  dropAnswered(lun: number | null): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
   hasTask(tag: number): boolean;
   /** Delivers what it holds and whose turn has come, and drops what has come by another connection. */
@@ -49,6 +47,7 @@ export class Session {
   /** At most MaxConnections, and those that are ending. */
   readonly connections: SessionConnection[] = [];
   readonly held: HeldBudget;
+  readonly cancelled: CancelledCommands;
   /** No connection can join any more. */
   isEnding = false;
   private delivering = false;
@@ -73,6 +72,7 @@ export class Session {
           );
     this.window = new CommandWindow(login.cmdSn, limits.commandWindow);
     this.held = new HeldBudget(limits.heldBytes);
+    this.cancelled = new CancelledCommands(this.window);
     this.parameters = login.parameters;
     if (this.nexus !== null) this.nexus.lunsChanged = () => this.tellLunsChanged();
   }

@@ -115,7 +115,7 @@ export class TaskManager {
       case TaskFunction.ABORT_TASK:
         return this.abortTask(request);
       case TaskFunction.QUERY_TASK:
-        return this.tasks.find(request.referencedTag)?.lun === request.lun ? YES : NO;
+        return this.tasks.table.get(request.referencedTag)?.lun === request.lun ? YES : NO;
       case TaskFunction.ABORT_TASK_SET:
       case TaskFunction.CLEAR_TASK_SET:
       case TaskFunction.LOGICAL_UNIT_RESET:
@@ -126,11 +126,11 @@ export class TaskManager {
       }
       case TaskFunction.TARGET_COLD_RESET:
       case TaskFunction.TARGET_WARM_RESET:
-        this.cancel(null, request);
+        if (!this.cancel(null, request)) return TaskFunctionResponse.REJECTED;
         target.reset(nexus, request.ended);
         return null;
       case TaskFunction.I_T_NEXUS_RESET:
-        this.cancel(null, request);
+        if (!this.cancel(null, request)) return TaskFunctionResponse.REJECTED;
         target.loseNexus(nexus, request.ended);
         return null;
       case TaskFunction.TASK_REASSIGN:
@@ -149,7 +149,7 @@ export class TaskManager {
       // UADE DEPTH, sense key, additional sense code and qualifier (SAM-5 7.9)
       return { information: (attentions.count === 1 ? 0x100000 : 0x200000) + attentions.peek() };
     }
-    this.cancel(lun, request);
+    if (!this.cancel(lun, request)) return TaskFunctionResponse.REJECTED;
     if (code === TaskFunction.ABORT_TASK_SET) unit.abortTaskSet(nexus, ended);
     else if (code === TaskFunction.CLEAR_TASK_SET) unit.clearTaskSet(nexus, ended);
     else unit.reset(nexus, ended);
@@ -158,7 +158,7 @@ export class TaskManager {
 
   /** By tag, else by RefCmdSN for a command that has not come (RFC 7143 11.5.1, 11.6.1). */
   private abortTask({ referencedTag, refCmdSn, cmdSn, lun, ended }: Request): TaskFunctionResponse | null {
-    const task = this.tasks.find(referencedTag);
+    const task = this.tasks.table.get(referencedTag);
     if (task !== null) {
       if (task.lun !== lun) return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
       this.tasks.abort(task, ended);
@@ -172,8 +172,14 @@ export class TaskManager {
     return TaskFunctionResponse.TASK_DOES_NOT_EXIST;
   }
 
-  private cancel(lun: number | null, { cmdSn }: Request): void {
-    for (const connection of this.session.connections) connection.cancelTasks(lun, cmdSn);
+  /**
+   * What task sets do not know of the session's tasks for `lun` (all LUNs when it is null): those that have a status, and those whose turn has not come. False: there are
+   * too many such functions.
+   */
+  private cancel(lun: number | null, { cmdSn }: Request): boolean {
+    if (!this.session.cancelled.add(lun, cmdSn)) return false;
+    for (const connection of this.session.connections) connection.dropAnswered(lun);
+    return true;
   }
 
   /** Every connection to the target ends after the response to a cold reset (RFC 7143 11.5.1), if it can see anything of what was reset. */

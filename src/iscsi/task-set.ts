@@ -56,7 +56,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   private readonly maxImmediate: number;
   private readonly host: TaskSetHost;
   private readonly pool: TaskPool;
-  private readonly table: TaskTable;
+  readonly table: TaskTable;
   private readonly line: MemoryLine;
   readonly collector: DataCollector;
 
@@ -105,10 +105,6 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   /** Data that the initiator was asked for, or announced, has not come. */
   get expectsData(): boolean {
     return this.table.list().some((task) => task.expectsData);
-  }
-
-  find(tag: number): IscsiTask | null {
-    return this.table.get(tag);
   }
 
   // --- PDUs ---
@@ -266,6 +262,10 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
   unblock(): boolean {
     if (this.blocked) this.host.resumeInput();
     return !this.blocked;
+  }
+
+  letDataThrough(): void {
+    if (this.blocked && this.collector.count > 0) this.host.resumeInput();
   }
 
   /** Something that was sent has left its memory. */

@@ -84,9 +84,9 @@ export const BLOCK_ROWS: readonly CommandRow[] = [
   row('READ DEFECT DATA(12)', READ, 'b7 1f 00 00 00 00 ff ff ff ff 00 00', report.readDefectData12),
 ];
 
-/** Group number, service action, flags; what protection information would need has to be zero. */
+/** Group number, service action, flags; the tags of protection information (from byte 20 on) mean nothing without it. */
 const usage32 = (action: number, flags: string): string =>
-  `7f 00 00 00 00 00 3f 18 00 ${action.toString(16)} ${flags} 00 ff ff ff ff ff ff ff ff 00 00 00 00 00 00 00 00 ff ff ff ff`;
+  `7f 00 00 00 00 00 3f 18 00 ${action.toString(16)} ${flags} 00 ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff ff`;
 
 function row32(name: string, access: Access, action: number, flags: string, handler: CommandHandler): CommandRow {
   return row(name, access, usage32(action, flags), handler, { action, ...long });

@@ -3,8 +3,7 @@ import type { Errno } from '../base/errors.ts';
 import { LunOp, LunRequest, type LunRequestOwner } from '../block/lun-backend.ts';
 import { type Conflict, isRefused } from './conflict.ts';
 import type { CopyRecord } from './copy-records.ts';
-import type { LogicalUnit } from './logical-unit.ts';
-import type { Nexus } from './nexus.ts';
+import type { LunInventory } from './lun-inventory.ts';
 import { type RangeHolder, RangeState } from './range-lock.ts';
 import { changesUnit } from './read-only-nexus.ts';
 import type { RodToken } from './rod-tokens.ts';
@@ -28,20 +27,6 @@ import { Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
 import { type AbortWaiter, MemberState, type TaskSetMember } from './task-set.ts';
 import type { NexusState, UnitState } from './unit-state.ts';
-
-/** What a command may tell about the target around its unit: the target's business, or of a unit that stands alone, only itself. */
-export interface LunInventory {
-  /** The LUNs that are there for `nexus`, ascending. */
-  luns(nexus: Nexus): readonly number[];
-  /** The unit that `nexus` finds at `lun`; undefined when there is none for it. */
-  unit(nexus: Nexus, lun: number): LogicalUnit | undefined;
-  /** The unit for `nexus` whose NAA designator (VPD page 83h) is `naa`; undefined when there is none for it. */
-  find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined;
-  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
-  readonly targetPorts: readonly number[];
-  /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
-  inventoryReported(command: Command): void;
-}
 
 /** What the rows of a table do; the functions see one command each. */
 export interface CommandHandler {

@@ -1,9 +1,10 @@
 import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { serviceActionOf, VARIABLE_LENGTH } from './cdb.ts';
-import { Attention, Command, type CommandRow, type CommandTable, type LunInventory } from './command.ts';
+import { Attention, Command, type CommandRow, type CommandTable } from './command.ts';
 import { type CommandFeatures, type CommandSet, commandsOf } from './commands.ts';
 import { isRefused } from './conflict.ts';
+import type { LunInventory } from './lun-inventory.ts';
 import { THRESHOLD_DESCRIPTOR_LENGTH, THRESHOLD_DESCRIPTORS } from './mode-pages.ts';
 import type { Nexus } from './nexus.ts';
 import {

@@ -59,7 +59,7 @@ const TIMESTAMP_LENGTH = 12;
 
 /** REPORT TIMESTAMP (SPC-4 6.38): milliseconds since the process began (origin 000b); nobody can set it. */
 export const reportTimestamp: CommandHandler = {
-  prepare: (command: Command): boolean => command.transferIn(readU32BE(command.task.cdb, 6)),
+  prepare: (command: Command): boolean => command.transferReply(readU32BE(command.task.cdb, 6)),
 
   execute(command: Command): void {
     const { unit, task } = command;

@@ -13,6 +13,9 @@ export interface BlockRange {
 export class RodToken {
   readonly bytes: Uint8Array;
   readonly ranges: readonly BlockRange[];
+  /** All ranges lie in here: most writes do not, and are seen off with one look. */
+  readonly #begin: number;
+  readonly #end: number;
   readonly timeoutMs: number;
   lastUsedMs: number;
   /** Copies under way from it; it does not expire meanwhile. */
@@ -23,11 +26,14 @@ export class RodToken {
   constructor(bytes: Uint8Array, ranges: readonly BlockRange[], timeoutMs: number, nowMs: number) {
     this.bytes = bytes;
     this.ranges = ranges;
+    this.#begin = Math.min(...ranges.map((range) => range.begin));
+    this.#end = Math.max(...ranges.map((range) => range.end));
     this.timeoutMs = timeoutMs;
     this.lastUsedMs = nowMs;
   }
 
   overlaps(begin: number, end: number): boolean {
+    if (end <= this.#begin || begin >= this.#end) return false;
     for (const range of this.ranges) if (range.begin < end && begin < range.end) return true;
     return false;
   }

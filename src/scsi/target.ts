@@ -1,11 +1,12 @@
 import { assert } from '../base/assert.ts';
 import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
-import { Access, type Command, type LunInventory } from './command.ts';
+import { Access, type Command } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
 import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
 import { FULL_ACCESS, type LunAccess } from './lun-access.ts';
+import type { LunInventory } from './lun-inventory.ts';
 import type { Nexus } from './nexus.ts';
 import { MAX_REPORTED_LUNS } from './report.ts';
 import { LOGICAL_UNIT_NOT_SUPPORTED } from './sense.ts';

@@ -79,6 +79,7 @@ export class TaskSet {
   #barriers = 0;
   #dormant = 0;
   #postponed = 0;
+  #aborting = 0;
   #first: TaskSetMember | null = null;
   #last: TaskSetMember | null = null;
   #beginning = false;
@@ -161,7 +162,7 @@ export class TaskSet {
 
   /** Begins what a task that has left has held up. */
   advance(): void {
-    if (this.#dormant > 0) this.#beginDormant();
+    if (this.#dormant > 0 && this.#aborting === 0) this.#beginDormant();
   }
 
   /**
@@ -172,6 +173,8 @@ export class TaskSet {
   abort(selects: (task: ScsiTask) => boolean, by: Nexus | null, ended: () => void): Set<Nexus> {
     const others = new Set<Nexus>();
     const endings = new Endings(ended);
+    // Nothing that is to be aborted begins because something before it has ended.
+    this.#aborting++;
     for (const member of this.#select(selects)) {
       // The end of another one may have ended it, or even begun something else with it.
       if (member.setState === MemberState.NONE || !selects(member.task)) continue;
@@ -179,7 +182,9 @@ export class TaskSet {
       if (nexus !== by) others.add(nexus);
       this.#abortMember(member, this.reportsAborted && nexus !== by, endings);
     }
+    this.#aborting--;
     endings.taskEnded();
+    this.advance();
     return others;
   }
 
@@ -190,6 +195,7 @@ export class TaskSet {
       const endings = ended === null ? null : new Endings(ended);
       this.#abortMember(member, false, endings);
       endings?.taskEnded();
+      this.advance();
     }
   }
 
@@ -221,7 +227,6 @@ export class TaskSet {
     else {
       this.leave(member);
       task.owner.taskAborted(task);
-      this.advance();
     }
   }
 

@@ -85,7 +85,7 @@ export class AtomicWriter {
       } else if (error instanceof MetadataSpaceError) space.metadataExhausted(io);
       else if (metadata.freeDataBlocks === 0) space.dataExhausted(io);
       // Some are free: the pool is not full, though there is no room for this.
-      else engine.answer(io, 'ENOSPC');
+      else if (!space.comesBack(io)) engine.answer(io, 'ENOSPC');
       return false;
     }
     space.checkLowWater();

@@ -308,7 +308,8 @@ export class PoolMetadata extends PoolView {
   /**
    * Makes the target map what the source maps, at most `maxMappings` of it, from the lowest up; fewer when metadata blocks are short. What the
    * target had mapped there is dropped. Returns where to go on, `range.end` when all is done. The metadata is consistent between calls. Nothing
-   * may be on its way to the data blocks of either range. ENOSPC as `removeRange`; ERANGE where `keepsSource` needs a time and there is none.
+   * may be on its way to the data blocks of either range. ENOSPC as `removeRange`; ERANGE where `keepsSource` needs a time and there is none;
+   * EEXIST where the target may have the first block already, somewhere else. `learnShared` comes first.
    */
   shareRange(range: SharedRange, maxMappings: number): number {
     const { source, target, begin, end } = range;
@@ -316,11 +317,24 @@ export class PoolMetadata extends PoolView {
     this.checkThin(source);
     this.checkThin(target);
     assert(begin >= 0 && begin <= end && Number.isSafeInteger(end), 'shareRange: not a range');
+    assert(source !== target, 'a device does not share with itself');
     const { bitmapCount } = this.transaction.trees.dataMap;
     const least = shareChangeBlocks(this.metadataBlockCount, bitmapCount);
     const room = this.#checkRoom(least, 'share data blocks') - this.metadataReserveBlocks;
     const limit = shareableMappings(room, bitmapCount, maxMappings);
     return this.#sharing.share(range, limit, (from, to, most) => this.removeRange(target, from, to, most));
+  }
+
+  /** Finds out which data blocks a device shares, `runs` runs of mappings at a time; whether it is known. It stays known while the device is open. */
+  learnShared(thin: ThinMetadata, runs: number): boolean {
+    this.transaction.checkChangeable('look for shared blocks');
+    this.checkThin(thin);
+    return this.#sharing.learnShared(thin, runs);
+  }
+
+  /** Forgets it. */
+  forgetShared(thin: ThinMetadata): void {
+    thin.sharedBlocks = null;
   }
 
   /** Grows only: EINVAL. ENOSPC when the metadata device has no room for the bitmaps. Commit right after. */

@@ -192,7 +192,7 @@ export class PoolSpace {
   }
 
   /** Whether data blocks are on their way back to the allocator, for which `io` then waits. */
-  private comesBack(io: ThinIo): boolean {
+  comesBack(io: ThinIo): boolean {
     const { metadata, reclaimer, commits } = this.owner;
     if (metadata.freed.count > 0) commits.request();
     else if (!reclaimer.busy) return false;

@@ -16,7 +16,7 @@ const MAX_BUFFERS = 4;
 const MAX_EXTENT = 64 * MIB;
 
 /**
- * Copies a range of a volume to a volume of the same pool, itself included, piece by piece.
+ * Copies a range of a volume to another volume of the pool, or inside it, piece by piece.
  *
  * ```
  *   source  |..aaaa|bbbbbbbb|cccccccc|ddd.....|
@@ -24,8 +24,8 @@ const MAX_EXTENT = 64 * MIB;
  * ```
  * Whole blocks are shared where the range begins at the same place in a block on both sides. Everything else is looked up, read and written, or
  * unmapped where the source has nothing, as any other request to the two volumes: also the last block of a volume that is cut off, for what is
- * past its end is not to be seen when it grows. So is what would take a time that the pool has not. A copy is under way
- * only while a piece of it is: volumes can be held, snapshotted and rolled back between two pieces.
+ * past its end is not to be seen when it grows. So is what the target has already (see `SharedBlocks`), and all of a copy inside a volume, and what would take a
+ * time that the pool has not. A copy is under way only while a piece of it is: volumes can be held, snapshotted and rolled back between two pieces.
  */
 export class RangeCopier {
   private readonly engine: PoolEngine;
@@ -73,21 +73,23 @@ export class RangeCopier {
     if (source === device && Math.abs(offset - sourceOffset) < length) refuse('EINVAL', device);
     if (device.readOnly) refuse('EROFS', device);
     const size = this.engine.blockSizeBytes;
-    let mayShare = (offset - sourceOffset) % size === 0;
+    let mayShare = source !== device && (offset - sourceOffset) % size === 0;
+    let moveUntil = offset;
     while (request.copied < length) {
       const at = offset + request.copied;
       const from = sourceOffset + request.copied;
       const left = length - request.copied;
-      const whole = mayShare ? wholeBlocks(at, left, size) : 0;
+      const whole = mayShare && at >= moveUntil ? wholeBlocks(at, left, size) : 0;
       if (whole === 0) {
-        const most = mayShare ? Math.min(left, roundUp(at + 1, size) - at) : left;
+        const most = mayShare ? Math.min(left, Math.max(moveUntil, roundUp(at + 1, size)) - at) : left;
         request.copied += await this.move(device, source, at, from, most);
         continue;
       }
       const { copied, error } = await this.share(device, source, at, from, whole);
       request.copied += copied;
-      if (error === 'ERANGE') mayShare = false;
-      else if (error !== null) refuse(error, device);
+      if (error === 'EEXIST') moveUntil = at + copied + Math.max(size, roundDown(PIECE_SIZE, size));
+      if (error === 'ERANGE' || device.thin.sharedBlocks?.isTooMuch) mayShare = false;
+      else if (error !== null && error !== 'EEXIST') refuse(error, device);
     }
     if (request.fua) await deviceIo(device, LunOp.FLUSH, 0, 0);
   }

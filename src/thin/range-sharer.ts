@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import { errnoOf } from '../base/errors.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import type { IoDrain } from './io-drain.ts';
 import type { IoQueue } from './io-queue.ts';
@@ -9,6 +10,8 @@ import { Phase, type ThinIo } from './thin-io.ts';
 
 /** Mappings made in one go before other requests have their turn. */
 const SHARE_BATCH = 2048;
+/** Runs of mappings looked through in one go. */
+const SEARCH_BATCH = 4096;
 /** After so many vain attempts to read ahead the rest is read synchronously. */
 const MAX_MISSES = 2;
 
@@ -80,6 +83,7 @@ export class RangeSharer {
     }
     const range = rangeOf(io);
     const { source, sourceBegin, target, begin } = range;
+    if (!this.targetIsKnown(io)) return;
     if (io.misses < MAX_MISSES) {
       const sourceCached = metadata.areLeavesCached(source, sourceBegin, SHARE_BATCH);
       if (!metadata.areLeavesCached(target, begin, SHARE_BATCH) || !sourceCached) {
@@ -94,6 +98,11 @@ export class RangeSharer {
       io.misses = 0;
     } catch (error) {
       if (error instanceof MetadataSpaceError && space.retryAfterCommit(io)) return;
+      if (errnoOf(error) === 'EEXIST' && target.sharedBlocks?.hit(target)) {
+        metadata.forgetShared(target);
+        engine.resume(io);
+        return;
+      }
       engine.answer(io, engine.changeFailed('Cannot share data blocks', error));
       return;
     }
@@ -104,6 +113,22 @@ export class RangeSharer {
     }
     if (metadata.freeMetadataBlocks === 0) commits.request();
     setImmediate(this.resume, io);
+  }
+
+  /** Whether it is known what the target shares already; otherwise `io` looks for it, a part at a time. */
+  private targetIsKnown(io: ThinIo): boolean {
+    const { metadata } = this.engine;
+    const { thin } = io.device;
+    const known = thin.sharedBlocks;
+    if (known?.isOf(thin) && known.isComplete) return true;
+    if (io.misses < MAX_MISSES && !metadata.areLeavesCached(thin, known?.next ?? 0, SEARCH_BATCH)) {
+      this.engine.waitForMetadata(io, Phase.SHARE);
+      return false;
+    }
+    io.misses = 0;
+    if (metadata.learnShared(thin, SEARCH_BATCH)) return true;
+    setImmediate(this.resume, io);
+    return false;
   }
 
   /** `io` is about to be answered; its cell is released. */

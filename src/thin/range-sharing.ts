@@ -1,15 +1,17 @@
+import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import type { RunSet } from '../base/run-set.ts';
 import { BLOCK_TIME_WORDS, TIME_LIMIT, writeBlockTime, writeTime } from './block-time.ts';
 import type { PoolTransaction } from './pool-transaction.ts';
 import { lookupRun, RunResult } from './run-lookup.ts';
+import { SharedBlocks } from './shared-blocks.ts';
 import type { ThinDevices } from './thin-devices.ts';
 import type { ThinMetadata } from './thin-metadata.ts';
 
 /** As many mappings as go into a leaf. */
 const CHUNK = 252;
 
-/** `[begin, end)` of `target` is to be mapped as the range at `sourceBegin` of `source`, which may be the same device. The two do not overlap. */
+/** `[begin, end)` of `target` is to be mapped as the range at `sourceBegin` of `source`, another device. */
 export interface SharedRange {
   source: ThinMetadata;
   sourceBegin: number;
@@ -18,6 +20,8 @@ export interface SharedRange {
   end: number;
   /** The source's tree stays as it is: somebody reads it past the cache. Costs the pool one of its times, where the source has mappings since its last snapshot. */
   keepsSource: boolean;
+  /** Blocks that the target has already are not looked for: it was done when this was done first. */
+  isReplay?: boolean;
 }
 
 /**
@@ -28,6 +32,8 @@ export interface SharedRange {
  * source gets that is younger, and what the new mappings have from the beginning. Only a device that was never snapshotted and is as old as
  * the pool has no time before its last snapshot: time 1 becomes that of its last snapshot. No other block is taken for a shared one by this.
  *
+ * No device maps a data block twice: see `SharedBlocks`.
+ *
  * What is shared in a transaction counts as shared until its commit, whatever the reference counts say (`RunSet` of data blocks): the last commit had
  * the one reference elsewhere, and a process that is killed comes back to any moment between.
  */
@@ -36,6 +42,7 @@ export class RangeSharing {
   readonly #devices: ThinDevices;
   readonly #shared: RunSet;
   readonly #run: RunResult = new RunResult();
+  readonly #there: RunResult = new RunResult();
   readonly #values: Uint32Array = new Uint32Array(BLOCK_TIME_WORDS * CHUNK);
   #olderTime = 0;
   readonly #makeOlder = (words: Uint32Array, at: number): void => writeTime(words, at, this.#olderTime);
@@ -60,8 +67,13 @@ export class RangeSharing {
         const from = sourceBegin + (at - begin);
         lookupRun(mappings, source, from, from + (end - at), run, false);
         if (run.mapped && !run.shared && this.#makeRoomForTime(range)) continue;
-        const length = Math.min(run.end - from, run.mapped ? left : Number.POSITIVE_INFINITY);
-        if (run.mapped) {
+        let length = Math.min(run.end - from, run.mapped ? left : Number.POSITIVE_INFINITY);
+        const same = run.mapped ? this.#sameLength(target, at, length) : 0;
+        if (same > 0) {
+          at += same;
+          left--;
+        } else if (run.mapped) {
+          if (range.isReplay !== true) length = this.#newLength(target, length);
           this.#transaction.change(() => this.#shareRun(range, from, at, length));
           at += length;
           left -= length;
@@ -77,6 +89,37 @@ export class RangeSharing {
       }
     }
     return at;
+  }
+
+  /** How many of `length` blocks from `at` on the target has where they are to be. */
+  #sameLength(target: ThinMetadata, at: number, length: number): number {
+    const there = this.#there;
+    lookupRun(this.#transaction.trees.mappings, target, at, at + length, there, false);
+    return there.mapped && there.dataBlock === this.#run.dataBlock ? there.end - at : 0;
+  }
+
+  /** How many of `length` blocks the target has nowhere. EEXIST: not the first one. */
+  #newLength(target: ThinMetadata, length: number): number {
+    const { dataBlock } = this.#run;
+    const known = target.sharedBlocks;
+    assert(known?.isComplete === true, 'what the target shares is known');
+    const taken = known.isTooMuch ? dataBlock : known.blocks.nextInside(dataBlock);
+    if (taken > dataBlock) return Math.min(length, taken - dataBlock);
+    throw new StorageError(
+      'EEXIST',
+      `Cannot share data block ${dataBlock}: thin device ${target.id} may have it already`,
+    );
+  }
+
+  /** Looks through a part of what a device shares: `runs` runs of mappings. Returns whether all of it is known then. */
+  learnShared(target: ThinMetadata, runs: number): boolean {
+    const { mappings } = this.#transaction.trees;
+    if (target.snapshottedTime === 0) this.#snapshotted(target, 1);
+    if (target.sharedBlocks === null || !target.sharedBlocks.isOf(target))
+      target.sharedBlocks = new SharedBlocks(target);
+    const known = target.sharedBlocks;
+    if (!known.isComplete) known.search(mappings, target, mappings.highestKey(target.root) + 1, runs, this.#run);
+    return known.isComplete;
   }
 
   /** Sees to it that a mapping of each device can be older than its last snapshot. True: what is known of the source may not be so any more. */
@@ -112,6 +155,7 @@ export class RangeSharing {
       this.#olderTime = source.snapshottedTime - 1;
       this.#devices.beginTreeChange(source);
       this.#devices.endTreeChange(source, mappings.update(source.root, from, from + length, this.#makeOlder));
+      source.sharedBlocks?.add(dataBlock, dataBlock + length);
     }
     if (target.snapshottedTime === 0) this.#snapshotted(target, 1);
     const time = target.snapshottedTime - 1;
@@ -123,6 +167,7 @@ export class RangeSharing {
       target.mappedBlocks += mappings.insertedCount;
       done += mappings.setCount;
     }
+    target.sharedBlocks?.add(dataBlock, dataBlock + length);
     this.#shared.add(dataBlock, dataBlock + length);
   }
 }

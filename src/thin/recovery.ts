@@ -31,7 +31,7 @@ class JournalReplay implements JournalTarget {
     try {
       for (let at = begin; at < end; ) {
         const from = sourceBegin + (at - begin);
-        const range = { source, sourceBegin: from, target, begin: at, end, keepsSource: false };
+        const range = { source, sourceBegin: from, target, begin: at, end, keepsSource: false, isReplay: true };
         at = this.metadata.shareRange(range, BATCH);
       }
     } finally {

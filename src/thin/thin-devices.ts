@@ -178,6 +178,7 @@ export class ThinDevices {
       thin.abortedWithChanges ||= thin.changed;
       thin.changed = false;
       thin.copiedShared = false;
+      thin.sharedBlocks = null;
       const exists = this.#load(thin);
       // Whoever has it open keeps an object that is of no use; the id is free for another device.
       if (!exists) thin.root = NO_ROOT;

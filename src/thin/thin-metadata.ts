@@ -1,6 +1,7 @@
 import { StorageError } from '../base/errors.ts';
 import type { ReadableBlock } from '../persistent-data/block.ts';
 import type { DeviceDetails } from './device-details.ts';
+import type { SharedBlocks } from './shared-blocks.ts';
 
 /**
  * A thin device that is open: one object for each device id, shared by everybody who has it open. Only `PoolMetadata`
@@ -24,6 +25,8 @@ export class ThinMetadata implements DeviceDetails {
   /** Root of the device's mapping tree; `NO_ROOT` when an abort has undone its creation. */
   root = 0;
   openCount = 0;
+  /** Known since something was copied to it. */
+  sharedBlocks: SharedBlocks | null = null;
   /** The leaf that the last lookup ended in; valid while it still holds block `leafNumber`. It covers keys from begin to end. */
   leaf: ReadableBlock | null = null;
   leafNumber = 0;

@@ -43,6 +43,8 @@ describe('RunSet', () => {
           expect(set.has(i)).toBe(flags[i]);
           const outside = flags.indexOf(false, i);
           expect(set.nextOutside(i)).toBe(outside < 0 ? flags.length : outside);
+          const inside = flags.indexOf(true, i);
+          expect(set.nextInside(i)).toBe(inside < 0 ? Infinity : inside);
         }
       }),
     );

@@ -1,6 +1,17 @@
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  promises,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
@@ -153,6 +164,38 @@ describe('reservations.json', () => {
     }
     expect(error).toMatchObject({ code: 'EINVAL', message: /^Cannot read the reservations ".*": volumes\.0/ });
     expect(hintOf(error)).toMatch(/remove it only when none is running/);
+  });
+
+  it('is on the disk, with its name, before anybody is told', async () => {
+    const { open, rename } = promises;
+    const calls: string[] = [];
+    promises.open = async (name, ...rest) => {
+      const handle = await open(name, ...rest);
+      const { sync } = handle;
+      handle.sync = async () => {
+        await sync.call(handle);
+        calls.push(`${basename(String(name))} is synced`);
+      };
+      return handle;
+    };
+    promises.rename = async (from, to) => {
+      await rename(from, to);
+      calls.push(`${basename(String(from))} is ${basename(String(to))}`);
+    };
+    syncBuiltinESMExports();
+    try {
+      await load().set(NAA, held);
+      calls.push('told');
+    } finally {
+      Object.assign(promises, { open, rename });
+      syncBuiltinESMExports();
+    }
+    expect(calls).toEqual([
+      'reservations.json.new is synced',
+      'reservations.json.new is reservations.json',
+      `${basename(dir)} is synced`,
+      'told',
+    ]);
   });
 
   it('is never half of something: any part of the file is refused or means nothing', async () => {

@@ -146,6 +146,51 @@ describe('when the memory is full', () => {
     for (let i = 0; i < 8; i++) expect((await initiator.receive()).header[3]).toBe(0);
   });
 
+  it('a write that blocks the input gives up when memory comes for one whose data is behind it', async () => {
+    await start({ slabBytes: 256 * KIB, slabBytesPerConnection: 128 * KIB, maxBurstLength: 128 * KIB });
+    const other = await login(1);
+    const initiator = await login(2);
+    world.lun.holding = true;
+    const held = other.sendCommand(read10(0, 256), { read: 128 * KIB });
+    await until(() => world.lun.held.length === 1, 'half of the memory is taken');
+    const data = new Uint8Array(128 * KIB).fill(6);
+    const waiting = [1, 2].map((tag) => initiator.sendCommand(write10(0, 256), { write: data.length, tag }));
+    // One has its data with it, the next one finds no room for its own and blocks.
+    const quick = initiator.sendCommand(write10(512, 128), {
+      write: 64 * KIB,
+      data: data.subarray(0, 64 * KIB),
+      tag: 3,
+    });
+    const blocked = initiator.sendCommand(write10(512, 128), {
+      write: 64 * KIB,
+      data: data.subarray(0, 64 * KIB),
+      tag: 4,
+    });
+    await until(() => world.lun.held.length === 2, 'the quick one reaches the medium');
+    expect(await initiator.isSilent()).toBe(true);
+    world.lun.inner.submit(world.lun.held.shift()!);
+    expect((await other.result(held)).status).toBe(0);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    world.lun.release();
+    const statuses = new Map<number, number>();
+    while (statuses.size < 4) {
+      const pdu = await initiator.receive();
+      const tag = u32(pdu, 16);
+      if (opcodeOf(pdu) === 0x21) statuses.set(tag, pdu.header[3]!);
+      else
+        initiator.sendDataOut(
+          tag,
+          u32(pdu, 20),
+          0,
+          u32(pdu, 40),
+          data.subarray(u32(pdu, 40), u32(pdu, 40) + u32(pdu, 44)),
+          true,
+        );
+    }
+    expect([...waiting, quick].map((tag) => statuses.get(tag))).toEqual([0, 0, 0]);
+    expect(statuses.get(blocked)).toBe(0x28);
+  });
+
   it('a connection that ends gives its place in line to the next', async () => {
     await start(SMALL);
     const all = [await login(1), await login(2), await login(3), await login(4)];

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   buildPdu,
+  type CommandResult,
   Initiator,
   opcodeOf,
   type Pdu,
@@ -370,6 +371,26 @@ describe('a command PDU', () => {
     tooLong.set([0, 246, 1]);
     initiator.sendCommand([0x7f], { ahs: tooLong });
     expect((await initiator.receive()).header[2]).toBe(0x09);
+  });
+
+  it('with a CDB of 32 bytes writes and reads', async () => {
+    const initiator = await login();
+    const send = (
+      action: number,
+      flags: number,
+      options: { read?: number; data?: Uint8Array },
+    ): Promise<CommandResult> => {
+      // LBA 9, and behind the header NUMBER OF LOGICAL BLOCKS 2.
+      const cdb = [0x7f, 0, 0, 0, 0, 0, 0, 0x18, 0, action, flags, 0, 0, 0, 0, 0];
+      const ahs = Uint8Array.from([0, 17, 1, 0, ...[0, 0, 0, 9], ...new Array(8).fill(0), ...[0, 0, 0, 2]]);
+      return initiator.command(cdb, { ahs, ...options, ...(options.data && { write: options.data.length }) });
+    };
+    const data = pattern(1024);
+    expect(await send(0x0b, 0x08, { data })).toMatchObject({ status: 0, residual: 0 });
+    const read = await send(0x09, 0, { read: 1024 });
+    expect([read.status, Buffer.compare(read.data, data)]).toEqual([0, 0]);
+    expect((await send(0x0a, 0x02, { data })).status).toBe(0);
+    expect((await send(0x0a, 0x02, { data: new Uint8Array(1024) })).sense[2]! & 0xf).toBe(0xe);
   });
 
   it.each([

@@ -308,8 +308,8 @@ describe('commands before a function', () => {
     mine.cmdSn = cmdSn + 3;
     const later = mine.sendCommand(write10(1, 1), { ...options, cmdSn: cmdSn + 4 });
     expect((await manage(mine, ABORT_TASK_SET)).response).toBe(COMPLETE);
-    mine.sendCommand(TEST_UNIT_READY, { cmdSn, tag: 40 });
-    expect((await mine.result(40)).status).toBe(0);
+    mine.sendNop(undefined, { cmdSn, immediate: false });
+    expect(opcodeOf(await mine.receive())).toBe(0x20);
     expect((await mine.result(elsewhere)).status).toBe(0);
     mine.sendCommand(TEST_UNIT_READY, { cmdSn: cmdSn + 3, tag: 41 });
     expect((await mine.result(41)).status).toBe(0);
@@ -317,6 +317,40 @@ describe('commands before a function', () => {
     mine.cmdSn = cmdSn + 5;
     expect((await mine.readBlocks(0, 1)).data[0]).toBe(0);
     expect((await mine.readBlocks(1, 1)).data[0]).toBe(9);
+  });
+
+  it('are aborted when they come after it, by the same connection or another one', async () => {
+    await start();
+    world.target.setLun(1, makeUnit(new MemoryLun(2 ** 20), 2));
+    const mine = await Initiator.login(world.port, { keys: { ...USUAL_KEYS, MaxConnections: '2' } });
+    initiators.push(mine);
+    for (const lun of [0, 1]) await mine.settle(lun);
+    const second = await Initiator.connect(world.port);
+    initiators.push(second);
+    await second.logIn({ tsih: mine.tsih, cid: 2, keys: {} });
+    const { cmdSn } = mine;
+    const options = { write: 512, data: new Uint8Array(512).fill(9) };
+    mine.cmdSn = cmdSn + 4;
+    expect((await manage(mine, LUN_RESET)).response).toBe(COMPLETE);
+    const elsewhere = second.sendCommand(write10(0, 1), { ...options, cmdSn: cmdSn + 2, lun: 1, tag: 52 });
+    second.sendCommand(write10(0, 1), { ...options, cmdSn, tag: 50 });
+    mine.sendCommand(write10(1, 1), { ...options, cmdSn: cmdSn + 1 });
+    mine.sendCommand(write10(2, 1), { ...options, cmdSn: cmdSn + 3 });
+    expect((await second.result(elsewhere)).status).toBe(0);
+    expect(await second.isSilent()).toBe(true);
+    expect(senseOf(await mine.command(TEST_UNIT_READY))).toEqual([6, 0x29, 3]);
+    expect((await mine.readBlocks(0, 3)).data.every((byte) => byte === 0)).toBe(true);
+    expect((await mine.writeBlocks(0, new Uint8Array(512).fill(1))).status).toBe(0);
+  });
+
+  it('are not meant by a function whose number no command can have', async () => {
+    await start();
+    const mine = await login();
+    const { cmdSn } = mine;
+    mine.cmdSn = (cmdSn + 0x40000000) >>> 0;
+    expect((await manage(mine, ABORT_TASK_SET)).response).toBe(COMPLETE);
+    mine.cmdSn = cmdSn;
+    expect((await mine.command(TEST_UNIT_READY)).status).toBe(0);
   });
 
   it('have had their turn when the function is not immediate', async () => {

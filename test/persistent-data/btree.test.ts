@@ -10,7 +10,7 @@ const KEYS = 2000;
 
 type Step =
   | { op: 'insert'; key: number; value: number }
-  | { op: 'insert run'; key: number; length: number }
+  | { op: 'insert run' | 'insert leaves' | 'update'; key: number; length: number }
   | { op: 'remove'; key: number }
   | { op: 'remove range'; begin: number; length: number; limit: number }
   | { op: 'drop in steps'; leaves: number }
@@ -21,7 +21,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ op: fc.constant('insert' as const), key, value: fc.nat(1000) }) },
   {
     weight: 4,
-    arbitrary: fc.record({ op: fc.constant('insert run' as const), key, length: fc.integer({ min: 1, max: 600 }) }),
+    arbitrary: fc.record({
+      op: fc.constantFrom('insert run' as const, 'insert leaves' as const, 'update' as const),
+      key,
+      length: fc.integer({ min: 1, max: 600 }),
+    }),
   },
   { weight: 3, arbitrary: fc.record({ op: fc.constant('remove' as const), key }) },
   {
@@ -61,7 +65,13 @@ describe.each([
           if (change.op === 'insert') it.insert(change.key, change.value);
           else if (change.op === 'insert run') {
             for (let i = 0; i < change.length; i++) it.insert((change.key + i) % KEYS, i);
-          } else if (change.op === 'remove') it.remove(change.key);
+          } else if (change.op === 'insert leaves') {
+            it.insertRun(
+              change.key,
+              Array.from({ length: change.length }, (_, i) => (i * 7) % 90),
+            );
+          } else if (change.op === 'update') it.update(change.key, change.length);
+          else if (change.op === 'remove') it.remove(change.key);
           else if (change.op === 'remove range')
             it.removeRange(change.begin, change.begin + change.length, change.limit);
           else if (change.op === 'commit') store.commit();

@@ -25,16 +25,16 @@ const SLOTS = 24;
 const ROOM = 65536;
 const GUARD = 16;
 const { SIMPLE, ORDERED, HEAD_OF_QUEUE, ACA } = TaskAttribute;
+const FORMAT_UNIT = 0x04;
+const SANITIZE = 0x48;
 /** With a parameter list instead of data. */
-const LISTS = [0x15, 0x42, 0x55, 0x5f, 0x83];
+const LISTS = [FORMAT_UNIT, 0x15, 0x42, SANITIZE, 0x55, 0x5f, 0x83];
 const READ_10 = 0x28;
 const WRITE_10 = 0x2a;
 const WRITE_AND_VERIFY_10 = 0x2e;
 const WRITE_SAME_10 = 0x41;
 const COPIES = 0x83;
 const ORWRITE = 0x8b;
-const SANITIZE = 0x48;
-const IMMED = 0x80;
 const NDOB = 0x01;
 const COMPARE_AND_WRITE = 0x89;
 
@@ -108,9 +108,10 @@ class World {
     this.poison = poison;
     this.luns = [new RamLun(LUN_SIZE), new RamLun(LUN_SIZE), new RamLun(LUN_SIZE + 1536, 4096)];
     const random = new SeededRandom(7);
+    let now = 0;
     const options = {
       random: (bytes: Uint8Array) => random.fill(bytes),
-      clock: { nowMs: () => 0, setTimer: () => ({ cancel() {} }) },
+      clock: { nowMs: () => now++, setTimer: () => ({ cancel() {} }) },
     };
     this.units = this.luns.map((lun, i) => {
       const naa = new Uint8Array(16).fill(i + 1);
@@ -274,7 +275,10 @@ class Run {
     const write = (at: number, count: number, value: number, to = model): void => {
       accesses.push({ model: to, access: to.beginWrite(at, count, value) });
     };
-    if (does(READ_10)) {
+    if (row.opcode === FORMAT_UNIT || row.opcode === SANITIZE) {
+      // With IMMED it goes on when it has ended.
+      model.beginWrite(0, blockCount, ANYTHING);
+    } else if (does(READ_10)) {
       accesses.push({ model, access: model.beginRead(lba, Math.ceil(task.dataInLength / blockSize)) });
     } else if (does(WRITE_10) || does(WRITE_AND_VERIFY_10)) {
       write(lba, task.dataOutLength / blockSize, this.dataOut[0]!);
@@ -316,8 +320,6 @@ class Run {
     if (free.length === 0) return;
     const index = random.pick(free);
     const cdbLength = random.oneIn(2) ? randomCdb(random, TABLE.rows, cdb) : this.mediumCdb();
-    // What goes on behind the answer is nothing that a model of commands knows.
-    if (cdb[0] === SANITIZE) cdb[1]! &= ~IMMED;
     const lun = random.oneIn(30) ? random.pick([3, -1, 0x3fff]) : random.below(3);
     const row = TABLE.find(cdb[0]!, serviceActionOf(cdb));
     const isList = LISTS.includes(cdb[0]!);

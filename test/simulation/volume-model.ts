@@ -166,8 +166,9 @@ export class VolumeModel {
       this.tokens[block] = UNKNOWN;
       const isWhole = begin <= block * this.blockSectors && (block + 1) * this.blockSectors <= end;
       if (!ok || busy.only !== 'copy' || !isWhole || !Number.isInteger(by)) return;
-      const token = source.tokens[block - by]!;
-      if (token === sourceTokens[block - by] && !source.#busyBlocks.has(block - by)) this.tokens[block] = token;
+      // What is mapped may be shared, or be moved where the volume has it already.
+      const wasHole = sourceTokens[block - by] === UNMAPPED && source.tokens[block - by] === UNMAPPED;
+      if (wasHole && !source.#busyBlocks.has(block - by)) this.tokens[block] = UNMAPPED;
     });
   }
 

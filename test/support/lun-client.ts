@@ -44,6 +44,14 @@ export class LunClient {
     });
   }
 
+  /** A write of which all is there or nothing, whatever fails. */
+  async writeAtomic(offset: number, bytes: Uint8Array, fua = false): Promise<void> {
+    await this.submit((request) => {
+      Object.assign(request, { op: LunOp.WRITE, offset, length: bytes.length, fua, atomic: true });
+      request.data.set(bytes, 0, bytes.length);
+    });
+  }
+
   async flush(): Promise<void> {
     await this.range(LunOp.FLUSH, 0, 0);
   }

@@ -186,6 +186,41 @@ export class ModelTree {
     this.model.set(key, thing);
   }
 
+  /** The tree counts up what they refer to, and down what they take the place of. */
+  insertRun(key: number, things: readonly number[]): void {
+    const words = this.#value.length;
+    const values = new Uint32Array(words * things.length);
+    for (const [i, thing] of things.entries()) values[words * i] = thing;
+    for (let done = 0; done < things.length; ) {
+      const { root } = this;
+      this.root = this.#tree.insertRun(root, key + done, values.subarray(words * done), things.length - done);
+      const { setCount, insertedCount } = this.#tree;
+      const keys = Array.from({ length: setCount }, (_, i) => key + done + i);
+      expect(setCount).toBeGreaterThan(0);
+      expect(insertedCount).toBe(keys.filter((one) => !this.model.has(one)).length);
+      for (const [i, one] of keys.entries()) this.model.set(one, things[done + i]!);
+      this.size += insertedCount;
+      done += setCount;
+    }
+  }
+
+  /** Writes the values of the entries at and behind `key`, as many as follow each other, once more. Returns how many. */
+  update(key: number, most: number): number {
+    let end = key;
+    while (end < key + most && this.model.has(end)) end++;
+    let count = 0;
+    if (end > key) {
+      this.root = this.#tree.update(this.root, key, end, (words, at) => {
+        const thing = words[at]!;
+        words[at] = 0;
+        words[at] = thing;
+        count++;
+      });
+    }
+    expect(count).toBe(end - key);
+    return count;
+  }
+
   remove(key: number): void {
     this.root = this.#tree.remove(this.root, key);
     expect(this.#tree.removedCount).toBe(this.model.delete(key) ? 1 : 0);

@@ -27,6 +27,41 @@ function replayed(journal: MappingJournal, identity: string): string[] {
   return seen;
 }
 
+describe('a group of the mapping journal', () => {
+  it('is done again as a whole, or not at all when the end of it is missing', () => {
+    const write = (): number => {
+      const journal = open();
+      journal.begin('a');
+      journal.noteInsert(1, 1, 1);
+      journal.beginGroup(3);
+      for (let i = 0; i < 3; i++) journal.noteInsert(1, 10 + i, 20 + i);
+      journal.noteInsert(1, 2, 2);
+      expect(journal.append()).toBe(true);
+      return statSync(join(dir, 'journal')).size;
+    };
+    const size = write();
+    const all = ['insert 1 1 1', 'insert 1 10 20', 'insert 1 11 21', 'insert 1 12 22', 'insert 1 2 2'];
+    expect(replayed(open(), 'a')).toEqual(all);
+    for (let cut = 1; cut <= 6 * 32; cut++) {
+      write();
+      truncateSync(join(dir, 'journal'), size - cut);
+      const left = Math.floor((6 * 32 - cut) / 32);
+      expect(replayed(open(), 'a')).toEqual(left < 1 ? [] : left < 5 ? all.slice(0, 1) : all.slice(0, 4));
+    }
+  });
+
+  it('is written at once, though the buffer is nearly full', () => {
+    const journal = open();
+    journal.begin('a');
+    for (let i = 0; i < 2046; i++) journal.noteInsert(1, i, i);
+    journal.beginGroup(3);
+    expect(statSync(join(dir, 'journal')).size).toBe(4096 + 2046 * 32);
+    for (let i = 0; i < 3; i++) journal.noteInsert(2, i, i);
+    expect(journal.append()).toBe(true);
+    expect(replayed(open(), 'a').length).toBe(2046 + 3);
+  });
+});
+
 describe('MappingJournal', () => {
   it('gives back in order what was appended since the last commit', () => {
     const journal = open();

@@ -204,6 +204,51 @@ describe('a discard', () => {
   });
 });
 
+describe('a copy by reference', () => {
+  const copy =
+    (begin: number, length: number, id: number) =>
+    (pool: PoolMetadata): void => {
+      const [source, target] = [pool.openThin(1), pool.openThin(id)];
+      while (!pool.learnShared(target, 4096)) {}
+      const end = begin + length;
+      for (let at = begin; at < end; ) {
+        at = pool.shareRange({ source, sourceBegin: at, target, begin: at, end, keepsSource: false }, 2048);
+      }
+      pool.closeThin(source);
+      pool.closeThin(target);
+    };
+
+  it('of a block writes the path to it, and to its count', () => {
+    const create = (subject: Subject): void => [2, 3].forEach((id) => void subject.pool.createThin(id));
+    const { small, large } = onBoth((subject) => {
+      create(subject);
+      return subject.cold(copy(500, 1, 2));
+    });
+    const again = onBoth((subject) => {
+      create(subject);
+      copy(500, 1, 2)(subject.pool);
+      return subject.cold(copy(500, 1, 3));
+    });
+    expect({ small, large, again }).toEqual({
+      small: { written: 8, read: 6 },
+      large: { written: 8, read: 7 },
+      // The count is above two from now on: the other tree of the space map.
+      again: { small: { written: 9, read: 7 }, large: { written: 9, read: 8 } },
+    });
+  });
+
+  it('of 100,000 blocks writes the leaves that they fill', () => {
+    const subject = new Subject(LARGE);
+    subject.pool.createThin(2);
+    subject.pool.createThin(3);
+    const first = subject.cold(copy(0, 100_000, 2));
+    const second = subject.cold(copy(0, 100_000, 3));
+    // 397 leaves of the source are read, as many written; then 299 more with the counts above two.
+    expect({ first, second }).toEqual({ first: { written: 420, read: 417 }, second: { written: 727, read: 418 } });
+    expectClean(subject.device);
+  });
+});
+
 describe('a commit', () => {
   it('of nothing writes nothing', () => {
     expect(new Subject(LARGE).cost(() => {})).toEqual({ written: 0, read: 0 });

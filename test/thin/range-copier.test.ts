@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { KIB, MIB } from '../../src/base/units.ts';
 import type { BlockDevice } from '../../src/block/block-device.ts';
+import { LunOp } from '../../src/block/lun-backend.ts';
 import { MemoryDevice } from '../../src/block/memory-device.ts';
 import type { EngineOptions } from '../../src/thin/engine-options.ts';
 import { ThinDevice, whileHeld } from '../../src/thin/thin-device.ts';
@@ -237,12 +238,18 @@ test('out of data space whole blocks are copied, and the ends as far as there is
   expect(pool.engine.space.mode).toBe('write');
   let request = { copied: -1 };
   const copy = to.submit((one) => {
-    Object.assign(one, { op: 6, source, sourceOffset: 512, offset: 16 * BLOCK + 512, length: 3 * BLOCK });
+    Object.assign(one, {
+      op: LunOp.COPY,
+      source,
+      sourceOffset: 8 * BLOCK + 512,
+      offset: 16 * BLOCK + 512,
+      length: 3 * BLOCK,
+    });
     request = one;
   });
   await expect(copy).rejects.toThrow('ENOSPC');
   expect(request.copied).toBe(3 * BLOCK - 512);
-  expectBytes(await to.read(16 * BLOCK + 512, 3 * BLOCK - 512), bytes.subarray(512, 3 * BLOCK));
+  expectBytes(await to.read(16 * BLOCK + 512, 3 * BLOCK - 512), bytes.subarray(8 * BLOCK + 512, 11 * BLOCK));
 });
 
 test('a pool that is read-only refuses a copy', async () => {
@@ -260,45 +267,57 @@ test('a copy with FUA is durable when it is answered', async () => {
 });
 
 test('out of metadata space a copy fails with the blocks before being there, and goes on later', async () => {
-  const blocks = 20_000;
-  const pool = makePool({ dataBlocks: 8, metadataSize: 80 * 4096 });
-  const source = pool.volume(1, 2 * blocks * BLOCK);
-  const target = pool.volume(2, 2 * blocks * BLOCK);
-  const [from, to] = [new LunClient(source), new LunClient(target)];
-  await from.write(0, new Uint8Array(BLOCK).fill(1));
-  // By reference, a volume has more blocks than its pool.
-  let done = 1;
+  const pool = makePool({ dataBlocks: 260, metadataSize: 80 * 4096 });
+  const size = 250 * BLOCK;
+  const source = pool.volume(1, size);
+  await new LunClient(source).write(0, pattern(size, 1));
   let failed: { copied: number } | null = null;
-  while (failed === null && done < blocks) {
-    const count = Math.min(done, 64);
-    const offset = done * BLOCK;
+  let id = 2;
+  let target!: ThinDevice;
+  for (; failed === null && id < 100; id++) {
+    target = pool.volume(id, size);
     let request!: { copied: number };
-    const copy = to.submit((one) => {
-      Object.assign(one, {
-        op: 6,
-        source: done === 1 ? source : target,
-        sourceOffset: 0,
-        offset,
-        length: count * BLOCK,
-      });
+    const copy = new LunClient(target).submit((one) => {
+      Object.assign(one, { op: LunOp.COPY, source, length: size });
       request = one;
     });
     await copy.catch((error) => {
       expect(error.message).toBe('ENOSPC');
       failed = request;
     });
-    expect(request.copied).toBe(failed === null ? count * BLOCK : request.copied);
-    if (done === 1) await to.copy(source, 0, 0, BLOCK);
-    done += request.copied / BLOCK;
+    expect(target.thin.mappedBlocks).toBe(request.copied / BLOCK);
   }
   expect(failed).not.toBeNull();
   expect(pool.metadata.mustAbort).toBe(false);
-  expect(target.thin.mappedBlocks).toBe(done);
   await pool.engine.commits.commit();
   expect(pool.metadata.freeMetadataBlocksWithReserve).toBeGreaterThan(0);
-  await to.unmap(0, blocks * BLOCK);
+  pool.metadataDevice.resize(4 * MIB);
+  await pool.engine.mutate(() => pool.metadata.resizeMetadata(), true);
+  pool.engine.space.grown(0);
+  const lun = new LunClient(target);
+  await lun.copy(source, 0, 0, size);
+  expectBytes(await lun.read(0, size), pattern(size, 1));
+});
+
+test('a volume that was copied to, and has nothing of it any more, is shared with again', async () => {
+  const { pool, source, to, target, bytes } = await twoVolumes({ dataBlocks: 128 });
+  await to.copy(source, 0, 0, 16 * BLOCK);
+  await to.write(0, new Uint8Array(16 * BLOCK));
   await to.flush();
-  await to.copy(source, 0, 0, BLOCK);
+  const { stats } = pool.engine.rangeCopier;
+  for (let at = 16; at < 64; at += 16) await to.copy(source, 0, at * BLOCK, 16 * BLOCK);
+  // Nothing says yet that the blocks are not there any more; then it is looked for, and then they are there.
+  expect(stats).toEqual({ sharedBlocks: 32, movedBytes: 32 * BLOCK });
+  for (let at = 16; at < 64; at += 16) expectBytes(await to.read(at * BLOCK, 16 * BLOCK), bytes);
+  expect(target.thin.mappedBlocks).toBe(64);
+});
+
+test('a copy inside a volume moves what is mapped', async () => {
+  const { pool, from, source, bytes } = await twoVolumes();
+  await from.copy(source, 0, 32 * BLOCK, 24 * BLOCK);
+  expect(pool.engine.rangeCopier.stats).toEqual({ sharedBlocks: 0, movedBytes: 16 * BLOCK });
+  expectBytes(await from.read(32 * BLOCK, 16 * BLOCK), bytes);
+  expect(await from.extent(48 * BLOCK, 8 * BLOCK)).toEqual({ mapped: false, length: 8 * BLOCK });
 });
 
 test('a copy whose commit fails is undone, and says so', async () => {
@@ -318,7 +337,7 @@ test('a copy whose commit fails is undone, and says so', async () => {
   faulty.failNth('write', 1, 'EIO');
   let request!: { copied: number };
   const copy = to.submit((one) => {
-    Object.assign(one, { op: 6, source, offset: 64 * BLOCK, length: 64 * BLOCK, fua: true });
+    Object.assign(one, { op: LunOp.COPY, source, offset: 64 * BLOCK, length: 64 * BLOCK, fua: true });
     request = one;
   });
   await expect(copy).rejects.toThrow('EIO');

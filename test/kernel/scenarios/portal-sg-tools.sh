@@ -27,7 +27,7 @@ table() {
     status=${status// /} pattern=$(sed 's/^ *//;s/ *$//' <<<"$pattern")
     [ -n "$status" ] || continue
     said=0
-    eval "timeout 20 $command" >/tmp/said 2>&1 </dev/null || said=$?
+    eval "timeout 60 $command" >/tmp/said 2>&1 </dev/null || said=$?
     rows=$((rows + 1))
     if [ "$said" = "$status" ] && { [ -z "$pattern" ] || grep -q -E -- "$pattern" /tmp/said; }; then continue; fi
     wrong=$((wrong + 1))
@@ -55,12 +55,25 @@ table <<'ROWS'
  0 | Caching, page_control | sg_modes --page=8 --six $D
  0 | Control, page_control: default | sg_modes --page=0xa --control=2 $D
  0 | Supported log pages | sg_logs $D
+ 0 | Logical block provisioning | sg_logs --page=0xc $D
+ 0 | [Uu]sed LBA mapping | sg_logs --page=0xc $D
+ 0 | General [Ss]tatistics | sg_logs --page=0x19 $D
+ 0 | | sg_logs --all $D
+ 0 | | sg_logs --page=0x2f $D
+ 0 | Mode page policy | sg_vpd --page=mpp $D
+ 0 | SCSI [Pp]orts | sg_vpd --page=sp $D
  0 | Write\(16\) | sg_opcodes $D
  0 | Command is supported | sg_opcodes --opcode=0x8a $D
  0 | NOT supported | sg_opcodes --opcode=0xff $D
  0 | Logical unit reset | sg_opcodes --tmf $D
  0 | No Sense | sg_requests $D
  0 | active/optimized | sg_rtpg --decode $D
+ 0 | | sg_stpg --optimized --tp=1 $D
+19 | Illegal | printf '\0\0\0\0\2\0\0\1' >/tmp/list; sg_raw -s 8 -i /tmp/list $G a4 0a 00 00 00 00 00 00 00 08 00 00
+ 0 | | sg_timestamp $D
+ 0 | | sg_seek --lba=100 $D
+ 0 | | sg_write_buffer --mode=data --in=/tmp/data --length=4096 $D
+ 0 | | sg_read_buffer --mode=data --length=4096 --raw $D >/tmp/back && cmp /tmp/back /tmp/data
  0 | Exclusive Access, registrants only: 1 | sg_persist --in --report-capabilities $D
  0 | | sg_persist --out --register --param-sark=0x1234 $D
  0 | | sg_persist --out --reserve --param-rk=0x1234 --prout-type=5 $D
@@ -102,12 +115,26 @@ table <<'ROWS'
  0 | | sg_write_same --16 --unmap --lba=1024 --num=128 $D
  0 | | sg_write_x --normal --16 --lba=300 --num=8 --in=/tmp/data $D
  0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
+ 0 | | sg_write_x --atomic=0 --16 --lba=308 --num=8 --in=/tmp/other $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/other --lba=308 --count=8 $D
+ 0 | | sg_write_x --normal --32 --lba=316 --num=8 --in=/tmp/data $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=316 --count=8 $D
+ 0 | | sg_write_same --32 --lba=316 --num=8 --in=/tmp/other --xferlen=512 $D
+14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=316 --count=8 $D
  0 | | sg_write_x --or --lba=300 --num=8 --in=/tmp/other $D
 14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
  0 | LBA: 0xc8 +blocks: +[0-9]+ +mapped | sg_get_lba_status --lba=200 $D
  0 | | sg_unmap --force --lba=0 --num=2048 $D
  0 | LBA: 0xc8 +blocks: +[0-9]+ +deallocated | sg_get_lba_status --lba=200 $D
  0 | | sg_unmap --force --all=0,4096 $D
+ 0 | | sg_unmap --force --anchor --lba=0 --num=128 $D
+ 0 | LBA: 0x0 +blocks: +128 +mapped | sg_get_lba_status --lba=0 $D
+ 0 | | sg_sanitize --block --quick --wait $D
+ 0 | LBA: 0x0 +blocks: +524288 +deallocated | sg_get_lba_status --lba=0 $D
+ 0 | | sg_sanitize --overwrite --zero --quick --wait $E
+ 0 | LBA: 0x0 +blocks: +524288 +mapped | sg_get_lba_status --lba=0 $E
+ 0 | | sg_format --format --quick --wait $E
+ 0 | LBA: 0x0 +blocks: +524288 +deallocated | sg_get_lba_status --lba=0 $E
  0 | grown defect list: 0 | sg_reassign --grown $D
  0 | 8.0 records out | sg_dd if=/tmp/data of=$G bs=512 count=8
  0 | 2048 blocks | sg_xcopy if=$G of=$E bs=512 count=2048
@@ -130,6 +157,10 @@ table <<'ROWS'
  0 | | sdparm --clear=WCE $D
  0 | WCE +0 | sdparm --get=WCE $D
  0 | | sdparm --set=WCE $D
+ 0 | | sdparm --clear=WCE --save $D
+ 0 | WCE +0 .*sav: +0 | sdparm --long --get=WCE $D
+ 0 | | sdparm --set=WCE --save $D
+ 0 | WCE +1 .*sav: +1 | sdparm --long --get=WCE $D
  0 | NAA | sdparm --inquiry $D
  0 | | sg_reset --device $D
  6 | | sg_raw $G 00 00 00 00 00 00
@@ -142,7 +173,6 @@ table <<'ROWS'
  9 | | sg_write_long --lba=0 $D
  9 | | sg_reassign --address=0 $D
  9 | | sg_rmsn $D
- 9 | | sg_seek $D
  9 | | sg_read_block_limits $D
  9 | | sg_rep_zones $D
  9 | | sg_zone --open --zone=0 $D

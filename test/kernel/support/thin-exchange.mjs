@@ -2,6 +2,7 @@
 // keeps a list of what every block of every thin device has to hold, so that either side can be checked against it.
 //   format META DATA | change META DATA SEED | verify META DATA | device ID DEVICE (reads a thin device of the kernel's)
 //   kernel-write ID DEVICE SEED (writes and discards on a thin device of the kernel's) | snap ID ORIGIN | forget ID
+//   copy META DATA FROM BEGIN TO BEGIN LENGTH (blocks, by reference) | kernel-touch ID DEVICE BEGIN LENGTH SEED (writes a part of each block)
 import { execFileSync } from 'node:child_process';
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { openBlockDevice } from '/project/dist/block/file-device.js';
@@ -10,8 +11,12 @@ import { RunResult } from '/project/dist/thin/run-lookup.js';
 
 const BLOCK = 65536;
 export const VOLUME_BLOCKS = 2048;
+const TOUCHED = 4096;
 const LIST = '/tmp/expected.json';
-/** Thin device id -> virtual block -> version; a block that is not listed reads as zeroes and is not mapped. */
+/**
+ * Thin device id -> virtual block -> version, or where a block was copied or touched: the block that it was written as, the version, and that of its first bytes.
+ * A block that is not listed reads as zeroes and is not mapped.
+ */
 const expected = existsSync(LIST) ? JSON.parse(readFileSync(LIST, 'utf8')) : {};
 
 function pattern(block, version) {
@@ -31,10 +36,21 @@ function random(seed) {
   };
 }
 
+/** @param {number} block @param {number | number[]} what */
+function contents(block, what) {
+  const [written, version, touched] = Array.isArray(what) ? what : [block, what];
+  const bytes = pattern(written, version);
+  if (touched !== undefined) pattern(written, touched).copy(bytes, 0, 0, TOUCHED);
+  return bytes;
+}
+
 function checkBlock(id, block, bytes) {
-  const version = expected[id][block];
-  const wanted = version === undefined ? Buffer.alloc(BLOCK) : pattern(block, version);
-  if (!wanted.equals(bytes)) throw new Error(`device ${id}, block ${block}: not what was written (version ${version})`);
+  const what = expected[id][block];
+  const wanted = what === undefined ? Buffer.alloc(BLOCK) : contents(block, what);
+  if (wanted.equals(bytes)) return;
+  const at = bytes.findIndex((byte, i) => byte !== wanted[i]);
+  const found = `${bytes.readUInt32LE(at - (at % 8))}, version ${bytes.readUInt32LE(at - (at % 8) + 4)}`;
+  throw new Error(`device ${id}, block ${block}: not what was written (${what}), at byte ${at}: ${found}`);
 }
 
 function withPool(meta, work) {
@@ -149,6 +165,56 @@ if (command === 'format') {
   const begin = pick(VOLUME_BLOCKS - 100);
   execFileSync('blkdiscard', ['-o', String(begin * BLOCK), '-l', String(50 * BLOCK), path]);
   for (let block = begin; block < begin + 50; block++) delete expected[id][block];
+} else if (command === 'copy') {
+  const [meta, data] = args;
+  const [from, sourceBegin, to, begin, length] = args.slice(2).map(Number);
+  const fd = openSync(data, 'r+');
+  let moved = 0;
+  await withPool(meta, (pool) => {
+    const [source, target] = [pool.openThin(from), pool.openThin(to)];
+    const end = begin + length;
+    const result = new RunResult();
+    const bytes = Buffer.alloc(BLOCK);
+    for (let at = begin; at < end; ) {
+      const first = sourceBegin + at - begin;
+      while (!pool.learnShared(target, 100)) {}
+      try {
+        at = pool.shareRange({ source, sourceBegin: first, target, begin: at, end, keepsSource: false }, 100);
+      } catch (error) {
+        if (error.code !== 'EEXIST') throw error;
+        // What the target has already is moved.
+        pool.lookupRun(source, first, first + 1, result, false);
+        readSync(fd, bytes, 0, BLOCK, result.dataBlock * BLOCK);
+        const dataBlock = pool.allocateDataBlock();
+        writeSync(fd, bytes, 0, BLOCK, dataBlock * BLOCK);
+        pool.insert(target, at, dataBlock);
+        at++;
+        moved++;
+      }
+    }
+    fsyncSync(fd);
+    pool.commitSync();
+  });
+  closeSync(fd);
+  console.log(`${moved} blocks of ${length} were moved`);
+  for (let i = 0; i < length; i++) {
+    const what = expected[from][sourceBegin + i];
+    if (what === undefined) delete expected[to][begin + i];
+    else expected[to][begin + i] = Array.isArray(what) ? what : [sourceBegin + i, what];
+  }
+} else if (command === 'kernel-touch') {
+  const [id, path] = args;
+  const [begin, length, seed] = args.slice(2).map(Number);
+  const fd = openSync(path, 'r+');
+  for (let block = begin; block < begin + length; block++) {
+    const what = expected[id][block];
+    if (what === undefined) continue;
+    const [written, version] = Array.isArray(what) ? what : [block, what];
+    expected[id][block] = [written, version, seed];
+    writeSync(fd, pattern(written, seed), 0, TOUCHED, block * BLOCK);
+  }
+  fsyncSync(fd);
+  closeSync(fd);
 } else if (command === 'snap') {
   const [id, origin] = args;
   expected[id] = { ...expected[origin] };

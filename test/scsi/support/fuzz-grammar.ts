@@ -137,6 +137,9 @@ export function fillParameterList(random: SeededRandom, cdb: Uint8Array, bytes: 
     case 0x42:
       unmapList(random, bytes);
       break;
+    case 0x48:
+      if (bytes.length > 4) put(bytes, [random.pick([1, 0x21, 0x41]), 0, 0, Math.min(255, bytes.length - 4)]);
+      break;
     default:
       return;
   }

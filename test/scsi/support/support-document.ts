@@ -167,7 +167,7 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
   which is mapped then, at no more than 192 MiB/s, and as often as it is told. FORMAT UNIT takes no protection information, defect list or initialization pattern.
 * WRITE ATOMIC writes to new blocks of the pool, which take the place of the old ones in one transaction: whatever fails, all of it is there or nothing, and nobody reads a
   part. It costs a copy of what it does not cover of them. Pools of blocks above 1 MiB do not offer it.
-* The 32-byte commands take no protection information either: their tags must be zero.
+* The 32-byte commands take no protection information either: their tags mean nothing.
 * THIN PROVISIONING SOFT THRESHOLD REACHED comes once to each nexus, with the place of the threshold in the mode page in INFORMATION; again when the threshold was left by a
   threshold set and is reached again.
 * WRITE BUFFER and READ BUFFER have a data buffer of 16 KiB, zeroes at first, and an echo buffer of 4 KiB that shows a nexus only what it wrote itself. A reset clears both.
@@ -179,7 +179,8 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
 * A copy within a pool shares whole blocks where both ranges begin at the same place in a block of the pool, and moves the rest.
 * A ROD token represents the data as it was when POPULATE TOKEN made it. It ends (TOKEN REVOKED) as soon as one of its blocks is written, 60 s after its last use, or as
   asked up to 600 s, and with the server. It can be used at any LUN of the target by initiators that may read the LUN it is of. The zero token unmaps where that reads as zeroes.
-* What is known of a copy is kept until it has been told or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first.
+* What is known of a copy is kept until its list identifier is used again, or an I_T nexus loss or reset; 64 for a nexus, the oldest goes first. The status for LID1, failure details and
+  tokens are told once.
 * COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, and WRITE SAME of anything but zeroes have their blocks to themselves from the first to the last step.
 * A transfer that the initiator announced shorter than its CDB moves what was announced (WRITE: its whole blocks) and ends GOOD with an overflow.
   COMPARE AND WRITE and WRITE SAME, where half of the data means nothing, are refused.
