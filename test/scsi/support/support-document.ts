@@ -140,6 +140,7 @@ Under LIO these functions are LIO's; what it aborts ends early, and what the por
 
 * Persistent reservations of all six types with every service action, SPEC_I_PT, ALL_TG_PT and APTPL; RESERVE and RELEASE as in SPC-2, with the exceptions of
   SPC-4 (CRH). Up to 256 registrations a unit.
+* RESERVE, RELEASE and PERSISTENT RESERVE OUT do not go by the conflict column alone: keys and holders decide, as their standards say.
 * Registrations belong to initiator port (iSCSI name and ISID) and target port, and outlive sessions. With APTPL they outlive the server: they are
   in \`reservations.json\` before the command is answered. Without, a restart forgets them. PRGENERATION begins at 0 with every start.
 * ALL_TG_PT registers at each port that the target has at that moment, each of which then is a registration of its own.
