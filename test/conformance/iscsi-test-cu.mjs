@@ -11,7 +11,7 @@ import { EXCEPTIONS, exceptionFor, excuse } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { countsOf, document, formatRecord, LIO_PROFILE, parse, readRecord, union } from './report.mjs';
 import { GivenSubject, PoolSubject } from './subject.mjs';
-import { Tool } from './tool.mjs';
+import { SLOW_TESTS, Tool } from './tool.mjs';
 import { rank, VERDICTS } from './verdict.mjs';
 
 const EXPECTED_FILE = join(import.meta.dirname, 'expected.json');
@@ -20,7 +20,8 @@ const TABLE_FILE = join(import.meta.dirname, '..', '..', 'docs', 'conformance.md
 /**
  * @typedef {import('./profiles.mjs').Profile} Profile
  * @typedef {import('./report.mjs').Told} Told
- * @typedef {{ profile: Profile, subject: import('./subject.mjs').Subject, waiting: string[], busy: boolean, results: Map<string, Told> }} Lane
+ * @typedef {{ profile: Profile, results: Map<string, Told> }} Run
+ * @typedef {{ run: Run, subject: import('./subject.mjs').Subject, waiting: string[], busy: boolean }} Lane
  */
 
 const { values: options } = parseArgs({
@@ -51,19 +52,22 @@ const HELP = `usage: node test/conformance/iscsi-test-cu.mjs [options]
   --take LOG         write them with what a run elsewhere (the kernel scenario tcmu-conformance) has printed
   --verbose, -v      show what the tool prints`;
 
-/** @returns {Lane[]} */
-function lanes() {
+/** @returns {Profile[]} */
+function chosenProfiles() {
   if (options.url !== undefined) {
-    const profile = { id: options.profile[0] ?? 'given', title: options.url, volume: {}, users: [] };
-    return [{ profile, subject: new GivenSubject(options.url), waiting: [], busy: false, results: new Map() }];
+    return [{ id: options.profile[0] ?? 'given', title: options.url, volume: {}, users: [] }];
   }
   for (const id of options.profile) {
     if (!PROFILES.some((profile) => profile.id === id)) throw new Error(`There is no profile ${id}`);
   }
-  const chosen = PROFILES.filter(({ id }) => options.profile.length === 0 || options.profile.includes(id));
-  return chosen.map((profile) => {
-    return { profile, subject: new PoolSubject(profile), waiting: [], busy: false, results: new Map() };
-  });
+  return PROFILES.filter(({ id }) => options.profile.length === 0 || options.profile.includes(id));
+}
+
+/** @param {Run} run @param {readonly string[]} tests @returns {Lane[]} */
+function lane(run, tests) {
+  if (tests.length === 0) return [];
+  const subject = options.url === undefined ? new PoolSubject(run.profile) : new GivenSubject(options.url);
+  return [{ run, subject, waiting: [...tests], busy: false }];
 }
 
 /** @param {string} url @param {{ name: string, secret: string } | undefined} user */
@@ -72,7 +76,7 @@ function withUser(url, user) {
 }
 
 /** One test, as each of the users that it is for: the worst, but for those that it skips. @param {Tool} tool @param {Lane} lane @param {string} test @returns {Promise<Told>} */
-async function runOnce(tool, { profile, subject }, test) {
+async function runOnce(tool, { run: { profile }, subject }, test) {
   const users = profile.users.length === 0 ? [undefined] : profile.users;
   /** @type {Told | undefined} */
   let told;
@@ -90,14 +94,18 @@ async function runOnce(tool, { profile, subject }, test) {
 /** @param {Tool} tool @param {Lane} lane @param {string[]} problems */
 async function runNext(tool, lane, problems) {
   const test = lane.waiting.shift() ?? '';
-  const id = lane.profile.id;
+  const { profile, results } = lane.run;
+  const id = profile.id;
   for (let round = 1; round <= Number(options.repeat); round++) {
+    const begun = performance.now();
     const told = await runOnce(tool, lane, test);
-    const before = lane.results.get(test);
+    const before = results.get(test);
     if (before !== undefined && before.verdict !== told.verdict) {
       problems.push(`${id} ${test}: ${before.verdict} (${before.reason}), and ${told.verdict} (${told.reason})`);
     }
-    lane.results.set(test, told);
+    results.set(test, told);
+    const seconds = (performance.now() - begun) / 1000;
+    if (options.verbose && seconds > 2) console.log(`It took ${seconds.toFixed(1)} s`);
     console.log(`${told.verdict.padEnd(8)}${id} ${test.padEnd(48)}${told.reason}`);
     const said = await lane.subject.afterTest();
     if (said !== null) problems.push(`${id} ${test}: the server died\n${said}`);
@@ -116,7 +124,7 @@ async function work(tool, all, problems) {
   }
 }
 
-/** What became worse, and what the committed record does not know. @param {readonly Lane[]} all @param {import('./report.mjs').Record} record @param {boolean} whole */
+/** What became worse, and what the committed record does not know. @param {readonly Run[]} all @param {import('./report.mjs').Record} record @param {boolean} whole */
 function compare(all, record, whole) {
   /** @type {string[]} */
   const problems = [];
@@ -141,7 +149,7 @@ function compare(all, record, whole) {
   return problems;
 }
 
-/** Exceptions that are none (any more). @param {readonly Lane[]} all @param {readonly string[]} tests */
+/** Exceptions that are none (any more). @param {readonly Run[]} all @param {readonly string[]} tests */
 function staleExceptions(all, tests) {
   const passes = all.flatMap(({ profile, results }) =>
     [...results]
@@ -178,18 +186,27 @@ async function main() {
   const tool = await Tool.find(options.tool);
   const tests = await tool.list();
   const wanted = tests.filter((name) => new RegExp(options.only).test(name));
-  const all = lanes();
+  /** @type {Run[]} */
+  const all = chosenProfiles().map((profile) => ({ profile, results: new Map() }));
+  // What mostly sleeps goes beside the others, on servers of its own. A given URL takes one test at a time.
+  const apart = (/** @type {string} */ name) => name in SLOW_TESTS && options.url === undefined;
+  const lanes = all.flatMap((one) =>
+    lane(
+      one,
+      wanted.filter((name) => !apart(name)),
+    ),
+  );
+  const slowLanes = all.flatMap((one) => lane(one, wanted.filter(apart)));
   /** @type {string[]} */
   const problems = [];
-  for (const lane of all) lane.waiting = [...wanted];
   try {
-    await Promise.all(all.map((lane) => lane.subject.start()));
-    await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, () => work(tool, all, problems)));
+    await Promise.all([...lanes, ...slowLanes].map(({ subject }) => subject.start()));
+    const workers = Array.from({ length: Math.max(1, Number(options.jobs)) }, () => work(tool, lanes, problems));
+    await Promise.all([...workers, ...slowLanes.map((one) => work(tool, [one], problems))]);
   } finally {
-    for (const lane of all) problems.push(...(await lane.subject.finish()));
+    for (const { subject } of [...lanes, ...slowLanes]) problems.push(...(await subject.finish()));
   }
-  for (const lane of all)
-    lane.results = new Map(wanted.map((name) => [name, lane.results.get(name) ?? parse('crash')]));
+  for (const one of all) one.results = new Map(wanted.map((name) => [name, one.results.get(name) ?? parse('crash')]));
 
   const whole = wanted.length === tests.length;
   if (options.write) {

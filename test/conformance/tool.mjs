@@ -5,8 +5,8 @@ import { run, runOk, TestProcess } from '../support/processes.mjs';
 import { judge } from './verdict.mjs';
 
 const TEST_LIMIT_MS = 25_000;
-/** Tests that take longer by what they do. @type {Readonly<Record<string, number>>} */
-const LIMITS_MS = {
+/** Tests that take longer, most of it asleep. @type {Readonly<Record<string, number>>} */
+export const SLOW_TESTS = {
   // Sleeps a minute at a time while the medium is being sanitized.
   'ALL.Sanitize.Reset': 150_000,
 };
@@ -47,7 +47,7 @@ export class Tool {
     const [program = '', ...args] = this.command;
     // The URL twice: that is how the multipath tests are enabled.
     const child = new TestProcess(program, [...args, '-d', '-S', '-v', '-V', '-t', name, url, url]);
-    const limitMs = LIMITS_MS[name] ?? TEST_LIMIT_MS;
+    const limitMs = SLOW_TESTS[name] ?? TEST_LIMIT_MS;
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
