@@ -159,7 +159,7 @@ class Peer {
       this.step === 0
         ? {
             InitiatorName: INITIATOR_NAME,
-            ...(random.oneIn(5) ? { SessionType: 'Discovery' } : { TargetName: TARGET_NAME }),
+            ...(random.oneIn(5) ? { SessionType: this.odd() ? 'Other' : 'Discovery' } : { TargetName: TARGET_NAME }),
           }
         : {};
     if (this.stage === 1) return textData({ ...names, ...USUAL_KEYS });
