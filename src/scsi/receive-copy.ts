@@ -19,9 +19,8 @@ const LIST_ID_FIELD = 2;
 const ALLOCATION_LENGTH_FIELD = 10;
 const nothing = (): void => {};
 
-/** ALLOCATION LENGTH, or as much as a reply can have. */
 function allocationLength(command: Command): number {
-  return Math.min(readU32BE(command.task.cdb, ALLOCATION_LENGTH_FIELD), command.unit.reply.length);
+  return readU32BE(command.task.cdb, ALLOCATION_LENGTH_FIELD);
 }
 
 const listIdOf1 = (command: Command): number => command.task.cdb[LIST_ID_FIELD]!;
@@ -38,7 +37,7 @@ interface Kind {
 
 function receive({ listIdOf, write, told }: Kind): CommandHandler {
   return {
-    prepare: (command: Command): boolean => command.transferIn(allocationLength(command)),
+    prepare: (command: Command): boolean => command.transferReply(allocationLength(command)),
 
     execute(command: Command): void {
       const record = command.nexusState?.copies.find(listIdOf(command)) ?? null;
@@ -180,7 +179,7 @@ export const receiveTokenInformation: CommandHandler = receive({
 
 /** RECEIVE COPY OPERATING PARAMETERS: OPERATING PARAMETERS of RECEIVE COPY RESULTS. */
 export const receiveOperatingParameters: CommandHandler = {
-  prepare: (command: Command): boolean => command.transferIn(allocationLength(command)),
+  prepare: (command: Command): boolean => command.transferReply(allocationLength(command)),
 
   execute(command: Command): void {
     const out = command.unit.reply;
@@ -207,7 +206,7 @@ export const receiveOperatingParameters: CommandHandler = {
 
 /** REPORT ALL ROD TOKENS: of this unit; the part of each that does not let anybody use it. */
 export const reportAllTokens: CommandHandler = {
-  prepare: (command: Command): boolean => command.transferIn(allocationLength(command)),
+  prepare: (command: Command): boolean => command.transferReply(allocationLength(command)),
 
   execute(command: Command): void {
     const { unit } = command;

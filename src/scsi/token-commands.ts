@@ -37,6 +37,8 @@ import type { UnitState } from './unit-state.ts';
 const LIST_ID_FIELD = 6;
 const LIST_LENGTH_FIELD = 10;
 const RANGE_LENGTH = 16;
+/** What RANGE DESCRIPTOR LENGTH can say. */
+const MAX_RANGES_LENGTH = 0xffff;
 const FLAGS = 2;
 const RTV = 0x02;
 const DEL_TKN = 0x02;
@@ -55,8 +57,7 @@ function prepare(command: Command, headerLength: number): boolean {
   const { task } = command;
   const length = readU32BE(task.cdb, LIST_LENGTH_FIELD);
   if (length === 0) return command.transferNone();
-  const longest = headerLength + RANGE_LENGTH * (MAX_TOKEN_RANGES + 1);
-  if (length < headerLength || length > longest || task.expectedDataOut < length) {
+  if (length < headerLength || length > headerLength + MAX_RANGES_LENGTH || task.expectedDataOut < length) {
     return command.check(PARAMETER_LIST_LENGTH_ERROR);
   }
   return command.transferOut(length);

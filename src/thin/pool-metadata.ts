@@ -274,6 +274,7 @@ export class PoolMetadata extends PoolView {
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       thin.mappedBlocks += mappings.insertedCount;
+      if (mappings.insertedCount === 0) thin.mappingsDropped();
       this.reserved.remove(dataBlock, dataBlock + 1);
     } catch (error) {
       this.transaction.fail();
@@ -298,6 +299,7 @@ export class PoolMetadata extends PoolView {
       this.devices.beginTreeChange(thin);
       this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.countRemoved(mappings.removedCount);
+      thin.mappingsDropped();
       return mappings.nextKey;
     } catch (error) {
       this.transaction.fail();

@@ -165,6 +165,7 @@ export class RangeSharing {
       this.#devices.beginTreeChange(target);
       this.#devices.endTreeChange(target, mappings.insertRun(target.root, at + done, this.#values, count));
       target.mappedBlocks += mappings.insertedCount;
+      if (mappings.insertedCount < mappings.setCount) target.mappingsDropped();
       done += mappings.setCount;
     }
     target.sharedBlocks?.add(dataBlock, dataBlock + length);

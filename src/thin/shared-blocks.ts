@@ -18,6 +18,8 @@ const SEARCH_WORTH = 16_000;
  */
 export class SharedBlocks {
   readonly blocks: RunSet = new RunSet();
+  /** Mappings have been dropped since: not all of them may be there any more. */
+  isStale = false;
   readonly #snapshottedTime: number;
   /** Where the search goes on; infinite when it has ended. */
   #next = 0;
@@ -47,13 +49,10 @@ export class SharedBlocks {
     return this.#next;
   }
 
-  /**
-   * A block could not be shared. What the device does not map any more is found out by another search: true when so many were found that it
-   * costs less than to move them; never at the first, which another search would only find again.
-   */
+  /** A block could not be shared. True when it is worth another search: when that may find less, and costs less than to move what was found. */
   hit(thin: ThinMetadata): boolean {
     this.#hits++;
-    return !this.#isTooMuch && this.#hits > 1 && this.#hits * SEARCH_WORTH > thin.mappedBlocks;
+    return this.isStale && !this.#isTooMuch && this.#hits * SEARCH_WORTH > thin.mappedBlocks;
   }
 
   add(begin: number, end: number): void {

@@ -37,6 +37,11 @@ export class ThinMetadata implements DeviceDetails {
     this.id = id;
   }
 
+  /** What it had shared may not be there any more. */
+  mappingsDropped(): void {
+    if (this.sharedBlocks !== null) this.sharedBlocks.isStale = true;
+  }
+
   /** So many mappings have gone. EILSEQ when there were not as many. */
   countRemoved(count: number): void {
     if (count > this.mappedBlocks) {

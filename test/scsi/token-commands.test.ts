@@ -414,6 +414,7 @@ describe('POPULATE TOKEN and WRITE USING TOKEN', () => {
         '5/26/00',
       ],
       [new Array(65).fill([0, 0]), '5/26/08'],
+      [new Array(4000).fill([0, 0]), '5/26/08'],
     ];
     for (const [ranges, sense] of wrong) {
       expect(target.populate(0, populateList(ranges))).toMatchObject(checkCondition(sense));

