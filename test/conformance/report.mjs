@@ -142,6 +142,14 @@ The only excuses there are. One that a test passes with is reported as a failure
 |---|---|---|
 ${EXCEPTIONS.map(({ test, profiles: only, reason }) => `| ${short(test)} | ${only?.join(', ') ?? 'all'} | ${cell(reason)} |`).join('\n')}
 
+## The unreleased tool
+
+Its development version (1.20.3-35-g65ebd14, 245 tests, built from source; not part of \`npm test\`) was run by hand with \`--tool\`, before SANITIZE and
+WRITE ATOMIC were there. Of the tests that it has more, ReportTargetPortGroups, VPDPageCodesSorted, CHAP.Base64 and CHAP.Base64Oversize pass; CHAP.HexName and
+CHAP.Base64Name assert nothing once the login with such a name has succeeded, as it does. New errors of its own: iSCSITMF.AbortTaskSimpleAsync and LUNResetSimpleAsync assert that
+a PDU is still queued that its library now sends at once, and iSCSIDataSnInvalid waits for ever because, after its connection was dropped, that library sends a command on a new
+connection before the login.
+
 ## By suite
 
 Tests that pass.
@@ -160,7 +168,11 @@ function lioPart(tests) {
 ## Over LIO and TCMU
 
 The same tool over the kernel's own iSCSI target, with our TCMU handler below it (\`node test/kernel/run.mjs tcmu-conformance\`). LIO answers part of the commands
-itself, and all of iSCSI: what fails or is skipped there is mostly its own doing.
+itself, and all of iSCSI. Every test is run on the same LUN.
+
+* Residual overflow: LIO does not compare the length in the CDB with the expected one for backstores that get whole CDBs, and TCMU has no field to say it in.
+* ReceiveCopyResults.CopyStatus: to a TCMU handler all initiators are one, and the list identifier that should be unknown is that of an earlier test's copy.
+* PREVENT ALLOW, read-only and CHAP tests are skipped because this is one profile, a disk that is fixed and writable, with open access. Warm and cold target resets LIO does not do.
 
 **${counts.pass} of ${tests.size} pass**, ${badIn(tests)} fail, ${counts.skip} are skipped, ${counts.tool} are the tool's errors, ${counts.empty} assert nothing.
 

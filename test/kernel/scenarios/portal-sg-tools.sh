@@ -123,6 +123,10 @@ table <<'ROWS'
 14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=316 --count=8 $D
  0 | | sg_write_x --or --lba=300 --num=8 --in=/tmp/other $D
 14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
+ 0 | | sg_write_x --atomic=0 --16 --lba=300 --num=8 --in=/tmp/data $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
+ 0 | | sg_write_same --32 --lba=2000 --num=8 --in=/tmp/data --xferlen=512 $D
+ 0 | Logical block provisioning | sg_logs --page=0xc $D
  0 | LBA: 0xc8 +blocks: +[0-9]+ +mapped | sg_get_lba_status --lba=200 $D
  0 | | sg_unmap --force --lba=0 --num=2048 $D
  0 | LBA: 0xc8 +blocks: +[0-9]+ +deallocated | sg_get_lba_status --lba=200 $D
@@ -161,7 +165,13 @@ table <<'ROWS'
  0 | WCE +0 .*sav: +0 | sdparm --long --get=WCE $D
  0 | | sdparm --set=WCE --save $D
  0 | WCE +1 .*sav: +1 | sdparm --long --get=WCE $D
+ 0 | | sdparm --clear=WCE --save $D
+ 0 | WCE +0.*sav: *0 | sdparm --get=WCE $D
+ 0 | | sdparm --set=WCE --save $D
  0 | NAA | sdparm --inquiry $D
+ 0 | | sg_sanitize --block --quick --wait $E
+14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=8192 --count=8 $E
+ 0 | | sg_format --format --quick --early $E
  0 | | sg_reset --device $D
  6 | | sg_raw $G 00 00 00 00 00 00
  0 | | sg_raw $G 00 00 00 00 00 00

@@ -8,7 +8,8 @@ thinlun pool create $POOL --data-size 4G
 start_thinlun $POOL --tcmu --no-portal
 $PROJECT/targetcli-scripts/thinlun-create-lun --size 1G --iscsi $IQN --portal 127.0.0.1:3260 pool/vol
 
-node $PROJECT/test/conformance/iscsi-test-cu.mjs --profile lio --url iscsi://127.0.0.1:3260/$IQN/0 | tee /tmp/conformance ||
+# Sanitize.Reset sleeps for a minute.
+node $PROJECT/test/conformance/iscsi-test-cu.mjs --only '^(?!.*Sanitize.Reset)' --profile lio --url iscsi://127.0.0.1:3260/$IQN/0 | tee /tmp/conformance ||
   fail "$(grep -m 1 '^PROBLEM' /tmp/conformance || tail -n 1 /tmp/conformance)"
 echo "result: $(grep '^profile lio' /tmp/conformance)"
 ok "every test does as well as docs/conformance.md says"
