@@ -133,7 +133,9 @@ class World {
     const what = this.#live.get(from)!.get(sourceBlock)!;
     const dataBlock = this.pool.allocateDataBlock();
     this.#data[dataBlock] = what;
-    this.pool.insert(this.pool.openThin(to), block, dataBlock);
+    const thin = this.pool.openThin(to);
+    this.pool.insert(thin, block, dataBlock);
+    this.pool.closeThin(thin);
     this.#live.get(to)!.set(block, what);
     this.#note((pool) => {
       pool.claimDataBlock(dataBlock);
