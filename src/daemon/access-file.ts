@@ -1,20 +1,9 @@
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { MIB } from '../base/units.ts';
-import { syncFolder } from '../thin/catalogue.ts';
+import { replaceFile } from '../thin/replace-file.ts';
 import { type AccessEntry, AccessList } from './access-list.ts';
 import { AdvisedError } from './advised-error.ts';
 import { describeIssues } from './control-messages.ts';
@@ -73,20 +62,9 @@ export function readAccessFile(dir: string): AccessSettings {
 /** Replaces the file, durably, and in one step. */
 export function writeAccessFile(dir: string, { open, list }: AccessSettings): void {
   const path = join(dir, FILE);
-  const temporary = `${path}.new`;
   const file = { format: 1, ...(open ? { open } : {}), entries: list.entries };
   try {
-    // Made anew: rights that somebody else may have had on what lies there are not inherited.
-    rmSync(temporary, { force: true });
-    const fd = openSync(temporary, 'wx', 0o600);
-    try {
-      writeFileSync(fd, `${JSON.stringify(file, null, 2)}\n`);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, path);
-    syncFolder(dir);
+    replaceFile(path, `${JSON.stringify(file, null, 2)}\n`);
   } catch (error) {
     throw wrapError(`Cannot write "${path}"`, error);
   }

@@ -2,6 +2,7 @@ import { decodeLun } from '../scsi/lun.ts';
 import { REPORTED_LUNS_DATA_HAS_CHANGED } from '../scsi/sense.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
+import { ConnectionTasks, type ConnectionTasksHost } from './connection-tasks.ts';
 import type { MemoryAccount } from './data-memory.ts';
 import { HeldPdus } from './held-pdus.ts';
 import { Logout, type LogoutHost } from './logout.ts';
@@ -14,7 +15,6 @@ import { Replay } from './replay.ts';
 import type { Session } from './session.ts';
 import { AsyncEvent, Field, Opcode, RejectReason } from './spec.ts';
 import { TaskManager, type TaskManagerHost } from './task-management.ts';
-import { TaskSet, type TaskSetHost } from './task-set.ts';
 import { TextRequests, type TextScope } from './text-requests.ts';
 
 /** What full feature phase needs of its connection. */
@@ -53,7 +53,7 @@ const EMPTY = new Uint8Array(0);
  *
  * ExpStatSN is not looked at: nothing is kept to be sent again at error recovery level 0, so an acknowledgement frees nothing.
  */
-export class FullFeature implements TaskSetHost, PduHandler {
+export class FullFeature implements ConnectionTasksHost, PduHandler {
   private readonly host: FullFeatureHost;
   private readonly writer: PduWriter;
   private readonly parser: PduParser;
@@ -61,7 +61,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
   private readonly session: Session;
   private readonly window: CommandWindow;
   /** Both null in a discovery session. */
-  private readonly tasks: TaskSet | null;
+  private readonly tasks: ConnectionTasks | null;
   private readonly taskManager: TaskManager | null;
   private readonly held: HeldPdus;
   private readonly replay: Replay;
@@ -102,7 +102,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
       this.tasks = null;
       this.taskManager = null;
     } else {
-      this.tasks = new TaskSet(target, nexus, writer, window, parameters, limits, account, this);
+      this.tasks = new ConnectionTasks(target, nexus, writer, window, parameters, limits, account, this);
       this.taskManager = new TaskManager(session, this.tasks, this.held, writer, limits.immediateCommands, host);
     }
   }
@@ -295,7 +295,7 @@ export class FullFeature implements TaskSetHost, PduHandler {
     if (!this.finishing && !this.closed) this.writer.scsiEvent(REPORTED_LUNS_DATA_HAS_CHANGED);
   }
 
-  /** See `TaskSet`. */
+  /** See `ConnectionTasks`. */
   dropAnswered(lun: number | null): void {
     this.tasks?.dropAnswered(lun);
   }

@@ -13,7 +13,7 @@ export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
-  /** See `TaskSet`. */
+  /** See `ConnectionTasks`. */
   dropAnswered(lun: number | null): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
   hasTask(tag: number): boolean;

@@ -4,13 +4,13 @@ import { decodeLun } from '../scsi/lun.ts';
 import type { Nexus } from '../scsi/nexus.ts';
 import { isImmediate, taskTag } from './command-pdu.ts';
 import type { CommandWindow } from './command-window.ts';
+import type { ConnectionTasks } from './connection-tasks.ts';
 import type { HeldPdus } from './held-pdus.ts';
 import type { PduParser } from './pdu-parser.ts';
 import type { PduWriter } from './pdu-writer.ts';
 import { serialBefore } from './serial.ts';
 import type { Session } from './session.ts';
 import { Field, RejectReason, TaskFunction, TaskFunctionResponse } from './spec.ts';
-import type { TaskSet } from './task-set.ts';
 
 /** The fields of a task management function request. */
 interface Request {
@@ -46,7 +46,7 @@ export interface TaskManagerHost {
  */
 export class TaskManager {
   private readonly session: Session;
-  private readonly tasks: TaskSet;
+  private readonly tasks: ConnectionTasks;
   private readonly held: HeldPdus;
   private readonly window: CommandWindow;
   private readonly writer: PduWriter;
@@ -57,7 +57,7 @@ export class TaskManager {
 
   constructor(
     session: Session,
-    tasks: TaskSet,
+    tasks: ConnectionTasks,
     held: HeldPdus,
     writer: PduWriter,
     maxFunctions: number,

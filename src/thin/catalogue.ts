@@ -1,8 +1,9 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
+import { replaceFile } from './replace-file.ts';
 import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
 
 /**
@@ -346,29 +347,10 @@ export class Catalogue {
   private save(file: CatalogueFile): void {
     this.file = file;
     const path = join(this.dir, FILE);
-    const temporary = `${path}.new`;
     try {
-      const fd = openSync(temporary, 'w', 0o600);
-      try {
-        writeFileSync(fd, `${JSON.stringify(file, null, 2)}\n`);
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-      renameSync(temporary, path);
-      syncFolder(this.dir);
+      replaceFile(path, `${JSON.stringify(file, null, 2)}\n`);
     } catch (error) {
       throw wrapError(`Cannot write the pool's catalogue "${path}"`, error);
     }
-  }
-}
-
-/** Makes the names in a folder durable. */
-export function syncFolder(dir: string): void {
-  const fd = openSync(dir, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

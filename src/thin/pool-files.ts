@@ -6,7 +6,7 @@ import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { openBlockDevice } from '../block/file-device.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
-import { syncFolder } from './catalogue.ts';
+import { syncFolder } from './replace-file.ts';
 
 /** The two devices of a pool folder; each is a file, or a symbolic link to a file or block device. */
 export type PoolFile = 'metadata' | 'data';

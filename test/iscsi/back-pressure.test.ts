@@ -19,13 +19,7 @@ async function start(limits: Partial<PortalLimits> = {}): Promise<void> {
   world = await startPortal({ limits });
 }
 
-afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 async function login(isid = 1): Promise<Initiator> {
   const initiator = await Initiator.login(world.port, { isid });

@@ -16,14 +16,7 @@ import { startPortal, type TestPortal, until } from '../support/iscsi-portal.ts'
 let world: TestPortal;
 const initiators: Initiator[] = [];
 
-afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.sessions()).toEqual([]);
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 /** A session with `count` connections, CIDs from 1. */
 async function session(count: number, limits: Partial<PortalLimits> = {}): Promise<Initiator[]> {

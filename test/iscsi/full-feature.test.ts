@@ -27,14 +27,7 @@ beforeEach(async () => {
   world = await startPortal();
 });
 
-afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.sessions()).toEqual([]);
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 async function login(keys: Record<string, string> = {}, isid = 1): Promise<Initiator> {
   const initiator = await Initiator.login(world.port, { keys: { ...USUAL_KEYS, ...keys }, isid });

@@ -12,13 +12,7 @@ async function start(options: TestPortalOptions = {}): Promise<void> {
   world = await startPortal({ clock, ...options });
 }
 
-afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 async function login(isid = 1): Promise<Initiator> {
   const initiator = await Initiator.login(world.port, { isid, keys: { ...USUAL_KEYS, MaxConnections: '4' } });

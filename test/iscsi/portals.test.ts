@@ -2,7 +2,7 @@ import { networkInterfaces } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 import { targetAddresses } from '../../src/iscsi/portal-listener.ts';
 import { INITIATOR_NAME, Initiator, loginStatus, TARGET_NAME, textData, textList } from '../support/iscsi-initiator.ts';
-import { startPortal, type TestPortal, until } from '../support/iscsi-portal.ts';
+import { startPortal, type TestPortal } from '../support/iscsi-portal.ts';
 
 let world: TestPortal;
 const initiators: Initiator[] = [];
@@ -15,12 +15,7 @@ async function start(): Promise<{ second: number; third: number }> {
   return { second: second.port, third: third.port };
 }
 
-afterEach(async () => {
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.sessions()).toEqual([]);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 async function login(port: number, host: string, options: object = {}): Promise<Initiator> {
   const initiator = await Initiator.login(port, { host, ...options });

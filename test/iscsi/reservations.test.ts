@@ -11,13 +11,7 @@ const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];
 let world: TestPortal;
 const nodes: Initiator[] = [];
 
-afterEach(async () => {
-  world.lun.release();
-  for (const node of nodes.splice(0)) await node.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect([world.portal.memoryUsedBytes, world.unit.taskSet.count]).toEqual([0, 0]);
-  await world.close();
-});
+afterEach(() => world.end(nodes));
 
 /** The same initiator port for the same `isid`. */
 async function login(isid: number): Promise<Initiator> {

@@ -23,13 +23,8 @@ async function start(options: TestPortalOptions = {}): Promise<void> {
 }
 
 afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
   for (const socket of sockets.splice(0)) socket.destroy();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.sessions()).toEqual([]);
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
+  await world.end(initiators);
 });
 
 /** A connection from one of the addresses of this machine; null when it is turned away. */

@@ -26,14 +26,7 @@ async function start(options: TestPortalOptions = {}): Promise<void> {
   world = await startPortal(options);
 }
 
-afterEach(async () => {
-  world.lun.release();
-  for (const initiator of initiators.splice(0)) await initiator.close();
-  await until(() => world.portal.connectionCount === 0, 'all connections end');
-  expect(world.portal.sessions()).toEqual([]);
-  expect(world.portal.memoryUsedBytes).toBe(0);
-  await world.close();
-});
+afterEach(() => world.end(initiators));
 
 async function connect(): Promise<Initiator> {
   const initiator = await Initiator.connect(world.port);

@@ -1,4 +1,5 @@
 import { randomBytes, randomFillSync } from 'node:crypto';
+import { expect } from 'vitest';
 import type { Clock } from '../../src/base/clock.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { MIB } from '../../src/base/units.ts';
@@ -10,7 +11,7 @@ import { OpenDirectory } from '../../src/iscsi/open-directory.ts';
 import { Portal } from '../../src/iscsi/portal.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Target } from '../../src/scsi/target.ts';
-import { TARGET_NAME } from './iscsi-initiator.ts';
+import { type Initiator, TARGET_NAME } from './iscsi-initiator.ts';
 
 /** A RAM disk whose requests can be held back, so that a test decides when the engine finishes. */
 export class GatedLun implements LunBackend {
@@ -82,6 +83,8 @@ export interface TestPortal {
   url: string;
   portalUrl: string;
   close(): Promise<void>;
+  /** Lets held I/O go on and the initiators leave, wants nothing of them left behind, and closes. */
+  end(initiators: Initiator[]): Promise<void>;
 }
 
 export function makeUnit(backend: LunBackend, number: number, logicalBlockSize: 512 | 4096 = 512): LogicalUnit {
@@ -124,6 +127,14 @@ export async function startPortal(options: TestPortalOptions = {}): Promise<Test
     url: `iscsi://${address}/${TARGET_NAME}/0`,
     portalUrl: `iscsi://${address}`,
     close: () => portal.close(),
+    end: async (initiators) => {
+      lun.release();
+      for (const initiator of initiators.splice(0)) await initiator.close();
+      await until(() => portal.connectionCount === 0, 'all connections end');
+      expect(portal.sessions()).toEqual([]);
+      expect([portal.memoryUsedBytes, unit.taskSet.count]).toEqual([0, 0]);
+      await portal.close();
+    },
   };
 }
 

@@ -155,7 +155,8 @@ export class RecordedFolder {
         }
         if (!mine(path)) return real.openSync(path, flags, mode);
         const name = basename(path);
-        const writes = flags === 'w' || (typeof flags === 'number' && (flags & fs.constants.O_CREAT) !== 0);
+        const writes =
+          flags === 'w' || flags === 'wx' || (typeof flags === 'number' && (flags & fs.constants.O_CREAT) !== 0);
         if (!writes) return real.openSync(path, flags, mode);
         return this.#call('open', name, () => {
           const fd = real.openSync(path, flags, mode);

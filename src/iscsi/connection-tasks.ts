@@ -19,7 +19,7 @@ import { TaskPool } from './task-pool.ts';
 import { TaskTable } from './task-table.ts';
 
 /** What a task set needs of its connection. */
-export interface TaskSetHost extends DataCollectorHost {
+export interface ConnectionTasksHost extends DataCollectorHost {
   /** The command that is being read is rejected when it is read. */
   refuse(reason: RejectReason): void;
   /** Another connection of the session has a task with this tag. */
@@ -48,13 +48,13 @@ export interface TaskSetHost extends DataCollectorHost {
  * even the unsolicited data has room, the input stands still, unless data that would free memory must come through it: then the command ends
  * with TASK SET FULL.
  */
-export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwner {
+export class ConnectionTasks implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwner {
   private readonly target: Target;
   private readonly writer: PduWriter;
   private readonly window: CommandWindow;
   private readonly parameters: Parameters;
   private readonly maxImmediate: number;
-  private readonly host: TaskSetHost;
+  private readonly host: ConnectionTasksHost;
   private readonly pool: TaskPool;
   readonly table: TaskTable;
   private readonly line: MemoryLine;
@@ -78,7 +78,7 @@ export class TaskSet implements ScsiTaskOwner, DataCollectorOwner, MemoryLineOwn
     parameters: Parameters,
     limits: PortalLimits,
     account: MemoryAccount,
-    host: TaskSetHost,
+    host: ConnectionTasksHost,
   ) {
     this.target = target;
     this.writer = writer;
