@@ -256,8 +256,12 @@ function writeBlockLimits(unit: UnitState): number {
   writeU32BE(out, 8, unit.maxTransferBlocks);
   writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
-  // MAXIMUM ATOMIC TRANSFER LENGTH; alignment, granularity and boundary 0: anywhere, any number, none
+  // MAXIMUM ATOMIC TRANSFER LENGTH, ATOMIC ALIGNMENT and GRANULARITY, 0 where any will do; no boundaries
   writeU32BE(out, 44, unit.maxAtomicBlocks);
+  if (unit.maxAtomicBlocks > 0 && unit.atomicGranularity > 1) {
+    writeU32BE(out, 48, unit.atomicGranularity);
+    writeU32BE(out, 52, unit.atomicGranularity);
+  }
   if (!unit.unmaps) return 0x3c;
   // MAXIMUM UNMAP LBA COUNT: no limit
   writeU32BE(out, 20, 0xffffffff);

@@ -247,6 +247,12 @@ export class UnitState {
     return false;
   }
 
+  /** Blocks: what WRITE ATOMIC writes begins and ends at a multiple of it. Of a physical block, initiators do not expect to write a part. */
+  get atomicGranularity(): number {
+    const blocks = 2 ** this.physicalBlockExponent;
+    return blocks <= this.maxAtomicBlocks ? blocks : 1;
+  }
+
   /** It is thin provisioned for initiators, too: UNMAP and WRITE SAME with UNMAP are offered. */
   get unmaps(): boolean {
     return this.backend.unmapGranularityBytes > 0;

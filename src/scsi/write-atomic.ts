@@ -4,21 +4,25 @@ import { checkRange, hasFua } from './block-commands.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT } from './sense.ts';
 
+const LBA_FIELD = 2;
 const BLOCKS_FIELD = 12;
 
 const Phase = { LOCKED: 0, WRITTEN: 1 } as const;
 
 /**
- * WRITE ATOMIC(16) (SBC-4 5.47): whatever fails, all of it is on the medium or nothing; and nobody reads a part of it. It begins anywhere; there are no
- * atomic boundaries. An initiator that announces less than the CDB says is refused.
+ * WRITE ATOMIC(16) (SBC-4 5.47): whatever fails, all of it is on the medium or nothing; and nobody reads a part of it. It begins at a
+ * physical block and writes whole ones; there are no atomic boundaries. An initiator that announces less than the CDB says is refused.
  */
 export const writeAtomic: CommandHandler = {
   prepare(command: Command): boolean {
     const { task, unit } = command;
-    command.lba = readU64BE(task.cdb, 2);
+    command.lba = readU64BE(task.cdb, LBA_FIELD);
     command.blocks = readU16BE(task.cdb, BLOCKS_FIELD);
     if (!checkRange(command)) return false;
     if (command.blocks > unit.maxAtomicBlocks) return command.checkCdb(BLOCKS_FIELD);
+    const granularity = unit.atomicGranularity;
+    if (command.lba % granularity !== 0) return command.checkCdb(LBA_FIELD);
+    if (command.blocks % granularity !== 0) return command.checkCdb(BLOCKS_FIELD);
     const length = command.blocks * unit.blockSize;
     if (task.expectedDataOut < length) {
       command.check(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);

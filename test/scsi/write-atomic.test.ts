@@ -33,6 +33,16 @@ describe('WRITE ATOMIC(16)', () => {
     expect(atomic).toEqual([true, false, false]);
   });
 
+  it('begins at a physical block and writes whole ones, and the block limits say so', () => {
+    const initiator = new Initiator({ logicalBlocksPerPhysicalBlockExponent: 3 });
+    const limits = initiator.in([0x12, 1, 0xb0, 0, 0xff, 0], 255).data;
+    expect([44, 48, 52].map((at) => readU32BE(limits, at))).toEqual([MAX_BLOCKS, 8, 8]);
+    expect(initiator.out(writeAtomic(8, 16), pattern(16 * 512))).toMatchObject(GOOD);
+    expect(initiator.out(writeAtomic(8, 0), NO_DATA)).toMatchObject(GOOD);
+    expect(initiator.out(writeAtomic(9, 8), pattern(8 * 512))).toMatchObject(checkCondition('5/24/00'));
+    expect(initiator.out(writeAtomic(8, 9), pattern(9 * 512))).toMatchObject(checkCondition('5/24/00'));
+  });
+
   it('is durable with FUA, and without a write cache', () => {
     const initiator = new Initiator();
     initiator.out(writeAtomic(0, 1, 0x18), pattern(512));

@@ -113,18 +113,18 @@ table <<'ROWS'
  0 | | sg_write_same --16 --ndob --lba=1000 --num=8 $D
  0 | | sg_write_same --10 --unmap --lba=1024 --num=128 $D
  0 | | sg_write_same --16 --unmap --lba=1024 --num=128 $D
- 0 | | sg_write_x --normal --16 --lba=300 --num=8 --in=/tmp/data $D
- 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
- 0 | | sg_write_x --atomic=0 --16 --lba=308 --num=8 --in=/tmp/other $D
- 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/other --lba=308 --count=8 $D
- 0 | | sg_write_x --normal --32 --lba=316 --num=8 --in=/tmp/data $D
- 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=316 --count=8 $D
- 0 | | sg_write_same --32 --lba=316 --num=8 --in=/tmp/other --xferlen=512 $D
-14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=316 --count=8 $D
- 0 | | sg_write_x --or --lba=300 --num=8 --in=/tmp/other $D
-14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
- 0 | | sg_write_x --atomic=0 --16 --lba=300 --num=8 --in=/tmp/data $D
- 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=300 --count=8 $D
+ 0 | | sg_write_x --normal --16 --lba=304 --num=8 --in=/tmp/data $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=304 --count=8 $D
+ 0 | | sg_write_x --atomic=0 --16 --lba=312 --num=8 --in=/tmp/other $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/other --lba=312 --count=8 $D
+ 0 | | sg_write_x --normal --32 --lba=320 --num=8 --in=/tmp/data $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=320 --count=8 $D
+ 0 | | sg_write_same --32 --lba=320 --num=8 --in=/tmp/other --xferlen=512 $D
+14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=320 --count=8 $D
+ 0 | | sg_write_x --or --lba=304 --num=8 --in=/tmp/other $D
+14 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=304 --count=8 $D
+ 0 | | sg_write_x --atomic=0 --16 --lba=304 --num=8 --in=/tmp/data $D
+ 0 | | sg_verify --ebytchk=1 --ndo=4096 --in=/tmp/data --lba=304 --count=8 $D
  0 | | sg_write_same --32 --lba=2000 --num=8 --in=/tmp/data --xferlen=512 $D
  0 | Logical block provisioning | sg_logs --page=0xc $D
  0 | LBA: 0xc8 +blocks: +[0-9]+ +mapped | sg_get_lba_status --lba=200 $D

@@ -88,7 +88,7 @@ ${missing.join('\n')}
 | 87 | mode page policy: all shared |
 | 88 | SCSI ports, with their names; only behind the portal |
 | 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
-| B0 | block limits; 3Ch bytes; WSNZ 0; atomic writes of up to 1 MiB, wherever they begin |
+| B0 | block limits; 3Ch bytes; WSNZ 0; atomic writes of up to 1 MiB, of whole physical blocks |
 | B1 | block device characteristics: not rotating; WABEREQ, WACEREQ 01b: what was erased reads without errors |
 | B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below), ANC_SUP; threshold sets of 1 MiB |
 
