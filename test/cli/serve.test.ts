@@ -184,7 +184,7 @@ describe('serve', () => {
     const dir = await createPool();
     const server = start(['serve', dir, '--portal', '0.0.0.0:0']);
     await server.waitForLine(/^Ready: /);
-    expect(server.stderr.toString()).toMatch(/"level":40.*no authentication/);
+    expect(server.stderr.toString()).toMatch(/"level":40.*whoever reaches the portal can read and write every volume/);
     expect(server.stdout.toString()).toMatch(/iscsi-ls -s iscsi:\/\/127\.0\.0\.1:\d+/);
   });
 

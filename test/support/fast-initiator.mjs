@@ -23,6 +23,7 @@ const DATA_IN = 0x25;
 const LOGOUT_RESPONSE = 0x26;
 const R2T = 0x31;
 const ASYNC = 0x32;
+const SCSI_EVENT = 0;
 const REJECT = 0x3f;
 
 /** One SCSI command. The caller owns it and may use it again as soon as `done` was called. */
@@ -411,6 +412,8 @@ export class FastInitiator {
         this.#onLogout?.();
         break;
       case ASYNC:
+        // The target may say at any moment that its LUNs have changed.
+        if (header[36] === SCSI_EVENT) break;
         this.#fail(new Error(`asynchronous message, event ${header[36]}`));
         break;
       case REJECT:
