@@ -80,7 +80,8 @@ export class HeldPdus {
   cancelTask(tag: number): boolean {
     for (const command of this.held.values()) {
       if (command.tag !== tag || command.pdus.length === 0) continue;
-      this.cancel(command);
+      this.release(command);
+      command.pdus.length = 0;
       return true;
     }
     return false;
@@ -108,11 +109,6 @@ export class HeldPdus {
   clear(): void {
     for (const [cmdSn, command] of this.held) this.remove(cmdSn, command);
     this.incoming = null;
-  }
-
-  private cancel(command: HeldCommand): void {
-    this.release(command);
-    command.pdus.length = 0;
   }
 
   private add(cmdSn: number, command: HeldCommand): void {

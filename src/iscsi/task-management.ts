@@ -34,8 +34,6 @@ const NO: TaskFunctionResponse = TaskFunctionResponse.COMPLETE;
 export interface TaskManagerHost {
   /** All sessions of the portal. */
   sessions(): Session[];
-  /** Ends the connection after what was written. */
-  end(reason: string): void;
 }
 
 /**
