@@ -16,7 +16,7 @@ import type { ConfigfsDevice } from './configfs.ts';
  *     alua_access_type            None, Implicit, Explicit, Implicit and Explicit
  *     alua_support_<state>        0 or 1
  *     preferred, implicit_trans_secs
- *     members                     a line for each LUN: <fabric>/<wwn>/tpgt_<tag>/lun_<number>
+ *     members                     a line for each LUN, with a NUL behind it: <fabric>/<wwn>/tpgt_<tag>/lun_<number>
  *   <fabric>/<wwn>/tpgt_<tag>/
  *     enable                      0: nobody gets in; fabrics without it are always there
  *     lun/lun_<number>/statistics/scsi_port/indx    relative target port identifier; 0 where the fabric has none, as tcm_loop
@@ -149,8 +149,8 @@ export interface Member {
 /** Lines that make no sense, or lead out of LIO's folders, are left out. */
 export function parseMembers(text: string): Member[] {
   const members: Member[] = [];
-  for (const line of text.split('\n')) {
-    const match = /^([\w-]+)\/([^/\0]+)\/(tpgt_\d+)\/(lun_\d+)$/.exec(line.trim());
+  for (const line of text.split(/[\n\0]+/)) {
+    const match = /^([\w-]+)\/([^/]+)\/(tpgt_\d+)\/(lun_\d+)$/.exec(line);
     if (match === null || match[2] === '.' || match[2] === '..') continue;
     const [, fabric, wwn, portal, lun] = match;
     // The one fabric that calls itself otherwise than its folder.

@@ -128,7 +128,7 @@ describe('the target port groups of LIO', () => {
 
 describe('the members of a group', () => {
   test('are LUNs in the folders of their fabrics', () => {
-    expect(parseMembers('iSCSI/iqn.x:a/tpgt_1/lun_0\nqla2xxx/21:00:00/tpgt_2/lun_17\n')).toEqual([
+    expect(parseMembers('iSCSI/iqn.x:a/tpgt_1/lun_0\n\0qla2xxx/21:00:00/tpgt_2/lun_17\n\0')).toEqual([
       { portal: 'iscsi/iqn.x:a/tpgt_1', lun: 'lun_0' },
       { portal: 'qla2xxx/21:00:00/tpgt_2', lun: 'lun_17' },
     ]);

@@ -39,7 +39,7 @@ export function makeGroup(devicePath: string, name: string, files: GroupFiles): 
   for (const state of STATES) {
     write(`alua_support_${state}`, state === 'lba_dependent' || unsupported.includes(state) ? 0 : 1);
   }
-  write('members', (files.members ?? []).join('\n'));
+  writeFileSync(join(folder, 'members'), (files.members ?? []).map((member) => `${member}\n\0`).join(''));
 }
 
 /** Writes the folder of a LUN; `enabled` null: of a fabric that has no such switch. */
