@@ -63,6 +63,7 @@ export class DataArea {
       if (this.#used[block] === 0) found.push(block);
     }
     for (const block of found) {
+      this.#check(this.#begin(block), this.#begin(block + 1), this.#fill[block]!);
       this.#used[block] = 1;
       if (this.#fill[block] !== ABSENT) continue;
       this.stats.renewed++;

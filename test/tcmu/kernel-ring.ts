@@ -33,6 +33,8 @@ interface Outstanding {
   readonly outBlocks: number[];
   readonly inBlocks: number[];
   aborted: boolean;
+  /** The notice of it is on the ring. */
+  noticed: boolean;
   /** Has timed out: the initiator was told, the completion will be dropped. */
   expired: boolean;
   /** Completed with KEEP_BUF. */
@@ -125,6 +127,11 @@ export class KernelRing {
 
   get tail(): number {
     return this.#tail;
+  }
+
+  /** What is on the ring is visible, and so is a notice that names this command. */
+  wasTold(id: number): boolean {
+    return this.#hidden.length === 0 && this.#outstanding.get(id)?.noticed === true;
   }
 
   /** Those that the handler has to answer. */
@@ -323,7 +330,7 @@ export class KernelRing {
     let id = this.#lowestId;
     while (this.#outstanding.has(id)) id++;
     this.#lowestId = id + 1;
-    const entry = { command, id, outBlocks, inBlocks, aborted: false, expired: false, kept: false };
+    const entry = { command, id, outBlocks, inBlocks, aborted: false, noticed: false, expired: false, kept: false };
     this.#outstanding.set(id, entry);
     if (dataOut !== null) this.area.write(outPieces, dataOut);
     // Data-In blocks are not zeroed: what is in them stays until the handler writes them.
@@ -370,6 +377,10 @@ export class KernelRing {
       bytes[mb.TMR_IDS + i * 2 + 1] = id >>> 8;
     });
     this.#publish(at, bytes);
+    for (const id of ids) {
+      const entry = this.#outstanding.get(id);
+      if (entry?.aborted === true) entry.noticed = true;
+    }
     this.stats.notices++;
     return true;
   }

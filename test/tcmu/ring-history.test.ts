@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
+import { TmrType } from '../../src/tcmu/mailbox.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
+import { Kind } from './fake-unit.ts';
 import { RingHistory } from './ring-history.ts';
 
 const ENTRIES = Number(process.env['THINLUN_RING_ENTRIES'] ?? 1_000_000);
@@ -28,5 +30,14 @@ describe('any history of a ring', () => {
       throw new Error(`THINLUN_SEED=${random.seed}`, { cause: error });
     }
     expect(laps).toBeGreaterThan(entries / 1000);
-  });
+    if (entries < 50_000) return;
+    const wanted = [
+      ...Object.values(Kind).map((kind) => `kind ${kind}`),
+      ...Object.values(TmrType).map((type) => `notice ${type}`),
+      ...[2, 8, 0x28, 0x40].map((status) => `ended by the kernel ${status}`),
+      ...['kind 0 the wrong way', 'expired', 'unknown', 'left', 'killed', 'reset'],
+      ...['blocks taken away', 'blocks renewed', 'waited for room', 'padded'],
+    ];
+    expect(wanted.filter((what) => !(seen[what]! > 0))).toEqual([]);
+  }, 600_000);
 });

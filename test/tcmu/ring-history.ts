@@ -114,10 +114,10 @@ export class RingHistory {
     if (what < 80) this.#submitSome();
     else if (what < 125) this.#completeSome();
     else if (what < 180) this.#serviceIfTold();
-    else if (what < 188) this.#abort();
-    else if (what < 192) kernel.area.shrink();
-    else if (what < 195) this.#expire();
-    else if (what < 196) this.#putUnknown();
+    else if (what < 184) this.#abort();
+    else if (what < 188) kernel.area.shrink();
+    else if (what < 191) this.#expire();
+    else if (what < 192) this.#putUnknown();
     else if (random.oneIn(20)) this.#restart();
   }
 
@@ -169,17 +169,20 @@ export class RingHistory {
   #service(): void {
     this.#asked = false;
     this.#ring.service();
-    this.kernel.area.checkFree();
+    if (this.#random.oneIn(16)) this.kernel.area.checkFree();
     assert(this.kernel.broken === null, 'the kernel calls the ring broken');
+    for (const task of this.#unit.pending) {
+      if (this.kernel.wasTold((task as RingTask).cmdId)) assert(task.aborted, 'the unit is told of an abort at once');
+    }
   }
 
   #abort(): void {
     const random = this.#random;
     const type = random.oneIn(2) ? mb.TmrType.ABORT_TASK : random.pick(NOTICES);
     const tags = new Set<number>();
-    const all = type !== mb.TmrType.ABORT_TASK && random.oneIn(3);
+    const all = random.oneIn(6);
     for (const tag of this.#sent.keys()) {
-      if (all || random.oneIn(8)) tags.add(tag);
+      if (all || random.oneIn(16)) tags.add(tag);
       if (type === mb.TmrType.ABORT_TASK && tags.size > 0) break;
     }
     // Ids that nobody has, or not any more.
@@ -278,10 +281,10 @@ export class RingHistory {
     const sent = this.#sent.get(tag);
     if (sent === undefined) throw new Error(`command ${tag} was answered twice`);
     this.#sent.delete(tag);
-    if (data.some(isSecret)) throw new Error(`command ${tag} got bytes of another one`);
     const written = this.#unit.written.get(tag);
     this.#unit.written.delete(tag);
-    if (completion.id === 0 || this.#resetting || aborted || (sense.every(isZero) && status === 2)) {
+    if (completion.id === 0 || this.#resetting || aborted || (status === 2 && sense.every(isZero))) {
+      if (data.some(isSecret)) throw new Error(`command ${tag} got bytes of another one`);
       this.#count(`ended by the kernel ${status}`);
       return;
     }
