@@ -18,10 +18,6 @@ export interface TcmuDeviceInfo {
   readonly minor: number;
   /** hw_block_size. */
   readonly blockSizeBytes: number;
-  /** hw_max_sectors in bytes; LIO reports it nowhere and does not enforce it. */
-  readonly maxTransferBytes: number;
-  /** LIO's unit serial number, which is often set only later. Not to be called while the device is being removed. */
-  readSerial(): Promise<string>;
 }
 
 export interface TcmuHandlerOptions {
@@ -179,6 +175,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -186,12 +183,11 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
       unit = await this.#resolve(entry, sizeBytes, {
         name: entry.name.device,
         minor: entry.minor,
         blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
-        readSerial: () => configfs.readSerial(),
       });
       await this.#setAttributes(entry, configfs);
     } catch (error) {
@@ -211,6 +207,7 @@ export class TcmuHandler {
         clock: this.#options.clock,
         uio,
         shownSizeBytes: sizeBytes,
+        maxTransferBytes,
         gone: () => {
           this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
         },
@@ -345,6 +342,7 @@ export class TcmuHandler {
     for (const [minor, device] of this.#devices) {
       if (!present.has(minor)) this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(device));
+      device.lookForReservation();
     }
     for (const minor of this.#complained.keys()) if (!present.has(minor)) this.#complained.delete(minor);
   }
