@@ -328,7 +328,7 @@ export class CommandRing implements ScsiTaskOwner {
     this.stats.responses++;
   }
 
-  /** Somebody else has made the kernel begin anew, and what we know of the ring and the data area is void. Only that changes cmd_tail. */
+  /** Somebody else has made the kernel begin anew, and what we know of the ring and the data area is void. Only that changes cmd_tail; cmd_head tells, where it was 0. */
   #wasReset(): boolean {
     return this.#words[mb.CMD_TAIL_OFFSET / 4] !== this.#publishedTail;
   }

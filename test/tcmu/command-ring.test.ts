@@ -4,7 +4,7 @@ import { writeU32LE, writeU64LE } from '../../src/base/bytes.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { CommandRing } from '../../src/tcmu/command-ring.ts';
 import * as mb from '../../src/tcmu/mailbox.ts';
-import { FakeUnit, Kind, makeCdb, pattern, SENSE } from './fake-unit.ts';
+import { FakeUnit, Kind, makeCdb, pattern, senseOf } from './fake-unit.ts';
 import { KernelRing } from './kernel-ring.ts';
 
 const nexus = new Nexus('tcmu', 'tcmu', 1);
@@ -94,8 +94,7 @@ describe('a command ring', () => {
     for (const completion of kernel.completions) {
       expect(completion.status).toBe(2);
       expect(completion.data.length).toBe(0);
-      expect(completion.sense.subarray(0, SENSE.length)).toEqual(SENSE);
-      expect(completion.sense.subarray(SENSE.length).every((byte) => byte === 0)).toBe(true);
+      expect(completion.sense).toEqual(senseOf(completion.tag));
     }
   });
 

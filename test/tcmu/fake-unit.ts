@@ -1,6 +1,6 @@
 import { readU32BE, writeU32BE } from '../../src/base/bytes.ts';
 import type { Nexus } from '../../src/scsi/nexus.ts';
-import type { ScsiTask } from '../../src/scsi/task.ts';
+import { MAX_SENSE_SIZE, type ScsiTask } from '../../src/scsi/task.ts';
 import type { UnitAttention } from '../../src/scsi/unit-attention.ts';
 import type { RingUnit } from '../../src/tcmu/ring-host.ts';
 
@@ -49,6 +49,18 @@ export function pattern(tag: number, length: number): Uint8Array {
 }
 
 export const SENSE: Uint8Array = Uint8Array.of(0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0, 0, 0);
+
+/** All that reaches the initiator of a command with this tag: sense data of some length, and nothing behind it. */
+export function senseOf(tag: number): Uint8Array {
+  const sense = new Uint8Array(MAX_SENSE_SIZE);
+  sense.set(SENSE);
+  sense.fill(0x55, SENSE.length, senseLengthOf(tag));
+  return sense;
+}
+
+function senseLengthOf(tag: number): number {
+  return SENSE.length + (tag % (MAX_SENSE_SIZE - SENSE.length + 1));
+}
 
 /** Does what the CDB says, when it is told to: completes in any order, or at once. */
 export class FakeUnit implements RingUnit {
@@ -134,8 +146,9 @@ export class FakeUnit implements RingUnit {
 
   #check(task: ScsiTask): void {
     task.status = 2;
-    task.sense.set(SENSE);
-    task.senseLength = SENSE.length;
+    task.sense.set(senseOf(tagOf(task)));
+    task.senseLength = senseLengthOf(tagOf(task));
+    task.sense.fill(0xaa, task.senseLength);
     task.dataInLength = 0;
   }
 

@@ -93,7 +93,7 @@ export class KernelRing {
   /** An event that nobody has taken. */
   event = false;
   /** CMD, TMR and PAD entries put on the ring; how often it began anew at its begin. */
-  readonly stats = { commands: 0, notices: 0, pads: 0, laps: 0, waited: 0 };
+  readonly stats = { commands: 0, notices: 0, resets: 0, pads: 0, laps: 0, waited: 0 };
 
   constructor(ringSize: number, pages: number, options: KernelRingOptions = {}) {
     this.ringSize = ringSize;
@@ -382,6 +382,7 @@ export class KernelRing {
       if (entry?.aborted === true) entry.noticed = true;
     }
     this.stats.notices++;
+    if (RESETS.includes(type)) this.stats.resets++;
     return true;
   }
 

@@ -4,7 +4,7 @@ import { CommandRing } from '../../src/tcmu/command-ring.ts';
 import * as mb from '../../src/tcmu/mailbox.ts';
 import type { RingTask } from '../../src/tcmu/ring-task.ts';
 import type { SeededRandom } from '../support/seeded-random.ts';
-import { FakeUnit, Kind, makeCdb, pattern, SENSE } from './fake-unit.ts';
+import { FakeUnit, Kind, makeCdb, pattern, senseOf } from './fake-unit.ts';
 import { type Completion, type KernelCommand, KernelRing } from './kernel-ring.ts';
 
 interface Sent {
@@ -42,8 +42,12 @@ export class RingHistory {
   readonly #sent = new Map<number, Sent>();
   /** Hit by a notice that was not meant for them. */
   readonly #collateral = new Set<number>();
+  /** The ring knows that they were aborted, and they have not begun. */
+  readonly #over = new Set<number>();
   #unit = new FakeUnit();
   #ring: CommandRing;
+  /** Resets that were on the ring when the handler began. */
+  #resetsBefore = 0;
   #asked = false;
   #tag = 0;
   #resetting = false;
@@ -84,6 +88,7 @@ export class RingHistory {
     unit.inspect = (task) => this.#inspect(task as RingTask);
     this.#unit = unit;
     this.#asked = false;
+    this.#resetsBefore = kernel.stats.resets;
     const ring = new CommandRing({
       memory: kernel.memory,
       layout: mb.readMailbox(kernel.memory),
@@ -171,8 +176,15 @@ export class RingHistory {
     this.#ring.service();
     if (this.#random.oneIn(16)) this.kernel.area.checkFree();
     assert(this.kernel.broken === null, 'the kernel calls the ring broken');
+    assert(this.#unit.pending.length <= this.#maxInFlight, 'no more in flight than may be');
+    const begun = new Set<number>();
     for (const task of this.#unit.pending) {
-      if (this.kernel.wasTold((task as RingTask).cmdId)) assert(task.aborted, 'the unit is told of an abort at once');
+      const { cmdId } = task as RingTask;
+      begun.add(cmdId);
+      if (this.kernel.wasTold(cmdId)) assert(task.aborted, 'the unit is told of an abort at once');
+    }
+    for (const id of this.kernel.outstandingIds()) {
+      if (this.kernel.wasTold(id) && !begun.has(id)) this.#over.add(this.kernel.tagOf(id));
     }
   }
 
@@ -220,10 +232,11 @@ export class RingHistory {
       this.#ring.detach();
     } else {
       this.#count(way === 1 ? 'killed' : 'reset');
+      const { tail } = kernel;
       this.#resetting = true;
       kernel.reset();
       this.#resetting = false;
-      if (way === 2) this.#notice();
+      if (way === 2) this.#notice(tail);
     }
     this.#ring = this.#attach();
     kernel.event = false;
@@ -231,17 +244,20 @@ export class RingHistory {
   }
 
   /** The ring has to see that it was reset, and not to touch it any more. */
-  #notice(): void {
-    const { memory, ringSize } = this.kernel;
-    const before = memory.slice(0, mb.MAILBOX_SIZE + ringSize);
-    const { commands } = this.#ring.stats;
+  #notice(tail: number): void {
+    const { memory } = this.kernel;
+    const before = memory.slice();
+    this.#unit.inspect = null;
+    for (const task of this.#unit.pending) task.aborted = true;
+    // Only by cmd_head, when the tail was where it begins anew.
+    if (this.#unit.pending.length > 0 && tail !== 0) this.#unit.complete(0);
     try {
       this.#ring.service();
-      assert(this.#ring.stats.commands === commands, 'a ring that was reset is read no further');
     } catch (error) {
       if ((error as { code?: string }).code !== 'EILSEQ') throw error;
     }
-    same(memory.slice(0, before.length), before, 'a ring that was reset');
+    while (this.#unit.pending.length > 0) this.#unit.complete(0);
+    same(memory, before, 'a ring that was reset');
   }
 
   #settle(): void {
@@ -258,15 +274,20 @@ export class RingHistory {
     assert(this.#ring.idle && kernel.tail === kernel.head, 'the ring is empty');
     assert(this.#ring.stats.commands === this.#ring.stats.responses, 'a response for each command');
     assert(kernel.area.usedBlocks === 0, 'no block is left behind');
+    assert(this.#unit.resets === kernel.stats.resets - this.#resetsBefore, 'the unit hears of every reset');
     assert(this.#unit.resets === this.#unit.resetsEnded, 'every reset has ended');
+    assert(this.#unit.resets === this.#unit.attentionsCleared, 'LIO tells of resets by itself');
     this.#collateral.clear();
+    this.#over.clear();
     this.#settling = false;
     kernel.area.checkFree();
   }
 
   /** The command is what was sent, and all memory that it was given is its own. */
   #inspect(task: RingTask): void {
-    const sent = this.#sent.get(this.kernel.tagOf(task.cmdId));
+    const tag = this.kernel.tagOf(task.cmdId);
+    const sent = this.#sent.get(tag);
+    if (this.#over.has(tag)) throw new Error(`command ${tag} began though it was aborted`);
     // One that has timed out is nobody's any more.
     if (sent !== undefined) same(task.cdb.subarray(0, task.cdbLength), sent.command.cdb, 'the CDB');
     for (const vector of [task.buffer, task.bidiBuffer, task.dataOut, task.dataIn]) {
@@ -294,8 +315,7 @@ export class RingHistory {
       this.#count('collateral');
     } else if (sent.kind === Kind.CHECK || sent.kind === Kind.REFUSED || sent.kind === Kind.CHECK_DATA) {
       assert(status === 2, 'CHECK CONDITION');
-      same(sense.subarray(0, SENSE.length), SENSE, 'sense data');
-      if (sense.subarray(SENSE.length).some((byte) => byte !== 0)) throw new Error('sense data of another command');
+      same(sense, senseOf(tag), 'sense data');
     } else assert(status === (sent.kind === Kind.BUSY ? 8 : 0), 'the status');
     same(data, this.#expected(sent, status, none), `data of ${tag}, kind ${sent.kind}`);
     if (status === 0 && (sent.kind === Kind.WRITE || sent.kind === Kind.BIDI) && !sent.wrongWay) {
