@@ -235,16 +235,21 @@ want_attributes() {
 }
 
 export_iscsi() {
-  local path=/iscsi/$iqn/tpg1 tpg=$CONFIGFS/iscsi/$iqn/tpgt_1 portal acl lun
-  if [ ! -d "$CONFIGFS/iscsi/$iqn" ]; then tcli /iscsi create "$iqn"
-  elif [ ! -d "$tpg" ]; then tcli "/iscsi/$iqn" create 1; fi
-  # Who may log in stands before anybody can.
+  local path=/iscsi/$iqn/tpg1 tpg=$CONFIGFS/iscsi/$iqn/tpgt_1 attributes portal acl lun
+  # Who may log in is settled before anybody can.
   if given anybody; then
-    want_attributes "$path" "$tpg" authentication=0 generate_node_acls=1 demo_mode_write_protect=0 cache_dynamic_acls=1 demo_mode_discovery=1
+    attributes=(authentication=0 generate_node_acls=1 demo_mode_write_protect=0 cache_dynamic_acls=1)
   else
-    want_attributes "$path" "$tpg" generate_node_acls=0 demo_mode_discovery=0
-    # Never lowered: others of the target may prove something though this one does not.
-    if given user; then want_attributes "$path" "$tpg" authentication=1; elif [ ! -e "$tpg/attrib/authentication" ]; then want_attributes "$path" "$tpg" authentication=0; fi
+    attributes=(generate_node_acls=0 demo_mode_discovery=0)
+    if given user; then attributes+=(authentication=1); fi
+  fi
+  if [ "$(first_line "$tpg/enable")" = 1 ] || [ -n "$(echo "$tpg"/acls/* "$tpg"/lun/lun_*)" ]; then
+    want_attributes "$path" "$tpg" "${attributes[@]}"
+  else
+    # Nobody has been let in yet; from here on authentication is never lowered, as others may have to prove something.
+    if [ ! -d "$CONFIGFS/iscsi/$iqn" ]; then tcli /iscsi create "$iqn"; elif [ ! -d "$tpg" ]; then tcli "/iscsi/$iqn" create 1; fi
+    given user || given anybody || attributes+=(authentication=0)
+    tcli "$path" set attribute "${attributes[@]}"
   fi
   lun=$(lun_of iscsi "$iqn")
   if [ -z "$lun" ]; then
