@@ -120,6 +120,16 @@ export class Daemon {
     return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
   }
 
+  /** One line for who looks at the process. */
+  summary(): string {
+    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
+    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
+    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
+    if (this.#tcmu !== null) parts.push(`${this.#tcmu.devices().length} TCMU devices`);
+    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
+    return parts.join('; ');
+  }
+
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();

@@ -58,6 +58,7 @@ function readScenario(file) {
     title: field('title') ?? '(no title)',
     timeoutS: Number(field('timeout') ?? DEFAULT_TIMEOUT_S),
     memory: field('memory') ?? DEFAULT_MEMORY,
+    systemd: field('init') === 'systemd',
     // A measurement, which asserts nothing: not among "all of them".
     measures: field('kind') === 'measurement',
     needs: (field('needs') ?? 'dist bin/thinlun').split(' ').filter((path) => path !== 'nothing'),
@@ -150,6 +151,7 @@ async function runScenario(scenario, remainingS) {
   const program = scenario.file.endsWith('.mjs') ? 'node' : 'bash';
   const args = [join(here, 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
   for (const bind of binds()) args.push('--bind', bind);
+  if (scenario.systemd) args.push('--systemd');
   args.push('--', `cd /tmp && ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`);
   const begin = performance.now();
   const status = await run('bash', args, onText, limitS);
