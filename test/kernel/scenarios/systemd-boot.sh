@@ -1,5 +1,6 @@
 # title: systemd boots the machine: pools are served before targetcli's LUNs are restored; services restart, stop and are watched over
 # init: systemd
+# guest: only
 # needs: dist native-bindings/build/Release
 # timeout: 240
 . /project/test/kernel/lib.sh
