@@ -90,6 +90,8 @@ export interface NativeBindings {
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
   netlinkReceive(fd: number, bytes: Uint8Array): number;
+  /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
+  sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
   /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
   setIoFlusher(): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */

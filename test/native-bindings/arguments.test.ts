@@ -99,6 +99,7 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   netlinkAddMembership: [FD, { good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],
+  sendDatagram: [{ good: bytes, bad: [...WRONG_BYTES, new Uint8Array(0), new Uint8Array(108), detached] }, BYTES],
   setIoFlusher: [],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],
 };
