@@ -130,7 +130,7 @@ export class Daemon {
     const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
     const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
     if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#tcmu !== null) parts.push(`${this.#tcmu.devices().length} TCMU devices`);
+    if (this.#tcmu !== null) parts.push(`${this.#tcmu.status().devices.length} TCMU devices`);
     if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
     return parts.join('; ');
   }
@@ -236,15 +236,14 @@ export class Daemon {
       logger,
       clock,
     });
-    const mode = await this.#dbus.start();
+    await this.#dbus.start();
     this.#tcmu = new TcmuHandler({
       subtype: SUBTYPE,
-      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device.blockSizeBytes),
+      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit) => volumes.release(cfgstring, unit),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
-      exclusive: mode !== 'guest',
       neighbours: registry,
     });
     await this.#tcmu.start();

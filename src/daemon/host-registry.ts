@@ -26,7 +26,6 @@ import { AdvisedError } from './advised-error.ts';
  *
  *   /run/thinlun/
  *     turn         held for moments: by who begins to serve, and by who answers in place of another
- *     servers      shared, as long as a server listens: who gets it exclusively is alone
  *     first        held by one server, any
  *     answered     what was answered in place of others: a line "module kind device" each
  *     pools/NAME   held by the process that has the pool for TCMU; {"pid", "directory", "serving"}
@@ -62,7 +61,6 @@ export class HostRegistry implements Neighbours {
   readonly #dir: string;
   readonly #clock: Clock;
   readonly #native: NativeBindings;
-  readonly #servers: number;
   /** Open `first` file once we are first; else -1. */
   #first = -1;
   #entered = false;
@@ -77,7 +75,6 @@ export class HostRegistry implements Neighbours {
     this.#dir = options.runDir ?? RUN_DIR;
     try {
       mkdirSync(join(this.#dir, 'pools'), { recursive: true, mode: 0o700 });
-      this.#servers = this.#open('servers');
     } catch (error) {
       throw wrapError(`Cannot use ${this.#dir}`, error);
     }
@@ -98,13 +95,10 @@ export class HostRegistry implements Neighbours {
     this.#describe(name, this.#entered);
   }
 
-  async enter(listen: (alone: boolean) => Promise<void>): Promise<void> {
+  async enter(listen: () => void): Promise<void> {
     const turn = await this.#takeTurn();
     try {
-      const alone = this.#lock(this.#servers, 'exclusive');
-      await listen(alone);
-      // Who ends as the last one has it exclusively for a moment.
-      while (!this.#lock(this.#servers, 'shared')) await this.#sleep(RETRY_MS);
+      listen();
       this.#entered = true;
       for (const name of this.#pools.keys()) this.#describe(name, true);
     } finally {
@@ -112,10 +106,9 @@ export class HostRegistry implements Neighbours {
     }
   }
 
-  leave(): boolean {
+  leave(): void {
     for (const name of this.#pools.keys()) this.#describe(name, false);
     this.#entered = false;
-    return this.#lock(this.#servers, 'exclusive');
   }
 
   /** Gives all names back. */
@@ -123,7 +116,6 @@ export class HostRegistry implements Neighbours {
     for (const { fd } of this.#pools.values()) closeSync(fd);
     this.#pools.clear();
     if (this.#first !== -1) closeSync(this.#first);
-    closeSync(this.#servers);
   }
 
   server(cfgstring: string): Server {
@@ -148,7 +140,7 @@ export class HostRegistry implements Neighbours {
     return this.#answered().includes(keyOf(event));
   }
 
-  async answerInPlace(event: TcmuEvent, unless: () => Promise<boolean>, answer: () => void): Promise<boolean> {
+  async answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean> {
     // Nothing tells one change of a device from the next: so one process answers all of them.
     if (event.kind === TcmuEventKind.RECONFIG && !this.#isFirst()) return false;
     const turn = await this.#takeTurn();
@@ -156,9 +148,9 @@ export class HostRegistry implements Neighbours {
       const answered = this.#answered();
       const key = keyOf(event);
       if (event.kind !== TcmuEventKind.RECONFIG && answered.includes(key)) return false;
-      if (await unless()) return false;
+      if (!needed()) return false;
       writeFileSync(join(this.#dir, 'answered'), [...answered.slice(1 - MAX_ANSWERED), key, ''].join('\n'));
-      answer();
+      await answer();
       return true;
     } finally {
       closeSync(turn);

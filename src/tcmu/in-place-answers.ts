@@ -1,44 +1,41 @@
+import { constants as osConstants } from 'node:os';
 import type { Clock, Timer } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { ConfigfsDevice, parseUioName, type TcmuPaths } from './configfs.ts';
+import { parseUioName } from './configfs.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { Neighbours } from './neighbours.ts';
-import { readUioEntry } from './uio.ts';
 
 const LOOK_INTERVAL_MS = 1_000;
-/** Reading a device's folder waits while the device is being removed. */
-const READ_TIMEOUT_MS = 1_000;
-/** A change that its server has not answered after this long was answered; another one may be under way. */
-const RECONFIG_LIFE_MS = 10_000;
-const ENODEV = 19;
+/** What a living server owes for this long it has given. */
+const OWED_LIFE_MS = 600_000;
+/** Nothing shows whether a change still waits for its answer: after this long it does not. */
+const OWED_CHANGE_LIFE_MS = 10_000;
 
 export interface InPlaceAnswersOptions {
   readonly neighbours: Neighbours;
-  readonly paths: TcmuPaths;
-  answer(event: TcmuEvent, status: number): void;
+  /** Answers if a thread of the kernel waits for it. */
+  answer(event: TcmuEvent, status: number): Promise<void>;
+  /** Whether the device is still there. */
+  isPresent(event: TcmuEvent): boolean;
   readonly logger: Logger;
   readonly clock: Clock;
 }
 
-interface Remembered {
+interface Owed {
   readonly event: TcmuEvent;
   readonly token: string;
-  readonly atMs: number;
+  readonly sinceMs: number;
 }
 
 /**
- * Answers for servers that are not there, so that no thread of the kernel waits for ever for one: for a device that nobody serves, and
- * for a server of another process that has died with an answer owing.
- *
- * Nothing may be answered twice. An answer of the wrong kind makes the kernel lose the event that waits; a refused device that a
- * process has mapped already takes the kernel down. Removals and additions are the last and the first event of a device id, so they are
- * answered at most once by all processes together (`Neighbours`), and an addition only while the device is not enabled.
+ * Answers for servers that are not there, so that no thread of the kernel waits for one for ever: for a device that nobody serves, and
+ * for a server of another process that has ended with an answer owing. All processes see all events; one of them answers.
  */
 export class InPlaceAnswers {
   readonly #options: InPlaceAnswersOptions;
   /** What other servers owe, by device id: the last event of each. */
-  readonly #owed: Map<number, Remembered> = new Map();
+  readonly #owed: Map<number, Owed> = new Map();
   #timer: Timer | null = null;
   #stopped = false;
 
@@ -51,11 +48,12 @@ export class InPlaceAnswers {
     const { neighbours, clock } = this.#options;
     const server = neighbours.server(cfgstringOf(event));
     this.#owed.delete(event.deviceId);
+    // What was refused in our place before we came is going away: to map it then takes the kernel down.
     if (server.is === 'ours') return !neighbours.wasAnswered(event);
     if (server.is === 'nobody') {
-      void this.#answer(event, async () => neighbours.server(cfgstringOf(event)).is !== 'nobody');
+      void this.#answer(event, () => neighbours.server(cfgstringOf(event)).is === 'nobody');
     } else {
-      this.#owed.set(event.deviceId, { event, token: server.token, atMs: clock.nowMs() });
+      this.#owed.set(event.deviceId, { event, token: server.token, sinceMs: clock.nowMs() });
       this.#schedule();
     }
     return false;
@@ -67,21 +65,21 @@ export class InPlaceAnswers {
     this.#owed.clear();
   }
 
-  async #answer(event: TcmuEvent, unless: () => Promise<boolean>): Promise<void> {
-    const status = event.kind === TcmuEventKind.REMOVED ? 0 : -ENODEV;
+  async #answer(event: TcmuEvent, needed: () => boolean): Promise<void> {
     const { neighbours, answer, logger } = this.#options;
+    const status = event.kind === TcmuEventKind.REMOVED ? 0 : -osConstants.errno.ENODEV;
+    const device = event.uioName;
     try {
       const answered = await neighbours.answerInPlace(
         event,
-        async () => (await unless()) || (event.kind === TcmuEventKind.ADDED && (await this.#isEnabled(event))),
+        () => !this.#stopped && needed(),
         () => answer(event, status),
       );
-      if (answered && status !== 0) {
-        const reason = `no pool "${cfgstringOf(event).split('/', 1)[0]}" is served on this machine`;
-        logger.warn({ device: event.uioName, status, reason }, 'refused what the kernel asked');
-      }
+      if (!answered || status === 0) return;
+      const reason = `no pool "${cfgstringOf(event).split('/', 1)[0]}" is served on this machine`;
+      logger.warn({ device, status, reason }, 'refused what the kernel asked');
     } catch (error) {
-      logger.error({ device: event.uioName, reason: messageOf(error) }, 'cannot answer for a device without a server');
+      logger.error({ device, reason: messageOf(error) }, 'cannot answer the kernel for a server that is not there');
     }
   }
 
@@ -89,39 +87,21 @@ export class InPlaceAnswers {
     if (this.#timer !== null || this.#stopped || this.#owed.size === 0) return;
     this.#timer = this.#options.clock.setTimer(LOOK_INTERVAL_MS, () => {
       this.#timer = null;
-      void this.#look().finally(() => this.#schedule());
+      this.#look();
+      this.#schedule();
     });
   }
 
-  async #look(): Promise<void> {
-    const { neighbours, paths, clock } = this.#options;
-    for (const [deviceId, owed] of [...this.#owed]) {
-      const { event, token, atMs } = owed;
+  #look(): void {
+    const { neighbours, isPresent, clock } = this.#options;
+    for (const [deviceId, { event, token, sinceMs }] of this.#owed) {
       const server = neighbours.server(cfgstringOf(event));
-      const lives = 'token' in server && server.token === token;
-      const over =
-        readUioEntry(paths, event.minor)?.uioName !== event.uioName ||
-        (event.kind === TcmuEventKind.RECONFIG && clock.nowMs() - atMs > RECONFIG_LIFE_MS) ||
-        (event.kind === TcmuEventKind.ADDED && (await this.#isEnabled(event)));
-      if (lives && !over) continue;
-      if (this.#owed.get(deviceId) === owed) this.#owed.delete(deviceId);
-      else continue;
-      if (!over && !this.#stopped) await this.#answer(event, async () => false);
+      const life = event.kind === TcmuEventKind.RECONFIG ? OWED_CHANGE_LIFE_MS : OWED_LIFE_MS;
+      const over = clock.nowMs() - sinceMs > life || !isPresent(event);
+      if (!over && server.is === 'theirs' && server.token === token) continue;
+      this.#owed.delete(deviceId);
+      if (!over) void this.#answer(event, () => true);
     }
-  }
-
-  /** Whether the device's creation is over. What cannot be read is being removed. */
-  async #isEnabled(event: TcmuEvent): Promise<boolean> {
-    const name = parseUioName(event.uioName);
-    if (name === null) return false;
-    let timer: Timer | null = null;
-    const late = new Promise<boolean>((resolve) => {
-      timer = this.#options.clock.setTimer(READ_TIMEOUT_MS, () => resolve(true));
-    });
-    const enabled = new ConfigfsDevice(this.#options.paths, name).isEnabled().catch(() => true);
-    const result = await Promise.race([enabled, late]);
-    (timer as Timer | null)?.cancel();
-    return result;
   }
 }
 

@@ -13,26 +13,26 @@ export type Server =
  */
 export interface Neighbours {
   /**
-   * Runs `listen`, which begins to receive events, and from then on others know what is ours; neither they nor we answer for
-   * anybody meanwhile. `alone`: no other handler lives. Rejects with a `StorageError`.
+   * Calls `listen`, which begins to receive events; what is ours is known to be served from then on. Nobody answers in place of others
+   * meanwhile. Rejects with what `listen` throws, or a `StorageError`.
    */
-  enter(listen: (alone: boolean) => Promise<void>): Promise<void>;
-  /** Others may answer for what was ours. True when no other handler is left. */
-  leave(): boolean;
+  enter(listen: () => void): Promise<void>;
+  /** Nothing is served by us any more: others may answer. */
+  leave(): void;
   server(cfgstring: string): Server;
-  /** Whether this device's event was answered by somebody who did so for a server that is not there. */
+  /** Whether the event was answered by a process in place of its device's server. */
   wasAnswered(event: TcmuEvent): boolean;
   /**
-   * Calls `answer` unless somebody has answered in place of the device's server, or `unless()` holds when it is our turn. Resolves to
-   * whether it was called.
+   * Calls `answer`, while nobody else does so for any event nor begins to serve, unless the event was answered like this before or
+   * `needed()` says no when it is our turn. Resolves to whether it was called. Rejects with a `StorageError`.
    */
-  answerInPlace(event: TcmuEvent, unless: () => Promise<boolean>, answer: () => void): Promise<boolean>;
+  answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean>;
 }
 
-/** For a handler that has the host for itself and every device of its subtype. */
+/** For a handler that has every device of its subtype. */
 export const NO_NEIGHBOURS: Neighbours = {
-  enter: (listen) => listen(true),
-  leave: () => true,
+  enter: async (listen) => listen(),
+  leave: () => {},
   server: () => ({ is: 'ours' }),
   wasAnswered: () => false,
   answerInPlace: () => Promise.resolve(false),
