@@ -8,6 +8,9 @@ import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionS
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
+/** A takeover is an upgrade of HTTP: see handover-messages.ts. */
+export const TAKEOVER_PROTOCOL = 'thinlun-takeover';
+export const TAKEOVER_PATH: string = `/${CONTROL_VERSION}/takeover`;
 
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
@@ -204,6 +207,22 @@ export interface ReadyMessage extends PortalsMessage {
   pools: ReadyPoolMessage[];
   /** Pools that could not be opened. */
   failed: { directory: string; code: string; message: string }[];
+  /** Null unless it has taken over from another process. */
+  takeover: TakeoverMessage | null;
+}
+
+/** What a takeover has cost. */
+export interface TakeoverMessage {
+  /** The process that served before. */
+  pid: number;
+  version: string;
+  /** The longest that a command has waited. */
+  pauseMs: number;
+  /** Of it: until nothing was in flight any more. */
+  drainMs: number;
+  /** Sessions and TCMU devices that went on. */
+  sessions: number;
+  devices: number;
 }
 
 export interface ErrorMessage {
@@ -298,6 +317,16 @@ export const readySchema: z.ZodType<ReadyMessage> = z.object({
     }),
   ),
   failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
+  takeover: z
+    .object({
+      pid: z.int().min(1),
+      version: z.string(),
+      pauseMs: z.number(),
+      drainMs: z.number(),
+      sessions: size,
+      devices: size,
+    })
+    .nullable(),
 });
 
 export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });

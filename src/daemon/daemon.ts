@@ -1,19 +1,27 @@
 import { randomBytes } from 'node:crypto';
+import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { type BoundPortal, Portal } from '../iscsi/portal.ts';
+import { Portal } from '../iscsi/portal.ts';
+import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { Target } from '../scsi/target.ts';
 import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
+import type { PortalsMessage, ReadyMessage, ServerMessage, TakeoverMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
+import { giveAway } from './give-away.ts';
+import { type GivenAway, giveTo } from './handover.ts';
+import type { HandoverChannel } from './handover-channel.ts';
+import type { PoolHandover } from './handover-messages.ts';
+import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
+import { listenFailure } from './listen-failure.ts';
 import { openForServing } from './pool-access.ts';
-import type { PoolService } from './pool-service.ts';
-import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import { PoolService } from './pool-service.ts';
+import { isLoopback, type ServedPortal } from './portal-address.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
@@ -28,6 +36,10 @@ export interface DaemonOptions {
   tcmu: boolean;
   logger: DaemonLogger;
   clock: Clock;
+  /** What another server has given away; this one goes on with it. */
+  inheritance?: Inheritance;
+  /** Called when everything is ready to go on with it, and before that is begun. */
+  taken?: () => Promise<void>;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
@@ -56,6 +68,10 @@ export class Daemon {
   readonly failures: PoolFailure[] = [];
   /** Resolves when the last pool has failed: there is nothing left to serve. */
   readonly allFailed: Promise<void>;
+  /** Resolves when another process has been given everything: there is nothing left to serve here, unless that process fails. */
+  readonly givenAway: Promise<GivenAway>;
+  /** Null unless it has taken over from another process. */
+  takeover: TakeoverMessage | null = null;
   readonly #options: DaemonOptions;
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
@@ -67,6 +83,8 @@ export class Daemon {
   /** Folders of pools that everybody was warned of. */
   readonly #warnedOf: Set<string> = new Set();
   #signalAllFailed: () => void = () => {};
+  #signalGivenAway: (given: GivenAway) => void = () => {};
+  #giving: Promise<unknown> | null = null;
   #stopping: Promise<void> | null = null;
 
   private constructor(options: DaemonOptions) {
@@ -76,6 +94,9 @@ export class Daemon {
     this.#targetPorts = tags.size === 0 ? [1] : [...tags].sort((a, b) => a - b);
     this.allFailed = new Promise((done) => {
       this.#signalAllFailed = done;
+    });
+    this.givenAway = new Promise((done) => {
+      this.#signalGivenAway = done;
     });
   }
 
@@ -91,6 +112,7 @@ export class Daemon {
       }
       if (none) throw failed[0]!.error;
       await daemon.#startFrontEnds();
+      if (options.inheritance !== undefined) await daemon.#goOn(options.inheritance);
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
       return daemon;
     } catch (error) {
@@ -117,7 +139,9 @@ export class Daemon {
       message: messageOf(error),
     }));
     const { tcmu } = this.#options;
-    return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
+    const { takeover } = this;
+    const about = { pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu };
+    return { event: 'ready', ...about, pools, failed, takeover };
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -127,6 +151,7 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
+    await this.#giving?.catch(() => {});
     const pools = [...this.#pools.values()];
     await Promise.all(pools.map(({ control }) => control?.close()));
     this.#dbus?.stop();
@@ -138,7 +163,10 @@ export class Daemon {
     try {
       const logger = this.#logger.child({ pool: dir });
       let served: ServedPool | null = null;
-      const service = await openForServing(dir, {
+      const inherited = this.#inheritedPool(dir);
+      const open = inherited === undefined ? openForServing : PoolService.open;
+      const service = await open(dir, {
+        ...(inherited === undefined ? {} : { lockFd: this.#options.inheritance!.take(inherited.lock) }),
         logger,
         clock: this.#options.clock,
         onEvent: (event) => {
@@ -163,6 +191,7 @@ export class Daemon {
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
+        if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
@@ -186,7 +215,11 @@ export class Daemon {
         randomBytes,
       });
       this.#portal = portal;
-      for (const address of addresses) {
+      const { inheritance } = this.#options;
+      if (inheritance !== undefined) {
+        this.#listeners.push(...portal.takeOver(inheritance.state, (index) => inheritance.take(index)));
+      }
+      for (const address of inheritance === undefined ? addresses : []) {
         const { host, port, tag } = address;
         // `::` would take the IPv4 addresses, too, which another portal asks for.
         const ipv6Only = addresses.some((other) => other.port === port && isIPv4(other.host));
@@ -259,7 +292,73 @@ export class Daemon {
   }
 
   async #startControl(pool: ServedPool): Promise<void> {
-    pool.control = await ControlServer.listen(pool.dir, pool.service, this.#logger.child({ pool: pool.dir }));
+    const logger = this.#logger.child({ pool: pool.dir });
+    pool.control = await ControlServer.listen(pool.dir, pool.service, logger, (channel) => void this.#give(channel));
+  }
+
+  // --- from one process to another ---
+
+  #inheritedPool(dir: string): PoolHandover | undefined {
+    const { inheritance } = this.#options;
+    return inheritance?.state.pools.find(({ directory }) => directory === realpathSync(dir));
+  }
+
+  /** Begins to serve what was inherited; everything is ready. */
+  async #goOn({ state }: Inheritance): Promise<void> {
+    for (const { service } of this.#pools.values()) service.exports?.endTakeOver();
+    await this.#options.taken?.();
+    await this.#portal?.resume();
+    const pauseMs = Math.round((machineMs() - state.stoppedMs) * 10) / 10;
+    const drainMs = Math.round((state.drainedMs - state.stoppedMs) * 10) / 10;
+    const { pid, version } = state;
+    this.takeover = { pid, version, pauseMs, drainMs, sessions: this.#portal?.sessions().length ?? 0, devices: 0 };
+    this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
+  }
+
+  /** Another process wants everything. */
+  async #give(channel: HandoverChannel): Promise<void> {
+    const { portals, tcmu, logger } = this.#options;
+    const given = await giveTo(
+      channel,
+      {
+        describe: () => {
+          return {
+            directories: [...this.#pools.values()].map(({ dir }) => realpathSync(dir)),
+            portals: [...portals],
+            tcmu,
+          };
+        },
+        giveAway: () => {
+          if (this.#giving !== null || this.#stopping !== null) {
+            throw new StorageError('EBUSY', `Cannot take over from process ${process.pid}: it is about to end`);
+          }
+          const giving = this.#giveAway();
+          this.#giving = giving.catch(() => {
+            this.#giving = null;
+          });
+          return giving;
+        },
+      },
+      logger,
+    );
+    if (given !== null) this.#signalGivenAway(given);
+  }
+
+  async #giveAway(): Promise<Inheritance> {
+    const pools = [...this.#pools.values()];
+    await Promise.all(pools.map(({ control }) => control?.close()));
+    try {
+      const leaveTcmu = async (): Promise<void> => {
+        this.#dbus?.stop();
+        await this.#tcmu?.stop();
+      };
+      const inheritance = await giveAway({ ...this.#options, pools, portal: this.#portal, leaveTcmu });
+      this.#stopping = Promise.resolve();
+      return inheritance;
+    } catch (error) {
+      for (const pool of pools) await this.#startControl(pool);
+      throw error;
+    }
   }
 
   #describe(target: string): ServerMessage {
@@ -308,33 +407,3 @@ export class Daemon {
 
 /** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
 const SUBTYPE = 'thin';
-
-function listenFailure(address: PortalAddress, error: unknown): unknown {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } };
-  const where = formatPortal(address);
-  const next = formatPortal({ host: address.host, port: address.port + 1 });
-  switch (cause?.code ?? code) {
-    case 'EBUSY':
-      return new AdvisedError(
-        'EBUSY',
-        `Cannot listen on ${where}: another program listens there`,
-        `Choose another port with --portal ${next}, or find that program with "ss -ltnp".`,
-      );
-    case 'EACCES':
-      return new AdvisedError(
-        'EACCES',
-        `Cannot listen on ${where}: ports below 1024 are for root`,
-        'Choose another port with --portal, as in --portal 127.0.0.1:3260.',
-      );
-    case 'EADDRNOTAVAIL':
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return new AdvisedError(
-        'EINVAL',
-        `Cannot listen on ${where}: this machine has no such address`,
-        'See its addresses with "ip address"; 0.0.0.0 and [::] mean all of them.',
-      );
-    default:
-      return new StorageError('EIO', `Cannot listen on ${where}: ${messageOf(error)}`, { cause: error });
-  }
-}
