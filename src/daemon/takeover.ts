@@ -85,6 +85,11 @@ export class Takeover {
     this.#channel.close();
   }
 
+  /** Leaves it at that; before `begin` nothing has happened, afterwards the other one goes on. */
+  close(): void {
+    this.#channel.close();
+  }
+
   /** This process cannot, and has closed everything: the other one goes on. */
   async failed(error: unknown): Promise<void> {
     await this.#channel.send({ event: 'failed', message: messageOf(error) }).catch(() => {});
