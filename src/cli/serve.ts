@@ -48,7 +48,8 @@ export async function serve(context: RunContext, dirs: readonly string[], option
     }
     const { inheritance } = given;
     const { portals, tcmu } = inheritance.state;
-    daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, inheritance });
+    const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
+    daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor });
   }
   await life.stopping(daemon.stop());
   logger.info({}, 'stopped');
@@ -69,16 +70,9 @@ async function takeOver(dirs: readonly string[], wishes: TakeoverWishes, logger:
     return start(dirs, wishes, logger);
   }
   const { portals, tcmu } = takeover.running;
-  const inheritance = await takeover.begin();
-  if (inheritance === null) {
-    logger.warn({ pid: takeover.running.pid }, 'the running server has ended: starting as usual');
-    return start(dirs, { portals, tcmu }, logger);
-  }
-  const taken = (): Promise<void> => takeover.taken();
   try {
-    return await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, inheritance, taken });
+    return await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor: takeover });
   } catch (error) {
-    inheritance.close();
     await takeover.failed(error);
     throw error;
   }

@@ -12,16 +12,17 @@ import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
 import type { PortalsMessage, ReadyMessage, ServerMessage, TakeoverMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
-import { giveAway } from './give-away.ts';
-import { type GivenAway, giveTo } from './handover.ts';
+import { Giving } from './give-away.ts';
+import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
 import type { HandoverChannel } from './handover-channel.ts';
 import type { PoolHandover } from './handover-messages.ts';
 import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { listenFailure } from './listen-failure.ts';
+import { OpenPoolWarnings } from './open-pool-warnings.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
-import { isLoopback, type ServedPortal } from './portal-address.ts';
+import type { ServedPortal } from './portal-address.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
@@ -36,10 +37,8 @@ export interface DaemonOptions {
   tcmu: boolean;
   logger: DaemonLogger;
   clock: Clock;
-  /** What another server has given away; this one goes on with it. */
-  inheritance?: Inheritance;
-  /** Called when everything is ready to go on with it, and before that is begun. */
-  taken?: () => Promise<void>;
+  /** Who served before, and is to be gone on from. */
+  predecessor?: Predecessor;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
@@ -80,16 +79,18 @@ export class Daemon {
   #dbus: TcmuDbus | null = null;
   readonly #targetPorts: readonly number[];
   readonly #listeners: BoundPortal[] = [];
-  /** Folders of pools that everybody was warned of. */
-  readonly #warnedOf: Set<string> = new Set();
+  readonly #warnings: OpenPoolWarnings;
   #signalAllFailed: () => void = () => {};
   #signalGivenAway: (given: GivenAway) => void = () => {};
-  #giving: Promise<unknown> | null = null;
+  readonly #giving: Giving;
+  #inheritance: Inheritance | null = null;
   #stopping: Promise<void> | null = null;
 
   private constructor(options: DaemonOptions) {
     this.#options = options;
     this.#logger = options.logger;
+    this.#giving = this.#makeGiving();
+    this.#warnings = new OpenPoolWarnings(options.logger);
     const tags = new Set(options.portals.map(({ tag }) => tag));
     this.#targetPorts = tags.size === 0 ? [1] : [...tags].sort((a, b) => a - b);
     this.allFailed = new Promise((done) => {
@@ -104,6 +105,9 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     try {
+      // Before anybody waits for it: the rest is done while initiators do.
+      if (options.portals.length > 0) daemon.#portal = daemon.#makePortal();
+      daemon.#inheritance = (await options.predecessor?.begin()) ?? null;
       for (const dir of options.dirs) await daemon.#openPool(dir);
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
@@ -112,11 +116,14 @@ export class Daemon {
       }
       if (none) throw failed[0]!.error;
       await daemon.#startFrontEnds();
-      if (options.inheritance !== undefined) await daemon.#goOn(options.inheritance);
+      if (daemon.#inheritance !== null) await daemon.#goOn(daemon.#inheritance);
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
       return daemon;
     } catch (error) {
+      // What was inherited and not taken is still another's: nothing may be said to its initiators.
+      if (daemon.takeover === null && daemon.#inheritance !== null) daemon.#portal?.abandon();
       await daemon.stop();
+      daemon.#inheritance?.close();
       throw error;
     }
   }
@@ -151,7 +158,8 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    await this.#giving?.catch(() => {});
+    await this.#giving.settled();
+    if (this.#giving.isOver) return;
     const pools = [...this.#pools.values()];
     await Promise.all(pools.map(({ control }) => control?.close()));
     this.#dbus?.stop();
@@ -166,7 +174,7 @@ export class Daemon {
       const inherited = this.#inheritedPool(dir);
       const open = inherited === undefined ? openForServing : PoolService.open;
       const service = await open(dir, {
-        ...(inherited === undefined ? {} : { lockFd: this.#options.inheritance!.take(inherited.lock) }),
+        ...(inherited === undefined ? {} : { lockFd: this.#inheritance!.take(inherited.lock) }),
         logger,
         clock: this.#options.clock,
         onEvent: (event) => {
@@ -200,26 +208,21 @@ export class Daemon {
         throw error;
       }
     } catch (error) {
+      if (this.#options.predecessor?.canGoOn && this.#inheritedPool(dir) !== undefined) throw error;
       this.failures.push({ dir, error });
     }
   }
 
   async #startFrontEnds(): Promise<void> {
-    const addresses = this.#options.portals;
+    const portal = this.#portal;
     if (this.#options.tcmu) await this.#startTcmu();
-    if (addresses.length > 0) {
-      const portal = new Portal({
-        targets: new ServedTargets(() => this.#served()),
-        logger: this.#logger.child({ part: 'portal' }),
-        clock: this.#options.clock,
-        randomBytes,
-      });
-      this.#portal = portal;
-      const { inheritance } = this.#options;
-      if (inheritance !== undefined) {
+    if (portal !== null) {
+      const inheritance = this.#inheritance;
+      const addresses = inheritance === null ? this.#options.portals : [];
+      if (inheritance !== null) {
         this.#listeners.push(...portal.takeOver(inheritance.state, (index) => inheritance.take(index)));
       }
-      for (const address of inheritance === undefined ? addresses : []) {
+      for (const address of addresses) {
         const { host, port, tag } = address;
         // `::` would take the IPv4 addresses, too, which another portal asks for.
         const ipv6Only = addresses.some((other) => other.port === port && isIPv4(other.host));
@@ -229,8 +232,17 @@ export class Daemon {
           throw listenFailure(address, error);
         }
       }
-      this.#warnOfOpenPools();
+      this.#warnings.look(this.#listeners, this.#pools.values());
     }
+  }
+
+  #makePortal(): Portal {
+    return new Portal({
+      targets: new ServedTargets(() => this.#served()),
+      logger: this.#logger.child({ part: 'portal' }),
+      clock: this.#options.clock,
+      randomBytes,
+    });
   }
 
   async #startTcmu(): Promise<void> {
@@ -266,25 +278,7 @@ export class Daemon {
 
   #accessChanged(): void {
     this.#portal?.accessChanged();
-    this.#warnOfOpenPools();
-  }
-
-  /** For who made a portal reachable and has said nothing about who may use it. */
-  #warnOfOpenPools(): void {
-    const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
-    if (reachable.length === 0) return;
-    for (const { dir, service } of this.#pools.values()) {
-      if (!service.access.summary().open) this.#warnedOf.delete(dir);
-      else if (!this.#warnedOf.has(dir)) this.#warnOf(dir, reachable);
-    }
-  }
-
-  #warnOf(dir: string, portals: readonly string[]): void {
-    this.#warnedOf.add(dir);
-    this.#logger.warn(
-      { pool: dir, portals },
-      'whoever reaches the portal can read and write every volume: see "thinlun access allow --help"',
-    );
+    this.#warnings.look(this.#listeners, this.#pools.values());
   }
 
   #poolNamed(name: string): ServedPool | undefined {
@@ -299,14 +293,13 @@ export class Daemon {
   // --- from one process to another ---
 
   #inheritedPool(dir: string): PoolHandover | undefined {
-    const { inheritance } = this.#options;
-    return inheritance?.state.pools.find(({ directory }) => directory === realpathSync(dir));
+    return this.#inheritance?.state.pools.find(({ directory }) => directory === realpathSync(dir));
   }
 
   /** Begins to serve what was inherited; everything is ready. */
   async #goOn({ state }: Inheritance): Promise<void> {
     for (const { service } of this.#pools.values()) service.exports?.endTakeOver();
-    await this.#options.taken?.();
+    await this.#options.predecessor?.taken();
     await this.#portal?.resume();
     const pauseMs = Math.round((machineMs() - state.stoppedMs) * 10) / 10;
     const drainMs = Math.round((state.drainedMs - state.stoppedMs) * 10) / 10;
@@ -317,48 +310,37 @@ export class Daemon {
 
   /** Another process wants everything. */
   async #give(channel: HandoverChannel): Promise<void> {
-    const { portals, tcmu, logger } = this.#options;
-    const given = await giveTo(
-      channel,
-      {
-        describe: () => {
-          return {
-            directories: [...this.#pools.values()].map(({ dir }) => realpathSync(dir)),
-            portals: [...portals],
-            tcmu,
-          };
-        },
-        giveAway: () => {
-          if (this.#giving !== null || this.#stopping !== null) {
-            throw new StorageError('EBUSY', `Cannot take over from process ${process.pid}: it is about to end`);
-          }
-          const giving = this.#giveAway();
-          this.#giving = giving.catch(() => {
-            this.#giving = null;
-          });
-          return giving;
-        },
-      },
-      logger,
-    );
+    const given = await giveTo(channel, this.#giving, this.#logger);
     if (given !== null) this.#signalGivenAway(given);
   }
 
-  async #giveAway(): Promise<Inheritance> {
-    const pools = [...this.#pools.values()];
-    await Promise.all(pools.map(({ control }) => control?.close()));
-    try {
-      const leaveTcmu = async (): Promise<void> => {
+  #makeGiving(): Giving {
+    const self = this;
+    const { portals, tcmu } = this.#options;
+    return new Giving({
+      portals,
+      tcmu,
+      logger: this.#logger,
+      get isStopping() {
+        return self.#stopping !== null;
+      },
+      get pools() {
+        return [...self.#pools.values()];
+      },
+      get portal() {
+        return self.#portal;
+      },
+      leaveTcmu: async () => {
         this.#dbus?.stop();
         await this.#tcmu?.stop();
-      };
-      const inheritance = await giveAway({ ...this.#options, pools, portal: this.#portal, leaveTcmu });
-      this.#stopping = Promise.resolve();
-      return inheritance;
-    } catch (error) {
-      for (const pool of pools) await this.#startControl(pool);
-      throw error;
-    }
+      },
+      closeControl: async () => {
+        await Promise.all([...this.#pools.values()].map(({ control }) => control?.close()));
+      },
+      openControl: async () => {
+        for (const pool of this.#pools.values()) await this.#startControl(pool);
+      },
+    });
   }
 
   #describe(target: string): ServerMessage {

@@ -24,6 +24,16 @@ export interface Giver {
   giveAway(): Promise<Inheritance>;
 }
 
+/** The other side: what served before. */
+export interface Predecessor {
+  /** Lets it give everything away; null when it has ended. Rejects when it refuses, and goes on. */
+  begin(): Promise<Inheritance | null>;
+  /** It goes on when this process cannot. */
+  readonly canGoOn: boolean;
+  /** Everything is ready to go on with it: the point of no return. */
+  taken(): Promise<void>;
+}
+
 /** What was given away, and to whom. */
 export interface GivenAway {
   readonly inheritance: Inheritance;

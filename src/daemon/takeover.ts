@@ -5,7 +5,7 @@ import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { AdvisedError } from './advised-error.ts';
 import { TAKEOVER_PATH, TAKEOVER_PROTOCOL } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
-import { read } from './handover.ts';
+import { type Predecessor, read } from './handover.ts';
 import { HandoverChannel, type HandoverMessage, requireFdPassing } from './handover-channel.ts';
 import {
   HANDOVER_FORMAT,
@@ -26,9 +26,10 @@ export interface TakeoverWishes {
 }
 
 /** The new server's side: see handover-messages.ts. */
-export class Takeover {
+export class Takeover implements Predecessor {
   /** The running server, and how it serves. */
   readonly running: WelcomeMessage;
+  readonly canGoOn = true;
   readonly #channel: HandoverChannel;
 
   private constructor(channel: HandoverChannel, running: WelcomeMessage) {
@@ -63,7 +64,6 @@ export class Takeover {
     return null;
   }
 
-  /** Lets the running server give everything away; null when it has ended over it. Throws what it refuses with: then it goes on. */
   async begin(): Promise<Inheritance | null> {
     try {
       await this.#channel.send({ event: 'begin' });
@@ -78,7 +78,6 @@ export class Takeover {
     }
   }
 
-  /** The point of no return: from here on this process serves, and the other one ends. */
   async taken(): Promise<void> {
     // Where it has ended already, nobody needs to know.
     await this.#channel.send({ event: 'taken' }).catch(() => {});

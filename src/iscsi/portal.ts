@@ -191,7 +191,7 @@ export class Portal {
     thaw(this.connections);
   }
 
-  /** After `freeze`: everything for the next process. The portal is of no use any more; its connections are not, and stay. */
+  /** After `freeze`: everything for the next process. */
   handOver(give: GiveFd): PortalHandover {
     const listeners = this.listeners.map((listener) => {
       return { ...listener, fd: give(this.waitingListeners.get(listener)!) };
@@ -205,11 +205,17 @@ export class Portal {
       });
       return handOverSession(session, connections);
     });
+    this.abandon();
+    return { listeners, sessions };
+  }
+
+  /** Leaves everything to another process, which has descriptors of it: nothing is sent. The portal is of no use any more. */
+  abandon(): void {
     this.closing = true;
     this.sweepTimer?.cancel();
-    // Only our descriptors of them: nothing is sent.
+    for (const fd of this.waitingListeners.values()) closeSync(fd);
+    this.waitingListeners.clear();
     for (const connection of [...this.connections]) connection.drop('another process goes on with it');
-    return { listeners, sessions };
   }
 
   /** Before anything else: makes a new portal go on as the one that `handover` is of, once `resume` is called. Returns where it listens. */

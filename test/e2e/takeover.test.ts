@@ -148,7 +148,9 @@ describe('a takeover', () => {
       }
       if (step === 'failed') await takeover!.failed(new Error('this process has lost its mind'));
       else takeover!.close();
-      await sleep(200);
+      // Waits until it serves again.
+      await pool.status();
+      await sleep(100);
     }
     await end();
     expect(pool.server.isRunning).toBe(true);
