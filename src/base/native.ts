@@ -84,8 +84,11 @@ export interface NativeBindings {
   readFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
   /** One write(2): bytes written, -1 for EAGAIN. */
   writeFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
-  /** A bound, non-blocking generic netlink socket with a receive buffer for thousands of events. */
-  genlSocket(): number;
+  /**
+   * A non-blocking generic netlink socket, bound to this port id (0: the kernel chooses one; EADDRINUSE) and with room for so many bytes
+   * of events. What does not fit is lost without an error and counted in /proc/net/netlink.
+   */
+  genlSocket(portId: number, receiveBufferSize: number): number;
   netlinkAddMembership(fd: number, group: number): void;
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */

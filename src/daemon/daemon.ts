@@ -257,15 +257,14 @@ export class Daemon {
       logger,
       clock,
     });
-    const mode = await this.#dbus.start();
+    await this.#dbus.start();
     this.#tcmu = new TcmuHandler({
       subtype: SUBTYPE,
-      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device.blockSizeBytes),
+      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit) => volumes.release(cfgstring, unit),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
-      exclusive: mode !== 'guest',
     });
     await this.#tcmu.start();
   }

@@ -40,10 +40,22 @@ export class TcmuVolumes {
   }
 
   /** The unit of `POOL/VOLUME`; a volume that is not there is made. */
-  async resolve(cfgstring: string, sizeBytes: number, blockSizeBytes: number): Promise<LogicalUnit> {
+  async resolve(
+    cfgstring: string,
+    sizeBytes: number,
+    { blockSizeBytes, isNew }: { readonly blockSizeBytes: number; readonly isNew: boolean },
+  ): Promise<LogicalUnit> {
     const { service, volume } = this.#locate(cfgstring);
     const known = (await service.listVolumes()).find(({ name }) => name === volume);
     if (known === undefined) {
+      if (!isNew) {
+        // An initiator may have it mounted: it would see an empty disk.
+        throw new AdvisedError(
+          'ENOENT',
+          `Cannot serve "${cfgstring}": the backstore is older than this server, and its volume is not there`,
+          `Delete the backstore with targetcli, or give it an empty volume with "thinlun volume create ${service.pool.dir} ${volume} --size ${sizeBytes}".`,
+        );
+      }
       const logicalBlockSize = blockSizeBytes === 4096 ? 4096 : 512;
       await service.createVolume({ name: volume, sizeBytes, logicalBlockSize });
       this.#logger.info({ cfgstring, sizeBytes }, 'made the volume for a new backstore');

@@ -96,7 +96,10 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   pollStop: [{ good: {}, bad: [1, 'x', true, bytes, callback, new Map()] }],
   readFd: [FD, BYTES, OFFSET, LENGTH],
   writeFd: [FD, BYTES, OFFSET, LENGTH],
-  genlSocket: [],
+  genlSocket: [
+    { good: 0, bad: [...WRONG_NUMBERS, 2 ** 32] },
+    { good: 65536, bad: [0, ...WRONG_NUMBERS, 2 ** 31] },
+  ],
   netlinkAddMembership: [FD, { good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],

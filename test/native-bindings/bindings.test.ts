@@ -206,7 +206,7 @@ function getFamily(name: string): Uint8Array {
 }
 
 test('the kernel answers on a generic netlink socket', async () => {
-  const socket = native.genlSocket();
+  const socket = native.genlSocket(0, 65536);
   const reply = new Uint8Array(8192);
   expect(native.netlinkReceive(socket, reply)).toBe(-1);
   native.netlinkSend(socket, getFamily('nlctrl'));
@@ -243,7 +243,7 @@ const WORKER = `
   const { fd } = workerData;
   const arena = new Uint8Array(native.alignedBuffer(1 << 20, 4096));
   const map = native.mapShared(fd, 4096);
-  const socket = native.genlSocket();
+  const socket = native.genlSocket(0, 65536);
   native.pollStart(socket, () => {});
   const ring = native.createRing(64, () => again());
   function again() {
