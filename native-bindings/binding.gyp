@@ -11,6 +11,7 @@
         'src/module.c',
         'src/netlink.c',
         'src/pass-fds.c',
+        'src/notify.c',
         'src/poll.c',
         'src/uring.c',
         'src/work.c',

@@ -102,6 +102,8 @@ export interface NativeBindings {
   sendWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
   /** One recvmsg(2): bytes received, 0 at the end, -1 for EAGAIN. Descriptors that came fill `fds` from its begin, -1 follows. EMSGSIZE when there were more. */
   receiveWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
+  /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
+  sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
   /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
   setIoFlusher(): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */

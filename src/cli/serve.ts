@@ -8,6 +8,7 @@ import { hasTaken } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { ServiceManager } from '../daemon/service-manager.ts';
 import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
@@ -35,10 +36,12 @@ export async function serveDemo(context: RunContext, dir: string, options: Serve
 export async function serve(context: RunContext, dirs: readonly string[], options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
+  const manager = ServiceManager.fromEnvironment(process.env, logger, monotonicClock);
   let daemon = options.takeover ? await takeOver(dirs, options, logger) : await start(dirs, options, logger);
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
+  manager?.ready(() => daemon.summary());
   for (;;) {
     const given = await Promise.race([life.stopRequested, daemon.allFailed, daemon.givenAway]);
     if (typeof given !== 'object') break;
@@ -51,6 +54,7 @@ export async function serve(context: RunContext, dirs: readonly string[], option
     const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
     daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor });
   }
+  manager?.stopping();
   await life.stopping(daemon.stop());
   logger.info({}, 'stopped');
   context.exitCode = daemon.failures.length > 0 ? 1 : 0;

@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import type { TcmuPaths } from './configfs.ts';
+import type { Neighbours } from './neighbours.ts';
 
 /** What LIO knows of a device that is to be served. */
 export interface TcmuDeviceInfo {
@@ -30,6 +31,8 @@ export interface TcmuHandlerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly paths?: TcmuPaths;
+  /** Default: there are none. */
+  readonly neighbours?: Neighbours;
   /** Bytes of events that may be waiting for us; default: some ten thousand of them. */
   readonly eventBufferSize?: number;
 }

@@ -11,6 +11,8 @@ import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
+
+import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
 import { DRAIN_TIMEOUT_MS, TcmuDevice } from './tcmu-device.ts';
 import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
@@ -40,6 +42,7 @@ export class TcmuHandler {
   readonly #unserved = new Map<number, UnservedDevice>();
   readonly #refusals: RefusalLog;
   readonly #scan: UioScan;
+  readonly #neighbours: Neighbours;
   /** Minors of devices that are older than we are. */
   readonly #older = new Set<number>();
   #events: KernelEvents | null = null;
@@ -54,6 +57,7 @@ export class TcmuHandler {
     this.#paths = options.paths ?? SYSTEM_PATHS;
     this.#logger = options.logger;
     this.#scan = new UioScan(this.#paths);
+    this.#neighbours = options.neighbours ?? NO_NEIGHBOURS;
     this.#refusals = new RefusalLog(options.clock);
   }
 
@@ -70,6 +74,8 @@ export class TcmuHandler {
       logger: this.#logger,
       eventBufferSize,
       isOurs: (uioName) => this.#isOurs(uioName),
+      isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
+      neighbours: this.#neighbours,
       event: (event, answer) => this.#event(event, answer),
       eventsLost: async () => {
         this.#reconcile(true);
@@ -315,6 +321,7 @@ export class TcmuHandler {
     let retries = 0;
     for (const entry of unserved) {
       if (entry.name.subtype !== this.#options.subtype || this.#steps.has(entry.minor)) continue;
+      if (this.#neighbours.server(entry.name.cfgstring).is !== 'ours') continue;
       if (this.#unserved.has(entry.minor)) continue;
       this.#enqueue(entry.minor, () => this.#tryToAdd(entry));
     }
@@ -336,6 +343,8 @@ export class TcmuHandler {
     this.#unserved.delete(entry.minor); // to the end of the queue, if it fails again
     if (this.#stopping || readUioEntry(this.#paths, entry.minor)?.uioName !== entry.uioName) return;
     try {
+      // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
+      if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
       await this.#add(entry, false);
     } catch (error) {
       const reason = messageOf(error);

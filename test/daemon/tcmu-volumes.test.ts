@@ -16,7 +16,11 @@ let volumes: TcmuVolumes;
 beforeEach(async () => {
   service = (await openServed(await createPool())).service;
   logger = new RecordingLogger();
-  volumes = new TcmuVolumes((name) => (name === 'pool' ? service : undefined), logger);
+  volumes = new TcmuVolumes(
+    (name) => (name === 'pool' ? service : undefined),
+    () => null,
+    logger,
+  );
 });
 
 async function failureOf(call: () => unknown): Promise<StorageError> {

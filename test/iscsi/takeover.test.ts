@@ -18,7 +18,7 @@ afterEach(async () => {
 });
 
 async function login(keys: Record<string, string> = {}): Promise<Initiator> {
-  const isid = initiators.length === 0 ? {} : { isid: initiators.length };
+  const isid = initiators.length === 0 ? {} : { isid: 100 + initiators.length };
   const initiator = await Initiator.login(world.port, { keys: { ...USUAL_KEYS, ...keys }, ...isid });
   initiators.push(initiator);
   await initiator.settle();
