@@ -1,6 +1,11 @@
 import { StorageError } from './errors.ts';
 import { native } from './native.ts';
 
+/** Passes a descriptor on and returns its number for who gets it. It is the callee's from here on. */
+export type GiveFd = (fd: number) => number;
+/** The descriptor behind a number that `GiveFd` has returned; the caller's from here on. */
+export type TakeFd = (index: number) => number;
+
 /**
  * A descriptor of what a socket or a server of Node has open; it is the caller's, and stays when the object is destroyed. Throws EOPNOTSUPP without the
  * addon, EBADF when it is closed.

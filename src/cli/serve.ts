@@ -1,13 +1,13 @@
 import { monotonicClock } from '../base/clock.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
-import type { ReadyMessage } from '../daemon/control-messages.ts';
 import { Daemon, type DaemonLogger } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import { hasTaken } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import type { ReadyMessage } from '../daemon/ready-message.ts';
 import { ServiceManager } from '../daemon/service-manager.ts';
 import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
@@ -113,10 +113,15 @@ function printReady(output: Output, ready: ReadyMessage): void {
     output.line(`    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume}`);
   }
   if (ready.takeover !== null) {
-    const { pid, pauseMs, sessions } = ready.takeover;
-    const kept = sessions === 1 ? '1 session goes on' : `${sessions} sessions go on`;
-    output.line(`\nTook over from process ${pid}: initiators have waited ${pauseMs} ms, ${kept}.`);
+    const { pid, pauseMs, sessions, devices } = ready.takeover;
+    const kept = [counted(sessions, 'session'), counted(devices, 'device')].flatMap((each) => each ?? []);
+    const goOn = kept.length === 0 ? '' : `, ${kept.join(' and ')} go on`;
+    output.line(`\nTook over from process ${pid}: initiators have waited ${pauseMs} ms${goOn}.`);
   }
   const where = [...describePortals(ready).map((address) => `portal ${address}`), ...(ready.tcmu ? ['tcmu'] : [])];
   output.line(`\nReady: ${where.join(', ')}. Ctrl-C stops.`);
+}
+
+function counted(count: number, what: string): string | null {
+  return count === 0 ? null : `${count} ${what}${count === 1 ? '' : 's'}`;
 }

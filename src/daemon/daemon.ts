@@ -2,22 +2,19 @@ import { randomBytes } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
-import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Portal } from '../iscsi/portal.ts';
 import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { Target } from '../scsi/target.ts';
-import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ReadyMessage, ServerMessage, TakeoverMessage } from './control-messages.ts';
+import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { Giving } from './give-away.ts';
 import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
 import type { HandoverChannel } from './handover-channel.ts';
 import type { PoolHandover } from './handover-messages.ts';
-import { HostRegistry } from './host-registry.ts';
 import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { listenFailure } from './listen-failure.ts';
@@ -25,9 +22,9 @@ import { OpenPoolWarnings } from './open-pool-warnings.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
+import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
-import { TcmuDbus } from './tcmu-dbus.ts';
-import { TcmuVolumes } from './tcmu-volumes.ts';
+import { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
@@ -77,10 +74,7 @@ export class Daemon {
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
   #portal: Portal | null = null;
-  /** With TCMU: who serves what on this host. */
-  #registry: HostRegistry | null = null;
-  #tcmu: TcmuHandler | null = null;
-  #dbus: TcmuDbus | null = null;
+  #lio: TcmuFrontEnd | null = null;
   readonly #targetPorts: readonly number[];
   readonly #listeners: BoundPortal[] = [];
   readonly #warnings: OpenPoolWarnings;
@@ -111,8 +105,9 @@ export class Daemon {
     try {
       // Before anybody waits for it: the rest is done while initiators do.
       if (options.portals.length > 0) daemon.#portal = daemon.#makePortal();
-      daemon.#inheritance = (await options.predecessor?.begin()) ?? null;
-      if (options.tcmu) daemon.#registry = new HostRegistry({ clock: options.clock });
+      if (options.tcmu) daemon.#lio = daemon.#makeLio();
+      await daemon.#lio?.startBus();
+      await daemon.#inherit();
       for (const dir of options.dirs) await daemon.#openPool(dir);
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
@@ -126,7 +121,7 @@ export class Daemon {
       return daemon;
     } catch (error) {
       // What was inherited and not taken is still another's: nothing may be said to its initiators.
-      if (daemon.takeover === null && daemon.#inheritance !== null) daemon.#portal?.abandon();
+      if (daemon.takeover === null && daemon.#inheritance !== null) await daemon.#abandon();
       await daemon.stop();
       daemon.#inheritance?.close();
       throw error;
@@ -161,7 +156,7 @@ export class Daemon {
     const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
     const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
     if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#tcmu !== null) parts.push(`${this.#tcmu.status().devices.length} TCMU devices`);
+    if (this.#lio !== null) parts.push(`${this.#lio.deviceCount} TCMU devices`);
     if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
     return parts.join('; ');
   }
@@ -174,12 +169,11 @@ export class Daemon {
 
   async #stop(): Promise<void> {
     await this.#giving.settled();
+    this.#lio?.stopBus();
     if (this.#giving.isOver) return;
     const pools = [...this.#pools.values()];
     await Promise.all(pools.map(({ control }) => control?.close()));
-    this.#dbus?.stop();
-    await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
-    this.#registry?.close();
+    await Promise.all([this.#portal?.close(), this.#lio?.stop()]);
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
@@ -211,7 +205,7 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        await this.#registry?.claim(service.pool.name, dir);
+        await this.#lio?.claim(service.pool.name, dir);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
@@ -232,9 +226,11 @@ export class Daemon {
 
   async #startFrontEnds(): Promise<void> {
     const portal = this.#portal;
-    if (this.#options.tcmu) await this.#startTcmu();
+    const inheritance = this.#inheritance;
+    const lio = inheritance?.state.lio ?? null;
+    if (lio === null) await this.#lio?.start();
+    else await this.#lio?.takeOver(lio, (index) => inheritance!.take(index));
     if (portal !== null) {
-      const inheritance = this.#inheritance;
       const addresses = inheritance === null ? this.#options.portals : [];
       if (inheritance !== null) {
         this.#listeners.push(...portal.takeOver(inheritance.state, (index) => inheritance.take(index)));
@@ -253,6 +249,11 @@ export class Daemon {
     }
   }
 
+  #makeLio(): TcmuFrontEnd {
+    const find = (name: string): PoolService | undefined => this.#poolNamed(name)?.service;
+    return new TcmuFrontEnd(find, this.#logger.child({ part: 'tcmu' }), this.#options.clock);
+  }
+
   #makePortal(): Portal {
     return new Portal({
       targets: new ServedTargets(() => this.#served()),
@@ -260,38 +261,6 @@ export class Daemon {
       clock: this.#options.clock,
       randomBytes,
     });
-  }
-
-  async #startTcmu(): Promise<void> {
-    const { clock } = this.#options;
-    const logger = this.#logger.child({ part: 'tcmu' });
-    const registry = this.#registry;
-    assert(registry !== null, 'TCMU is served with a registry');
-    const volumes = new TcmuVolumes(
-      (name) => this.#poolNamed(name)?.service,
-      (name) => registry.find(name),
-      logger,
-    );
-    this.#dbus = new TcmuDbus({
-      subtype: SUBTYPE,
-      description:
-        'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
-      check: (cfgstring) => volumes.check(cfgstring),
-      isServer: (pid) => registry.isServer(pid),
-      logger,
-      clock,
-    });
-    await this.#dbus.start();
-    this.#tcmu = new TcmuHandler({
-      subtype: SUBTYPE,
-      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
-      release: (cfgstring, unit) => volumes.release(cfgstring, unit),
-      resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
-      logger,
-      clock,
-      neighbours: registry,
-    });
-    await this.#tcmu.start();
   }
 
   *#served(): Iterable<ServedTarget> {
@@ -320,15 +289,37 @@ export class Daemon {
     return this.#inheritance?.state.pools.find(({ directory }) => directory === realpathSync(dir));
   }
 
+  /** Who served before stops, and gives us everything. */
+  async #inherit(): Promise<void> {
+    const inheritance = (await this.#options.predecessor?.begin()) ?? null;
+    this.#inheritance = inheritance;
+    const lio = inheritance?.state.lio ?? null;
+    if (lio !== null) this.#lio?.takeOverNames(lio, (index) => inheritance!.take(index));
+  }
+
+  async #abandon(): Promise<void> {
+    this.#portal?.abandon();
+    await this.#lio?.abandon();
+    this.#lio = null;
+  }
+
   /** Begins to serve what was inherited; everything is ready. */
   async #goOn({ state }: Inheritance): Promise<void> {
     for (const { service } of this.#pools.values()) service.exports?.endTakeOver();
     await this.#options.predecessor?.taken();
     await this.#portal?.resume();
+    if (state.lio !== null) this.#lio?.thaw();
     const pauseMs = Math.round((machineMs() - state.stoppedMs) * 10) / 10;
     const drainMs = Math.round((state.drainedMs - state.stoppedMs) * 10) / 10;
     const { pid, version } = state;
-    this.takeover = { pid, version, pauseMs, drainMs, sessions: this.#portal?.sessions().length ?? 0, devices: 0 };
+    this.takeover = {
+      pid,
+      version,
+      pauseMs,
+      drainMs,
+      sessions: this.#portal?.sessions().length ?? 0,
+      devices: this.#lio?.deviceCount ?? 0,
+    };
     this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
   }
 
@@ -354,9 +345,8 @@ export class Daemon {
       get portal() {
         return self.#portal;
       },
-      leaveTcmu: async () => {
-        this.#dbus?.stop();
-        await this.#tcmu?.stop();
+      get lio() {
+        return self.#lio;
       },
       closeControl: async () => {
         await Promise.all([...this.#pools.values()].map(({ control }) => control?.close()));
@@ -410,6 +400,3 @@ export class Daemon {
     }
   }
 }
-
-/** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
-const SUBTYPE = 'thin';

@@ -7,6 +7,7 @@ import { HANDOVER_FORMAT, type HandoverState, type PoolHandover } from './handov
 import { Inheritance, machineMs } from './inheritance.ts';
 import type { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
+import type { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { VERSION } from './version.ts';
 
 /** A server, as far as another process can go on with it. */
@@ -18,7 +19,7 @@ export interface GivingServer {
   readonly isStopping: boolean;
   readonly pools: readonly { readonly dir: string; readonly service: PoolService }[];
   readonly portal: Portal | null;
-  leaveTcmu(): Promise<void>;
+  readonly lio: TcmuFrontEnd | null;
   /** Takes no administrative requests, and ends those under way. */
   closeControl(): Promise<void>;
   openControl(): Promise<void>;
@@ -89,16 +90,18 @@ type Times = Pick<HandoverState, 'stoppedMs' | 'drainedMs'>;
  * Stops taking commands, ends what is in flight, makes everything durable. Rejects, with everything as before, when one of them fails: then no command has
  * failed either.
  */
-async function quiet({ pools, portal }: GivingServer): Promise<Times> {
+async function quiet({ pools, portal, lio }: GivingServer): Promise<Times> {
   const alive = pools.filter(({ service }) => service.pool.mode === 'write');
   const commit = (): Promise<unknown> => Promise.all(alive.map(({ service }) => service.commit()));
   // What takes long is done while commands are still taken.
   await commit();
   const stoppedMs = machineMs();
   try {
-    await portal?.freeze(DRAIN_MS);
+    const frozen = await Promise.allSettled([portal?.freeze(DRAIN_MS), lio?.freeze(DRAIN_MS)]);
+    for (const each of frozen) if (each.status === 'rejected') throw each.reason;
     await commit();
   } catch (error) {
+    lio?.thaw();
     await portal?.thaw();
     throw error;
   }
@@ -112,7 +115,7 @@ async function collect(server: GivingServer, times: Times): Promise<Inheritance>
   const give = (fd: number): number => fds.push(fd) - 1;
   const units = pools.map(({ service }) => service.exports!.handOver());
   const { listeners, sessions } = portal?.handOver(give) ?? { listeners: [], sessions: [] };
-  await server.leaveTcmu();
+  const lio = (await server.lio?.handOver(give)) ?? null;
   const given: PoolHandover[] = [];
   for (const [index, { dir, service }] of pools.entries()) {
     const lock = service.pool.shareLock();
@@ -127,5 +130,8 @@ async function collect(server: GivingServer, times: Times): Promise<Inheritance>
     }
   }
   const about = { format: HANDOVER_FORMAT, version: VERSION, pid: process.pid };
-  return new Inheritance({ event: 'state', ...about, portals, tcmu, ...times, pools: given, listeners, sessions }, fds);
+  return new Inheritance(
+    { event: 'state', ...about, portals, tcmu, ...times, pools: given, listeners, sessions, lio },
+    fds,
+  );
 }

@@ -2,6 +2,8 @@ import { z } from 'zod';
 import type { ParametersHandover, PortalHandover, SessionHandover } from '../iscsi/session-handover.ts';
 import { isReservationType, MAX_REGISTRANTS } from '../scsi/persistent-state.ts';
 import { ATTENTION_NAMES, type UnitHandover } from '../scsi/unit-handover.ts';
+import type { TcmuHandover } from '../tcmu/tcmu-handover.ts';
+import type { RegistryHandover } from './host-registry.ts';
 import type { ServedPortal } from './portal-address.ts';
 
 /*
@@ -80,6 +82,11 @@ export interface PoolHandover {
   readonly units: Readonly<Record<string, UnitHandover>>;
 }
 
+/** LIO's part of it; null without TCMU. */
+export interface TcmuFrontEndHandover extends TcmuHandover {
+  readonly registry: RegistryHandover;
+}
+
 /** Everything. What the new server does not know, it must not serve: it refuses other formats. */
 export interface HandoverState extends Speaker, ServingSettings, PortalHandover {
   readonly event: 'state';
@@ -87,6 +94,7 @@ export interface HandoverState extends Speaker, ServingSettings, PortalHandover 
   readonly stoppedMs: number;
   readonly drainedMs: number;
   readonly pools: readonly PoolHandover[];
+  readonly lio: TcmuFrontEndHandover | null;
 }
 
 const speakerShape = { format: z.int(), version: z.string(), pid: z.int().min(1) };
@@ -216,6 +224,12 @@ const sessionSchema: z.ZodType<SessionHandover> = z.object({
   ),
 });
 
+const lioSchema: z.ZodType<TcmuFrontEndHandover> = z.object({
+  events: z.object({ fd: count, strangers: z.string().nullable() }),
+  devices: z.array(z.object({ minor: count, uioName: z.string(), shownSizeBytes: count, fd: count })),
+  registry: z.object({ pools: z.array(z.object({ name: z.string(), fd: count })), first: count.nullable() }),
+});
+
 export const stateSchema: z.ZodType<HandoverState> = z.object({
   event: z.literal('state'),
   ...speakerShape,
@@ -226,4 +240,5 @@ export const stateSchema: z.ZodType<HandoverState> = z.object({
   pools: z.array(z.object({ directory: z.string(), lock: count, units: z.record(z.string(), unitSchema) })),
   listeners: z.array(z.object({ host: z.string(), port: z.int(), tag: z.int(), fd: count })),
   sessions: z.array(sessionSchema),
+  lio: lioSchema.nullable(),
 });

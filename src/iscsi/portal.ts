@@ -4,7 +4,7 @@ import { readU16BE } from '../base/bytes.ts';
 import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
-import { shareHandle } from '../base/shared-handle.ts';
+import { type GiveFd, shareHandle, type TakeFd } from '../base/shared-handle.ts';
 import { KIB } from '../base/units.ts';
 import type { TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
@@ -16,14 +16,7 @@ import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
 import { type BoundPortal, boundPortal, listening, type PortalListener, plainAddress } from './portal-listener.ts';
 import type { Session } from './session.ts';
-import {
-  type GiveFd,
-  handOverSession,
-  originOf,
-  type PortalHandover,
-  type SessionHandover,
-  type TakeFd,
-} from './session-handover.ts';
+import { handOverSession, originOf, type PortalHandover, type SessionHandover } from './session-handover.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 

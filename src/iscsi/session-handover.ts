@@ -68,11 +68,6 @@ export interface PortalHandover {
 
 export type ParametersHandover = Omit<Parameters, 'takeSessionWide' | 'unsolicitedLength'>;
 
-/** Passes a descriptor on and returns its number for who gets it. It is the callee's from here on. */
-export type GiveFd = (fd: number) => number;
-/** The descriptor behind a number that `GiveFd` has returned; the caller's from here on. */
-export type TakeFd = (index: number) => number;
-
 /** What the next process has to know of a session without a task. */
 export function handOverSession(session: Session, connections: readonly ConnectionHandover[]): SessionHandover {
   return {

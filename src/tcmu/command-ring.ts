@@ -72,6 +72,8 @@ export class CommandRing implements ScsiTaskOwner {
   #tail: number;
   /** cmd_tail as the kernel sees it. */
   #publishedTail: number;
+  /** Nothing more is taken from the ring; what is in flight ends. */
+  paused = false;
   #serving = false;
   #serviceAsked = false;
   /** No more access to the ring: it is broken or given up. */
@@ -179,7 +181,7 @@ export class CommandRing implements ScsiTaskOwner {
     const head = this.#atomics.atomicLoadAcquire32(this.#memory, mb.CMD_HEAD_OFFSET);
     if (head >= ringSize || head % mb.ENTRY_ALIGNMENT !== 0)
       this.#broken(`cmd_head is ${head}, the ring has ${ringSize}`);
-    while (this.#readAt !== head && this.#flight.length < this.#maxInFlight) {
+    while (!this.paused && this.#readAt !== head && this.#flight.length < this.#maxInFlight) {
       const entryAt = this.#readAt;
       const at = ringOffset + entryAt;
       const lenOp = this.#words[at / 4]!;

@@ -3,6 +3,7 @@ import type { Timer } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
+import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
@@ -13,7 +14,8 @@ import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
 
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice } from './tcmu-device.ts';
+import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
+import type { DeviceHandover, TcmuHandover } from './tcmu-handover.ts';
 import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
 import { UioScan } from './uio-scan.ts';
@@ -63,10 +65,19 @@ export class TcmuHandler {
 
   /** Takes over what exists, whatever state the process before left it in, and follows changes. Throws `StorageError`. */
   async start(): Promise<void> {
+    const events = await this.#makeEvents();
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    await events.open();
+    this.#events = events;
+    this.#begin();
+    await Promise.all(this.#steps.values());
+  }
+
+  async #makeEvents(): Promise<KernelEvents> {
     const module = new ModuleParameters(this.#paths);
     await module.require();
     const { clock, eventBufferSize } = this.#options;
-    const events = new KernelEvents({
+    return new KernelEvents({
       native: this.#native,
       paths: this.#paths,
       module,
@@ -85,12 +96,80 @@ export class TcmuHandler {
         for (const [minor, device] of this.#devices) this.#enqueue(minor, () => setWaiting(device.configfs, waits));
       },
     });
-    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
-    await events.open();
-    this.#events = events;
+  }
+
+  #begin(): void {
+    this.#stopping = false;
     this.#reconcile(false);
-    await Promise.all(this.#steps.values());
     this.#scheduleReconcile();
+  }
+
+  // --- from one process to another ---
+
+  /**
+   * Takes no commands and no events, which wait in the kernel, until `thaw` or `handOver`; resolves when nothing is in flight. Rejects with EBUSY when
+   * something does not end within `limitMs`.
+   */
+  async freeze(limitMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#reconcileTimer?.cancel();
+    this.#events?.suspend();
+    await Promise.all(this.#steps.values());
+    const devices = [...this.#devices.values()].filter((device) => device.status().state === 'serving');
+    const quiet = await Promise.all(devices.map((device) => device.freeze(limitMs)));
+    const busy = devices.find((_, index) => !quiet[index]);
+    if (busy === undefined) return;
+    throw new StorageError('EBUSY', `commands of ${busy.entry.name.device} have not ended within ${limitMs / 1000} s`);
+  }
+
+  /** Goes on after `freeze`, or begins after `takeOver`. */
+  thaw(): void {
+    for (const device of this.#devices.values()) device.thaw();
+    this.#events?.resume();
+    this.#begin();
+  }
+
+  /** After `freeze`: everything for the next process. A device that has failed is left to it as it is. */
+  async handOver(give: GiveFd): Promise<TcmuHandover> {
+    const devices: DeviceHandover[] = [];
+    for (const device of this.#devices.values()) {
+      if (device.status().state === 'serving') devices.push(device.handOver(give));
+    }
+    const events = this.#events!.handOver(give);
+    this.#events = null;
+    await this.abandon();
+    return { events, devices };
+  }
+
+  /** Instead of `start`: goes on from another process, once `thaw` is called. Throws `StorageError`. */
+  async takeOver({ events, devices }: TcmuHandover, take: TakeFd): Promise<void> {
+    this.#stopping = true;
+    this.#events = await this.#makeEvents();
+    await this.#events.takeOver(events, take(events.fd));
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    for (const handover of devices) await this.#adopt(handover, take(handover.fd));
+  }
+
+  /** Leaves everything to another process that has it, too. */
+  async abandon(): Promise<void> {
+    this.#events?.abandon();
+    this.#events = null;
+    const devices = [...this.#devices.values()];
+    this.#devices.clear();
+    for (const device of devices) await this.#close(device);
+  }
+
+  async #adopt({ minor, uioName, shownSizeBytes }: DeviceHandover, fd: number): Promise<void> {
+    const uio = new UioDevice(this.#native, this.#paths, minor, fd);
+    const entry = readUioEntry(this.#paths, minor);
+    // Its removal waits for our answer to the event, or nobody knows of it any more.
+    if (entry?.uioName !== uioName) {
+      uio.close();
+      return;
+    }
+    const configfs = new ConfigfsDevice(this.#paths, entry.name);
+    const unit = await this.#unitOf(entry, shownSizeBytes, configfs);
+    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, frozen: true });
   }
 
   /**
@@ -190,45 +269,46 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
-      unit = await this.#resolve(entry, sizeBytes, {
-        name: entry.name.device,
-        minor: entry.minor,
-        blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
-        isNew: !this.#older.has(entry.minor),
-        readSerial: () => configfs.readSerial(),
-      });
+      unit = await this.#unitOf(entry, sizeBytes, configfs);
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
       uio.close();
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit);
       throw error;
     }
-    let device: TcmuDevice;
-    try {
-      device = new TcmuDevice({
-        native: this.#native,
-        paths: this.#paths,
-        entry,
-        configfs,
-        unit,
-        logger: this.#logger,
-        clock: this.#options.clock,
-        uio,
-        shownSizeBytes: sizeBytes,
-        gone: () => {
-          this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
-        },
-      });
-    } catch (error) {
-      await this.#options.release(entry.name.cfgstring, unit);
-      throw error;
-    }
-    this.#devices.set(entry.minor, device);
+    const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes });
     this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
+  }
+
+  async #serve(
+    own: Pick<TcmuDeviceOptions, 'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'frozen'>,
+  ): Promise<TcmuDevice> {
+    const { entry, unit } = own;
+    const { clock } = this.#options;
+    try {
+      const gone = (): void => void this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
+      const common = { native: this.#native, paths: this.#paths, logger: this.#logger, clock, gone };
+      const device = new TcmuDevice({ ...common, ...own });
+      this.#devices.set(entry.minor, device);
+      return device;
+    } catch (error) {
+      await this.#options.release(entry.name.cfgstring, unit);
+      throw error;
+    }
+  }
+
+  async #unitOf(entry: UioEntry, sizeBytes: number, configfs: ConfigfsDevice): Promise<LogicalUnit> {
+    return this.#resolve(entry, sizeBytes, {
+      name: entry.name.device,
+      minor: entry.minor,
+      blockSizeBytes: await configfs.readNumber('hw_block_size'),
+      maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
+      isNew: !this.#older.has(entry.minor),
+      readSerial: () => configfs.readSerial(),
+    });
   }
 
   async #resolve(entry: UioEntry, sizeBytes: number, info: TcmuDeviceInfo): Promise<LogicalUnit> {

@@ -2,11 +2,13 @@ import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import type { GiveFd } from '../base/shared-handle.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
 import { readMailbox } from './mailbox.ts';
+import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
 /** Commands of one device that the logical unit has at once; what is more waits on the ring. */
@@ -28,6 +30,8 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
+  /** Takes nothing from the ring before `thaw`. */
+  readonly frozen?: boolean;
   /** The kernel has removed the device. */
   gone(): void;
 }
@@ -82,6 +86,7 @@ export class TcmuDevice implements UioListener {
     try {
       this.#memory = this.#uio.map();
       this.#ring = this.#makeRing();
+      this.#ring.paused = options.frozen ?? false;
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -144,6 +149,26 @@ export class TcmuDevice implements UioListener {
     return ended;
   }
 
+  /** Takes nothing more from the ring, and waits until nothing is in flight: then another process may go on with it. False when that takes longer than `timeoutMs`. */
+  async freeze(timeoutMs: number): Promise<boolean> {
+    this.#ring.paused = true;
+    this.#service();
+    if (this.#ring.inFlight === 0) return this.#state === 'serving';
+    const quiet = await this.drain(timeoutMs);
+    return quiet && this.#state === 'serving';
+  }
+
+  thaw(): void {
+    this.#ring.paused = false;
+    this.#service();
+  }
+
+  /** For the next process, once it is frozen. `close` follows. */
+  handOver(give: GiveFd): DeviceHandover {
+    const { minor, uioName } = this.entry;
+    return { minor, uioName, shownSizeBytes: this.shownSizeBytes, fd: give(this.#uio.share()) };
+  }
+
   /** Asks for what is in flight to stop early. */
   abortAll(): void {
     this.#ring.abortAll();
@@ -198,7 +223,7 @@ export class TcmuDevice implements UioListener {
   }
 
   #drained(): boolean {
-    return this.#state === 'serving' ? this.#ring.idle : this.#ring.inFlight === 0;
+    return this.#state === 'serving' && !this.#ring.paused ? this.#ring.idle : this.#ring.inFlight === 0;
   }
 
   /** Initiators get BUSY from a blocked device and try again; meanwhile the ring is made anew, where that helps. */
