@@ -1,7 +1,13 @@
 import * as z from 'zod';
-import { POOL_MODES, type PoolMode } from '../thin/pool-mode.ts';
 import { type PoolAccessMessage, poolAccessSchema } from './access-messages.ts';
-import { type PortalsMessage, portalsShape, type VolumeMessage, volumeSchema } from './control-messages.ts';
+import {
+  POOL_MODES,
+  type PoolMode,
+  type PortalsMessage,
+  portalsShape,
+  type VolumeMessage,
+  volumeSchema,
+} from './control-messages.ts';
 
 export interface ReadyPoolMessage {
   name: string;
