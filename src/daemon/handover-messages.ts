@@ -122,7 +122,8 @@ export const endingSchema: z.ZodType<EndingMessage> = z.discriminatedUnion('even
   z.object({ event: z.literal('failed'), message: z.string() }),
 ]);
 
-const nexusSchema = z.object({ initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(1).max(0xffff) });
+/** 0: TCMU does not tell. */
+const nexusSchema = z.object({ initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(0).max(0xffff) });
 const attentionsSchema = z.array(z.enum(ATTENTION_NAMES));
 const key = z.string().regex(/^[0-9a-f]{16}$/);
 

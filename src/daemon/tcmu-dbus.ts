@@ -183,7 +183,7 @@ export class TcmuDbus {
     });
   }
 
-  #call(message: DbusMessage): DbusReply | Promise<DbusReply> {
+  async #call(message: DbusMessage): Promise<DbusReply> {
     const { path = '', member = '' } = message;
     const wanted = message.interface;
     const is = (name: string): boolean => wanted === undefined || wanted === name;
@@ -192,6 +192,7 @@ export class TcmuDbus {
     if (member === 'Introspect' && is('org.freedesktop.DBus.Introspectable')) {
       return { signature: 's', body: [this.#introspect(path)] };
     }
+    await this.#requireRoot(message.sender);
     if (path === ROOT && member === 'GetManagedObjects' && is(OBJECT_MANAGER)) {
       const objects = [[`${ROOT}/${this.#options.subtype}`, [[SERVICE, this.#properties()]]]];
       return { signature: 'a{oa{sa{sv}}}', body: [objects] };
@@ -208,7 +209,7 @@ export class TcmuDbus {
     if (isHandler && member === 'Set' && is(PROPERTIES)) {
       throw new DbusError(`${DBUS_ERROR}.PropertyReadOnly`, 'The properties of a handler cannot be changed');
     }
-    if (isHandler && member === 'CheckConfig' && is(SERVICE)) return this.#checkConfig(message);
+    if (isHandler && member === 'CheckConfig' && is(SERVICE)) return this.#checkConfig(message.body?.[0]);
     throw new DbusError(`${DBUS_ERROR}.UnknownMethod`, `${path} has no method ${wanted ?? ''}.${member}`);
   }
 
@@ -224,13 +225,10 @@ export class TcmuDbus {
   /** The policy on the bus may be another's: who may ask is decided here. */
   async #requireRoot(sender: string | undefined): Promise<void> {
     const [uid] = (await this.#connection?.callBus('GetConnectionUnixUser', 's', [sender ?? ''])) ?? [];
-    if (uid !== 0 && uid !== process.getuid?.())
-      throw new DbusError(`${DBUS_ERROR}.AccessDenied`, 'Only root may ask which pools there are');
+    if (uid !== 0 && uid !== process.getuid?.()) throw new DbusError(`${DBUS_ERROR}.AccessDenied`, 'Only root may ask');
   }
 
-  async #checkConfig(message: DbusMessage): Promise<DbusReply> {
-    const argument = message.body?.[0];
-    await this.#requireRoot(message.sender);
+  async #checkConfig(argument: unknown): Promise<DbusReply> {
     const answer = (good: boolean, text: string): DbusReply => ({ signature: 'bs', body: [good, text] });
     if (typeof argument !== 'string') throw new DbusError(`${DBUS_ERROR}.InvalidArgs`, 'CheckConfig takes a string');
     const reason = refuseConfig(argument);

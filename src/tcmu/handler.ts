@@ -1,6 +1,6 @@
 import { constants as osConstants } from 'node:os';
 import type { Timer } from '../base/clock.ts';
-import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
 import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
@@ -10,19 +10,18 @@ import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from '
 import { setAttributes, setWaiting } from './device-attributes.ts';
 import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
-import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
+import type { TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
 
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
 import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
-import type { DeviceHandover, TcmuHandover } from './tcmu-handover.ts';
-import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
+import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
+import { errnoNumber, hintOf, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
 import { UioScan } from './uio-scan.ts';
+import { openUnit, RESOLVE_TIMEOUT_MS } from './unit-opening.ts';
 
 const RECONCILE_INTERVAL_MS = 5_000;
-/** An answer to ADDED keeps a thread of the kernel in D state: after this long it is a no. */
-const RESOLVE_TIMEOUT_MS = 20_000;
 /** However a step hangs, the kernel has an answer by then. */
 const ANSWER_TIMEOUT_MS = RESOLVE_TIMEOUT_MS + 5_000;
 /** Devices that could not be served are tried again, so many at a time. */
@@ -115,11 +114,7 @@ export class TcmuHandler {
     this.#reconcileTimer?.cancel();
     this.#events?.suspend();
     await Promise.all(this.#steps.values());
-    const devices = [...this.#devices.values()].filter((device) => device.status().state === 'serving');
-    const quiet = await Promise.all(devices.map((device) => device.freeze(limitMs)));
-    const busy = devices.find((_, index) => !quiet[index]);
-    if (busy === undefined) return;
-    throw new StorageError('EBUSY', `commands of ${busy.entry.name.device} have not ended within ${limitMs / 1000} s`);
+    await freezeDevices(this.#devices.values(), limitMs);
   }
 
   /** Goes on after `freeze`, or begins after `takeOver`. */
@@ -131,10 +126,7 @@ export class TcmuHandler {
 
   /** After `freeze`: everything for the next process. A device that has failed is left to it as it is. */
   async handOver(give: GiveFd): Promise<TcmuHandover> {
-    const devices: DeviceHandover[] = [];
-    for (const device of this.#devices.values()) {
-      if (device.status().state === 'serving') devices.push(device.handOver(give));
-    }
+    const devices = handOverDevices(this.#devices.values(), give);
     const events = this.#events!.handOver(give);
     this.#events = null;
     await this.abandon();
@@ -168,8 +160,9 @@ export class TcmuHandler {
       return;
     }
     const configfs = new ConfigfsDevice(this.#paths, entry.name);
-    const unit = await this.#unitOf(entry, shownSizeBytes, configfs);
-    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, frozen: true });
+    const maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
+    const unit = await openUnit(this.#options, entry, shownSizeBytes, configfs, false);
+    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, maxTransferBytes, frozen: true });
   }
 
   /**
@@ -262,6 +255,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -269,14 +263,15 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
-      unit = await this.#unitOf(entry, sizeBytes, configfs);
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
+      unit = await openUnit(this.#options, entry, sizeBytes, configfs, !this.#older.has(entry.minor));
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
       uio.close();
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit);
       throw error;
     }
-    const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes });
+    const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
     this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
@@ -284,7 +279,10 @@ export class TcmuHandler {
   }
 
   async #serve(
-    own: Pick<TcmuDeviceOptions, 'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'frozen'>,
+    own: Pick<
+      TcmuDeviceOptions,
+      'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+    >,
   ): Promise<TcmuDevice> {
     const { entry, unit } = own;
     const { clock } = this.#options;
@@ -300,52 +298,10 @@ export class TcmuHandler {
     }
   }
 
-  async #unitOf(entry: UioEntry, sizeBytes: number, configfs: ConfigfsDevice): Promise<LogicalUnit> {
-    return this.#resolve(entry, sizeBytes, {
-      name: entry.name.device,
-      minor: entry.minor,
-      blockSizeBytes: await configfs.readNumber('hw_block_size'),
-      maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
-      isNew: !this.#older.has(entry.minor),
-      readSerial: () => configfs.readSerial(),
-    });
-  }
-
-  async #resolve(entry: UioEntry, sizeBytes: number, info: TcmuDeviceInfo): Promise<LogicalUnit> {
-    const { cfgstring } = entry.name;
-    let late = false;
-    let timer: Timer | null = null;
-    const timeout = new Promise<never>((_resolve, reject) => {
-      timer = this.#options.clock.setTimer(RESOLVE_TIMEOUT_MS, () => {
-        late = true;
-        reject(new StorageError('EAGAIN', `Cannot open ${cfgstring}: not ready after ${RESOLVE_TIMEOUT_MS / 1000} s`));
-      });
-    });
-    const opening = this.#options.resolve(cfgstring, sizeBytes, info);
-    opening.then(
-      (unit) => late && this.#options.release(cfgstring, unit),
-      () => {},
-    );
-    try {
-      return await Promise.race([opening, timeout]);
-    } finally {
-      (timer as Timer | null)?.cancel();
-    }
-  }
-
   async #reconfigure(event: TcmuEvent): Promise<void> {
     const device = this.#devices.get(event.minor);
     if (device === undefined) throw new StorageError('ENODEV', `Cannot change ${event.uioName}: it is not served`);
-    const { name } = device.entry;
-    // As it was written, with the newline of an echo.
-    const config = event.devConfig?.trimEnd();
-    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
-      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
-    }
-    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
-    if (event.sizeBytes === null) return;
-    if (event.sizeBytes !== device.sizeBytes) await this.#options.resize(name.cfgstring, event.sizeBytes);
-    device.shownSizeBytes = event.sizeBytes;
+    await device.reconfigure(event, (sizeBytes) => this.#options.resize(device.entry.name.cfgstring, sizeBytes));
   }
 
   /** Ends the service of a device that is going away. Touches no configfs: its folders are locked until the kernel has our answer. */
@@ -371,20 +327,7 @@ export class TcmuHandler {
   async #leave(device: TcmuDevice): Promise<void> {
     if (this.#devices.get(device.entry.minor) !== device) return;
     this.#devices.delete(device.entry.minor);
-    await device.configfs.setBlocked(true);
-    const drained = await device.drain(DRAIN_TIMEOUT_MS);
-    if (!drained) {
-      // Blocked, so that the next process resets the ring before anybody uses it.
-      this.#logger.error({ device: device.entry.uioName }, 'left blocked: commands are still in flight');
-      await this.#close(device);
-      return;
-    }
-    await this.#close(device);
-    await device.configfs.setBlocked(false);
-    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
-    if ((await device.configfs.readNumber('nl_reply_supported')) > 0) {
-      await device.configfs.write('attrib/nl_reply_supported', '0');
-    }
+    await device.leave(() => this.#close(device));
   }
 
   async #close(device: TcmuDevice): Promise<void> {
@@ -414,6 +357,7 @@ export class TcmuHandler {
       if (!present.has(minor) || (thorough && !device.isAlive())) {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      device.lookForReservation();
     }
   }
 
@@ -454,15 +398,4 @@ export class TcmuHandler {
       this.#scheduleReconcile();
     });
   }
-}
-
-/** What its reader can do about a failure, where that is known. */
-function hintOf(error: unknown): unknown {
-  return (error as { hint?: unknown }).hint;
-}
-
-/** The number for an answer to the kernel. */
-function errnoNumber(error: unknown): number {
-  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
-  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
 }

@@ -1,13 +1,16 @@
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
 import type { GiveFd } from '../base/shared-handle.ts';
+import { DEFAULT_MAX_TRANSFER } from '../scsi/front-end.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
-import { readMailbox } from './mailbox.ts';
+import type { TcmuEvent } from './genl.ts';
+import { LioFrontEnd } from './lio-front-end.ts';
+import { type MailboxLayout, readMailbox } from './mailbox.ts';
 import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
@@ -32,6 +35,8 @@ export interface TcmuDeviceOptions {
   readonly shownSizeBytes: number;
   /** Takes nothing from the ring before `thaw`. */
   readonly frozen?: boolean;
+  /** hw_max_sectors in bytes. */
+  readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
   gone(): void;
 }
@@ -67,6 +72,7 @@ export class TcmuDevice implements UioListener {
   readonly #memory: Uint8Array;
   /** TCMU does not say who asks: all initiators are one nexus. */
   readonly #nexus: Nexus;
+  readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
   #state: TcmuDeviceStatus['state'] = 'serving';
@@ -82,9 +88,17 @@ export class TcmuDevice implements UioListener {
     this.unit = options.unit;
     this.configfs = options.configfs;
     this.#uio = options.uio;
-    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, `tcmu,t,${this.entry.uioName}`, 1);
+    const { configfs, unit, logger, clock } = options;
     try {
       this.#memory = this.#uio.map();
+      const maxTransferBytes = transferLimit(options, readMailbox(this.#memory));
+      this.#frontEnd = new LioFrontEnd({ configfs, maxTransferBytes, serial: unit.state.serial, logger, clock });
+    } catch (error) {
+      this.#uio.close();
+      throw error;
+    }
+    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
+    try {
       this.#ring = this.#makeRing();
       this.#ring.paused = options.frozen ?? false;
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
@@ -117,6 +131,11 @@ export class TcmuDevice implements UioListener {
       aborts: stats.aborts,
       refused: stats.refused,
     };
+  }
+
+  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
+  lookForReservation(): void {
+    if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
   }
 
   /** Whether the kernel still has the device. */
@@ -169,8 +188,9 @@ export class TcmuDevice implements UioListener {
     return { minor, uioName, shownSizeBytes: this.shownSizeBytes, fd: give(this.#uio.share()) };
   }
 
-  /** Asks for what is in flight to stop early. */
+  /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
+    this.#frontEnd.close();
     this.#ring.abortAll();
   }
 
@@ -182,10 +202,41 @@ export class TcmuDevice implements UioListener {
     this.#state = 'closed';
     this.#uio.stopListening();
     this.#ring.detach();
+    this.#frontEnd.close();
     this.unit.detach(this.#nexus);
     if (this.#ring.inFlight > 0) return false;
     this.#uio.close();
     return true;
+  }
+
+  /** The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the ring. */
+  async leave(close: () => Promise<void>): Promise<void> {
+    const { configfs } = this;
+    await configfs.setBlocked(true);
+    const drained = await this.drain(DRAIN_TIMEOUT_MS);
+    await close();
+    if (!drained) {
+      // Blocked, so that the next process resets the ring before anybody uses it.
+      this.#options.logger.error({ device: this.entry.uioName }, 'left blocked: commands are still in flight');
+      return;
+    }
+    await configfs.setBlocked(false);
+    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
+    if ((await configfs.readNumber('nl_reply_supported')) > 0) await configfs.write('attrib/nl_reply_supported', '0');
+  }
+
+  /** The kernel asks whether the device may change. Rejects with a `StorageError`. */
+  async reconfigure(event: TcmuEvent, resize: (sizeBytes: number) => Promise<void>): Promise<void> {
+    const { name } = this.entry;
+    // As it was written, with the newline of an echo.
+    const config = event.devConfig?.trimEnd();
+    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
+      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
+    }
+    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
+    if (event.sizeBytes === null) return;
+    if (event.sizeBytes !== this.sizeBytes) await resize(event.sizeBytes);
+    this.shownSizeBytes = event.sizeBytes;
   }
 
   #makeRing(): CommandRing {
@@ -255,4 +306,10 @@ export class TcmuDevice implements UioListener {
     await this.configfs.setBlocked(false);
     this.#options.logger.warn({ device: this.entry.uioName }, 'ring was reset, device serves again');
   }
+}
+
+/** LIO shows hw_max_sectors and does not enforce it; a command larger than the data area it refuses. */
+function transferLimit({ maxTransferBytes, unit }: TcmuDeviceOptions, layout: MailboxLayout): number {
+  const room = Math.min(maxTransferBytes, layout.mapSize - layout.dataOffset, DEFAULT_MAX_TRANSFER);
+  return Math.max(room, unit.state.blockSize);
 }

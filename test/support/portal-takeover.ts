@@ -17,7 +17,7 @@ export async function takeOver(world: TestPortal, limitMs: number = 2000): Promi
   const unit = makeUnit(world.lun, 1);
   takeOverUnit(unit.state, asSent(handOverUnit(world.unit.state)));
   const handover = asSent(world.portal.handOver((fd) => fds.push(fd) - 1));
-  const target = new Target(world.target.name, world.target.targetPorts);
+  const target = new Target(world.target.name);
   target.setLun(0, unit);
   const targets = new Map([[target.name, target]]);
   const portal = new Portal({ targets: new OpenDirectory(targets), randomBytes });
