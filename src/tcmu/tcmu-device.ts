@@ -37,10 +37,14 @@ export interface TcmuDeviceOptions {
 }
 
 export interface TcmuDeviceStatus {
+  /** LIO's folder of it is core/user_<hba>/<device>. */
+  readonly hba: string;
   readonly device: string;
   readonly cfgstring: string;
   readonly minor: number;
   readonly state: 'serving' | 'failed' | 'closed';
+  /** Why it has failed; null while it serves. */
+  readonly problem: string | null;
   readonly inFlight: number;
   readonly commands: number;
   readonly batches: number;
@@ -67,6 +71,7 @@ export class TcmuDevice implements UioListener {
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
   #state: TcmuDeviceStatus['state'] = 'serving';
+  #problem = '';
   #resets = 0;
   #onDrained: (() => void) | null = null;
 
@@ -108,10 +113,12 @@ export class TcmuDevice implements UioListener {
   status(): TcmuDeviceStatus {
     const { stats } = this.#ring;
     return {
+      hba: this.entry.name.hba,
       device: this.entry.name.device,
       cfgstring: this.entry.name.cfgstring,
       minor: this.entry.minor,
       state: this.#state,
+      problem: this.#state === 'failed' ? this.#problem : null,
       inFlight: this.#ring.inFlight,
       commands: stats.commands,
       batches: stats.batches,
@@ -123,6 +130,13 @@ export class TcmuDevice implements UioListener {
   /** From time to time: reservations of LIO bind nobody else who uses the volume. */
   lookForReservation(): void {
     if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+  }
+
+  /** Whether the kernel still has the device. */
+  isAlive(): boolean {
+    if (!this.#uio.takeEvents()) return false;
+    this.#service(); // an event may have been taken
+    return true;
   }
 
   uioEvent(): void {
@@ -213,6 +227,7 @@ export class TcmuDevice implements UioListener {
     const device = this.entry.uioName;
     logger.error({ device, reason: messageOf(error) }, 'device failed');
     this.#state = 'failed';
+    this.#problem = messageOf(error);
     const broken = (error as { code?: unknown }).code === 'EILSEQ';
     this.#recover(broken && this.#resets++ < MAX_RING_RESETS).catch((reason: unknown) => {
       logger.error({ device, reason: messageOf(reason) }, 'device stays blocked');

@@ -11,7 +11,7 @@ let device: ConfigfsDevice;
 
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'thinlun-alua-'));
-  const paths = { dev: root, uioClass: root, core: join(root, 'core'), module: root };
+  const paths = { dev: root, uioClass: root, core: join(root, 'core'), module: root, proc: root };
   device = new ConfigfsDevice(paths, parseUioName('tcm-user/0/vol/thin/p/v')!);
   mkdirSync(join(device.path, 'attrib'), { recursive: true });
   mkdirSync(join(device.path, 'alua'), { recursive: true });

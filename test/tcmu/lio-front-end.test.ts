@@ -29,7 +29,7 @@ let said: string[];
 
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'thinlun-lio-'));
-  const paths = { dev: root, uioClass: root, core: join(root, 'core'), module: root };
+  const paths = { dev: root, uioClass: root, core: join(root, 'core'), module: root, proc: root };
   device = new ConfigfsDevice(paths, parseUioName('tcm-user/0/vol/thin/p/v')!);
   for (const folder of ['attrib', 'alua', 'wwn', 'pr']) mkdirSync(join(device.path, folder), { recursive: true });
   file('attrib/alua_support', '1');
