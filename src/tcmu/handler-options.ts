@@ -11,12 +11,8 @@ export interface TcmuDeviceInfo {
   readonly minor: number;
   /** hw_block_size. */
   readonly blockSizeBytes: number;
-  /** hw_max_sectors in bytes; LIO reports it nowhere and does not enforce it. */
-  readonly maxTransferBytes: number;
   /** It was made while we run; what was there before had a volume, and must not get an empty one. */
   readonly isNew: boolean;
-  /** LIO's unit serial number, which is often set only later. Not to be called while the device is being removed. */
-  readSerial(): Promise<string>;
 }
 
 export interface TcmuHandlerOptions {

@@ -183,6 +183,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -190,13 +191,12 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
       unit = await this.#resolve(entry, sizeBytes, {
         name: entry.name.device,
         minor: entry.minor,
         blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
         isNew: !this.#older.has(entry.minor),
-        readSerial: () => configfs.readSerial(),
       });
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
@@ -216,6 +216,7 @@ export class TcmuHandler {
         clock: this.#options.clock,
         uio,
         shownSizeBytes: sizeBytes,
+        maxTransferBytes,
         gone: () => {
           this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
         },
@@ -334,6 +335,7 @@ export class TcmuHandler {
       if (!present.has(minor) || (thorough && !device.isAlive())) {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      device.lookForReservation();
     }
   }
 
