@@ -30,7 +30,7 @@ export const RingRow = {
   MODE: 7,
   SIZE: 8,
 } as const;
-export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3 } as const;
+export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3, WRITE_AT_ONCE: 4 } as const;
 
 /** An io_uring on this event loop. Made by `createRing`; used by block/uring-device.ts alone. See native-bindings/src/uring.c. */
 export interface NativeRing {
@@ -38,7 +38,7 @@ export interface NativeRing {
   readonly queue: Float64Array;
   /** Pairs (slot, result); a result is a count of bytes, 0, or a negative errno. */
   readonly results: Int32Array;
-  /** Starts the first `count` rows; returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
+  /** Starts the first `count` rows; what is written at once is to be reaped, without a callback. Returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
   submit(count: number, memories: readonly Uint8Array[], memoryCount: number): number;
   /** Takes what has completed into `results`; returns the number of pairs. */
   reap(): number;
@@ -93,6 +93,8 @@ export interface NativeBindings {
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
   netlinkReceive(fd: number, bytes: Uint8Array): number;
+  /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
+  sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
   /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
   setIoFlusher(): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */

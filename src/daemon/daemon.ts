@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
+import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -10,6 +11,7 @@ import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
 import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
+import { HostRegistry } from './host-registry.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
@@ -61,6 +63,8 @@ export class Daemon {
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
   #portal: Portal | null = null;
+  /** With TCMU: who serves what on this host. */
+  #registry: HostRegistry | null = null;
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
   readonly #targetPorts: readonly number[];
@@ -84,6 +88,7 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     try {
+      if (options.tcmu) daemon.#registry = new HostRegistry({ clock: options.clock });
       for (const dir of options.dirs) await daemon.#openPool(dir);
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
@@ -121,6 +126,16 @@ export class Daemon {
     return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
   }
 
+  /** One line for who looks at the process. */
+  summary(): string {
+    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
+    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
+    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
+    if (this.#tcmu !== null) parts.push(`${this.#tcmu.status().devices.length} TCMU devices`);
+    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
+    return parts.join('; ');
+  }
+
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -132,6 +147,7 @@ export class Daemon {
     await Promise.all(pools.map(({ control }) => control?.close()));
     this.#dbus?.stop();
     await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
+    this.#registry?.close();
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
@@ -160,6 +176,7 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
+        await this.#registry?.claim(service.pool.name, dir);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
@@ -204,12 +221,19 @@ export class Daemon {
   async #startTcmu(): Promise<void> {
     const { clock } = this.#options;
     const logger = this.#logger.child({ part: 'tcmu' });
-    const volumes = new TcmuVolumes((name) => this.#poolNamed(name)?.service, logger);
+    const registry = this.#registry;
+    assert(registry !== null, 'TCMU is served with a registry');
+    const volumes = new TcmuVolumes(
+      (name) => this.#poolNamed(name)?.service,
+      (name) => registry.find(name),
+      logger,
+    );
     this.#dbus = new TcmuDbus({
       subtype: SUBTYPE,
       description:
         'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
       check: (cfgstring) => volumes.check(cfgstring),
+      isServer: (pid) => registry.isServer(pid),
       logger,
       clock,
     });
@@ -221,6 +245,7 @@ export class Daemon {
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
+      neighbours: registry,
     });
     await this.#tcmu.start();
   }

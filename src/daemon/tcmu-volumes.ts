@@ -7,6 +7,8 @@ import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { TcmuDeviceInfo } from '../tcmu/handler-options.ts';
 import { isValidName } from '../thin/catalogue.ts';
 import { AdvisedError } from './advised-error.ts';
+import { ControlClient } from './control-client.ts';
+import type { PoolServer } from './host-registry.ts';
 import type { PoolService } from './pool-service.ts';
 
 export interface VolumePath {
@@ -30,51 +32,50 @@ export function parseVolumePath(cfgstring: string): VolumePath {
 export class TcmuVolumes {
   /** Pools by their names. */
   readonly #find: (poolName: string) => PoolService | undefined;
+  /** Pools of other processes. */
+  readonly #findElsewhere: (poolName: string) => PoolServer | null;
   readonly #logger: Logger;
 
-  constructor(find: (poolName: string) => PoolService | undefined, logger: Logger) {
+  constructor(
+    find: (poolName: string) => PoolService | undefined,
+    findElsewhere: (poolName: string) => PoolServer | null,
+    logger: Logger,
+  ) {
     this.#find = find;
+    this.#findElsewhere = findElsewhere;
     this.#logger = logger;
   }
 
   /**
-   * Whether a backstore could be made of it, before LIO makes it: its size is not known then. Changes nothing. Throws `StorageError`
-   * with the reason.
+   * Whether a backstore could be made of it by us or another process of this host, before LIO makes it: its size is not known then. Changes
+   * nothing. Rejects with a `StorageError` that has the reason, after some seconds where the pool's process does not answer.
    */
-  check(cfgstring: string): void {
+  async check(cfgstring: string): Promise<void> {
+    const { pool } = parseVolumePath(cfgstring);
+    const other = this.#find(pool) === undefined ? this.#findElsewhere(pool) : null;
+    if (other === null) this.#checkHere(cfgstring);
+    else await this.#checkElsewhere(pool, other);
+  }
+
+  #checkHere(cfgstring: string): void {
     const { service, volume } = this.#locate(cfgstring);
-    const { pool, exports } = service;
-    assert(exports !== null, 'a served pool has exports');
+    const { pool } = service;
     if (pool.mode === 'fail') {
       throw new StorageError('EIO', `Cannot use "${cfgstring}": the pool has failed; see "thinlun pool status"`);
     }
     const known = pool.volumes().find(({ name }) => name === volume);
-    if (known === undefined) {
-      this.#requireRoom(cfgstring, service, volume);
-      return;
-    }
-    if (known.receiving !== undefined || known.temporary) {
+    if (known === undefined) requireRoom(cfgstring, service, volume);
+    else if (known.receiving !== undefined || known.temporary) {
       throw new StorageError('EBUSY', `Cannot use the volume "${volume}": it has not been received whole`);
     }
   }
 
-  /** Whether a volume of this name could be made. */
-  #requireRoom(cfgstring: string, { pool, exports }: PoolService, volume: string): void {
-    if (!isValidName(volume)) {
-      throw new StorageError(
-        'EINVAL',
-        `Cannot make the volume "${volume}": a name has letters, digits, ".", "_" and "-", begins with a letter or a digit, and has 128 at most`,
-      );
+  async #checkElsewhere(pool: string, { pid, directory }: PoolServer): Promise<void> {
+    const client = await ControlClient.connect(directory);
+    if (client === null) {
+      throw new StorageError('EAGAIN', `Cannot use "${pool}": process ${pid} has it and is starting or ending`);
     }
-    if (pool.mode !== 'write' && pool.mode !== 'out-of-data-space') {
-      throw new StorageError(
-        'EROFS',
-        `Cannot make the volume "${volume}": the pool is in mode ${pool.mode}; see "thinlun pool status ${pool.dir}"`,
-      );
-    }
-    if (exports!.target.allLuns.length >= MAX_REPORTED_LUNS) {
-      throw new StorageError('ENOSPC', `Cannot use "${cfgstring}": the pool has all the volumes that can be served`);
-    }
+    await client.close();
   }
 
   /** The unit of `POOL/VOLUME`; a volume that is not there is made. */
@@ -133,5 +134,25 @@ export class TcmuVolumes {
       );
     }
     return { service, volume };
+  }
+}
+
+/** Throws unless a volume of this name, which is not there, could be made. */
+function requireRoom(cfgstring: string, { pool, exports }: PoolService, volume: string): void {
+  if (!isValidName(volume)) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot make the volume "${volume}": a name has letters, digits, ".", "_" and "-", begins with a letter or a digit, and has 128 at most`,
+    );
+  }
+  if (pool.mode !== 'write' && pool.mode !== 'out-of-data-space') {
+    throw new StorageError(
+      'EROFS',
+      `Cannot make the volume "${volume}": the pool is in mode ${pool.mode}; see "thinlun pool status ${pool.dir}"`,
+    );
+  }
+  assert(exports !== null, 'a served pool has exports');
+  if (exports.target.allLuns.length >= MAX_REPORTED_LUNS) {
+    throw new StorageError('ENOSPC', `Cannot use "${cfgstring}": the pool has all the volumes that can be served`);
   }
 }

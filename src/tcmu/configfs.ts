@@ -92,6 +92,11 @@ export class ConfigfsDevice {
     return value;
   }
 
+  /** Whether its creation is over; not before a handler has agreed. Throws `StorageError`. */
+  async isEnabled(): Promise<boolean> {
+    return (await this.read('enable')) === '1';
+  }
+
   /** The kernel answers new commands with BUSY (true), or queues them on the ring (false). */
   setBlocked(blocked: boolean): Promise<void> {
     return this.write('action/block_dev', blocked ? '1' : '0');

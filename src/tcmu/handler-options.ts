@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import type { TcmuPaths } from './configfs.ts';
+import type { Neighbours } from './neighbours.ts';
 
 /** What LIO knows of a device that is to be served. */
 export interface TcmuDeviceInfo {
@@ -10,12 +11,8 @@ export interface TcmuDeviceInfo {
   readonly minor: number;
   /** hw_block_size. */
   readonly blockSizeBytes: number;
-  /** hw_max_sectors in bytes; LIO reports it nowhere and does not enforce it. */
-  readonly maxTransferBytes: number;
   /** It was made while we run; what was there before had a volume, and must not get an empty one. */
   readonly isNew: boolean;
-  /** LIO's unit serial number, which is often set only later. Not to be called while the device is being removed. */
-  readSerial(): Promise<string>;
 }
 
 export interface TcmuHandlerOptions {
@@ -30,6 +27,8 @@ export interface TcmuHandlerOptions {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly paths?: TcmuPaths;
+  /** Default: there are none. */
+  readonly neighbours?: Neighbours;
   /** Bytes of events that may be waiting for us; default: some ten thousand of them. */
   readonly eventBufferSize?: number;
 }

@@ -11,6 +11,8 @@ import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
+
+import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
 import { DRAIN_TIMEOUT_MS, TcmuDevice } from './tcmu-device.ts';
 import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
@@ -40,6 +42,7 @@ export class TcmuHandler {
   readonly #unserved = new Map<number, UnservedDevice>();
   readonly #refusals: RefusalLog;
   readonly #scan: UioScan;
+  readonly #neighbours: Neighbours;
   /** Minors of devices that are older than we are. */
   readonly #older = new Set<number>();
   #events: KernelEvents | null = null;
@@ -54,6 +57,7 @@ export class TcmuHandler {
     this.#paths = options.paths ?? SYSTEM_PATHS;
     this.#logger = options.logger;
     this.#scan = new UioScan(this.#paths);
+    this.#neighbours = options.neighbours ?? NO_NEIGHBOURS;
     this.#refusals = new RefusalLog(options.clock);
   }
 
@@ -70,6 +74,8 @@ export class TcmuHandler {
       logger: this.#logger,
       eventBufferSize,
       isOurs: (uioName) => this.#isOurs(uioName),
+      isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
+      neighbours: this.#neighbours,
       event: (event, answer) => this.#event(event, answer),
       eventsLost: async () => {
         this.#reconcile(true);
@@ -175,6 +181,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -182,13 +189,12 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
       unit = await this.#resolve(entry, sizeBytes, {
         name: entry.name.device,
         minor: entry.minor,
         blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
         isNew: !this.#older.has(entry.minor),
-        readSerial: () => configfs.readSerial(),
       });
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
@@ -208,6 +214,7 @@ export class TcmuHandler {
         clock: this.#options.clock,
         uio,
         shownSizeBytes: sizeBytes,
+        maxTransferBytes,
         gone: () => {
           this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
         },
@@ -314,6 +321,7 @@ export class TcmuHandler {
     let retries = 0;
     for (const entry of unserved) {
       if (entry.name.subtype !== this.#options.subtype || this.#steps.has(entry.minor)) continue;
+      if (this.#neighbours.server(entry.name.cfgstring).is !== 'ours') continue;
       if (this.#unserved.has(entry.minor)) continue;
       this.#enqueue(entry.minor, () => this.#tryToAdd(entry));
     }
@@ -326,6 +334,7 @@ export class TcmuHandler {
       if (!present.has(minor) || (thorough && !device.isAlive())) {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      device.lookForReservation();
     }
   }
 
@@ -335,6 +344,8 @@ export class TcmuHandler {
     this.#unserved.delete(entry.minor); // to the end of the queue, if it fails again
     if (this.#stopping || readUioEntry(this.#paths, entry.minor)?.uioName !== entry.uioName) return;
     try {
+      // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
+      if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
       await this.#add(entry, false);
     } catch (error) {
       const reason = messageOf(error);

@@ -6,7 +6,9 @@ import { ConfigfsDevice, type ModuleParameters, parseUioName, type TcmuPaths } f
 import { EventAnswers, type PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import { DEFAULT_EVENT_BUFFER_SIZE, GenlClient } from './genl-client.ts';
+import { InPlaceAnswers } from './in-place-answers.ts';
 import { netlinkWaiters } from './kernel-waiters.ts';
+import type { Neighbours } from './neighbours.ts';
 import { readUioEntry } from './uio.ts';
 
 /** Threads that wait this long, while another process could have answered, wait for nobody. */
@@ -26,6 +28,9 @@ export interface KernelEventsOptions {
   /** Bytes of events that may be waiting for us. */
   readonly eventBufferSize?: number | undefined;
   isOurs(uioName: string): boolean;
+  /** Whether it is about a device that is open here. */
+  isServed(event: TcmuEvent): boolean;
+  readonly neighbours: Neighbours;
   /** An event about a device of ours; `answer` has to be settled at last. */
   event(event: TcmuEvent, answer: PendingAnswer): void;
   /** Events were lost: look for yourself. Returns when what is under way is done. */
@@ -42,6 +47,7 @@ export class KernelEvents {
   readonly #options: KernelEventsOptions;
   readonly #netlink: GenlClient;
   readonly #answers: EventAnswers;
+  readonly #inPlace: InPlaceAnswers;
   /** Port ids of the strangers of which the kernel was told last; null before. */
   #strangers: string | null = null;
   #releasing = false;
@@ -54,6 +60,11 @@ export class KernelEvents {
       } catch (error) {
         this.#options.logger.error({ device: event.uioName, reason: messageOf(error) }, 'cannot answer the kernel');
       }
+    });
+    this.#inPlace = new InPlaceAnswers({
+      ...options,
+      answer: (event, status) => this.settle(this.#answers.expect(event), status),
+      isPresent: (event) => isPresent(options.paths, event),
     });
     this.#netlink = new GenlClient(
       options.native,
@@ -70,7 +81,7 @@ export class KernelEvents {
 
   /** Listens, and releases threads of the kernel that wait for a process that is gone. Throws `StorageError`. */
   async open(): Promise<void> {
-    this.#netlink.open();
+    await this.#options.neighbours.enter(() => this.#netlink.open());
     try {
       await this.#releaseLeftovers();
     } catch (error) {
@@ -119,6 +130,8 @@ export class KernelEvents {
 
   /** Nobody listens here any more. The kernel waits for those who do. */
   close(): void {
+    this.#inPlace.stop();
+    this.#options.neighbours.leave();
     const company = this.#netlink.company();
     // Other thinlun processes have told the kernel what is right for them.
     if (company === null || company.friends === 0) this.#netlink.promiseAnswers((company?.strangers.length ?? 0) > 0);
@@ -127,11 +140,11 @@ export class KernelEvents {
 
   #event(event: TcmuEvent): void {
     // Not ours: not even a refusal, as the first answer from anybody counts.
-    if (!this.#options.isOurs(event.uioName)) this.#answers.overtake(event);
-    else {
-      this.lookAround();
-      this.#options.event(event, this.#answers.expect(event));
-    }
+    this.#answers.overtake(event);
+    if (!this.#options.isOurs(event.uioName)) return;
+    this.lookAround();
+    if (!this.#options.isServed(event) && !this.#inPlace.isOurs(event)) return;
+    this.#options.event(event, this.#answers.expect(event));
   }
 
   #company(): boolean {
@@ -157,7 +170,7 @@ export class KernelEvents {
 
   #noticeRefusal({ kind, minor, uioName }: TcmuEvent): void {
     if (kind !== TcmuEventKind.ADDED || !this.#company()) return;
-    if (readUioEntry(this.#options.paths, minor)?.uioName === uioName.trimEnd()) return;
+    if (isPresent(this.#options.paths, { minor, uioName })) return;
     const device = parseUioName(uioName)?.device;
     this.#options.logger.error(
       { device: uioName },
@@ -205,4 +218,8 @@ export class KernelEvents {
   #delay(delayMs: number): Promise<void> {
     return new Promise((resolve) => void this.#options.clock.setTimer(delayMs, resolve));
   }
+}
+
+function isPresent(paths: TcmuPaths, { minor, uioName }: Pick<TcmuEvent, 'minor' | 'uioName'>): boolean {
+  return readUioEntry(paths, minor)?.uioName === uioName.trimEnd();
 }

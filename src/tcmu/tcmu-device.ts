@@ -2,11 +2,13 @@ import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import { DEFAULT_MAX_TRANSFER } from '../scsi/front-end.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
-import { readMailbox } from './mailbox.ts';
+import { LioFrontEnd } from './lio-front-end.ts';
+import { type MailboxLayout, readMailbox } from './mailbox.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
 /** Commands of one device that the logical unit has at once; what is more waits on the ring. */
@@ -28,6 +30,8 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
+  /** hw_max_sectors in bytes. */
+  readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
   gone(): void;
 }
@@ -63,6 +67,7 @@ export class TcmuDevice implements UioListener {
   readonly #memory: Uint8Array;
   /** TCMU does not say who asks: all initiators are one nexus. */
   readonly #nexus: Nexus;
+  readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
   #state: TcmuDeviceStatus['state'] = 'serving';
@@ -78,9 +83,17 @@ export class TcmuDevice implements UioListener {
     this.unit = options.unit;
     this.configfs = options.configfs;
     this.#uio = options.uio;
-    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, `tcmu,t,${this.entry.uioName}`, 1);
+    const { configfs, unit, logger, clock } = options;
     try {
       this.#memory = this.#uio.map();
+      const maxTransferBytes = transferLimit(options, readMailbox(this.#memory));
+      this.#frontEnd = new LioFrontEnd({ configfs, maxTransferBytes, serial: unit.state.serial, logger, clock });
+    } catch (error) {
+      this.#uio.close();
+      throw error;
+    }
+    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
+    try {
       this.#ring = this.#makeRing();
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
@@ -114,6 +127,11 @@ export class TcmuDevice implements UioListener {
     };
   }
 
+  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
+  lookForReservation(): void {
+    if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+  }
+
   /** Whether the kernel still has the device. */
   isAlive(): boolean {
     if (!this.#uio.takeEvents()) return false;
@@ -144,8 +162,9 @@ export class TcmuDevice implements UioListener {
     return ended;
   }
 
-  /** Asks for what is in flight to stop early. */
+  /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
+    this.#frontEnd.close();
     this.#ring.abortAll();
   }
 
@@ -157,6 +176,7 @@ export class TcmuDevice implements UioListener {
     this.#state = 'closed';
     this.#uio.stopListening();
     this.#ring.detach();
+    this.#frontEnd.close();
     this.unit.detach(this.#nexus);
     if (this.#ring.inFlight > 0) return false;
     this.#uio.close();
@@ -230,4 +250,10 @@ export class TcmuDevice implements UioListener {
     await this.configfs.setBlocked(false);
     this.#options.logger.warn({ device: this.entry.uioName }, 'ring was reset, device serves again');
   }
+}
+
+/** LIO shows hw_max_sectors and does not enforce it; a command larger than the data area it refuses. */
+function transferLimit({ maxTransferBytes, unit }: TcmuDeviceOptions, layout: MailboxLayout): number {
+  const room = Math.min(maxTransferBytes, layout.mapSize - layout.dataOffset, DEFAULT_MAX_TRANSFER);
+  return Math.max(room, unit.state.blockSize);
 }

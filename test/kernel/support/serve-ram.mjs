@@ -34,7 +34,6 @@ function open(cfgstring, sizeBytes, device) {
     logicalBlockSize: device.blockSizeBytes,
     writeCache: true,
     random: (bytes) => randomFillSync(bytes),
-    maxTransferBytes: device.maxTransferBytes,
   });
   disks.set(cfgstring, { backend, unit });
   return unit;
