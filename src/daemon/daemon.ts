@@ -18,6 +18,7 @@ import type { PoolService } from './pool-service.ts';
 import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
+import { poolTcmuMessage } from './tcmu-messages.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
 import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
@@ -240,7 +241,7 @@ export class Daemon {
     this.#tcmu = new TcmuHandler({
       subtype: SUBTYPE,
       resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
-      release: (cfgstring, unit) => volumes.release(cfgstring, unit),
+      release: (cfgstring, unit, device) => volumes.release(cfgstring, unit, device),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
@@ -294,7 +295,9 @@ export class Daemon {
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
     const { tcmu } = this.#options;
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
+    const name = this.#pools.get(target)?.service.pool.name;
+    const tcmuDevices = this.#tcmu === null || name === undefined ? null : poolTcmuMessage(this.#tcmu.status(), name);
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, tcmuDevices, sessions };
   }
 
   #describePortals(): PortalsMessage {
