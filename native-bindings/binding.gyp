@@ -11,6 +11,7 @@
         'src/module.c',
         'src/netlink.c',
         'src/poll.c',
+        'src/process.c',
         'src/uring.c',
         'src/work.c',
       ],

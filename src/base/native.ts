@@ -90,8 +90,13 @@ export interface NativeBindings {
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
   netlinkReceive(fd: number, bytes: Uint8Array): number;
-  /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
-  setIoFlusher(): void;
+  /**
+   * PR_SET_IO_FLUSHER of a thread of this process, and of those that it starts afterwards. EPERM without CAP_SYS_RESOURCE, EINVAL before
+   * Linux 5.6, ETIMEDOUT when the thread does not answer (it must not block the last signal but one), ESRCH when it is gone.
+   */
+  setIoFlusher(threadId: number): void;
+  /** mlock2 with MLOCK_ONFAULT of the addresses [begin, end). Never V8's own memory: see native-bindings/README.md. */
+  lockMemory(begin: number, end: number): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */
   createRing(entries: number, callback: (count: number) => void): NativeRing;
 }

@@ -7,6 +7,7 @@ import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { parsePortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { protectProcess } from '../daemon/process-protection.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
@@ -30,7 +31,8 @@ export async function serve(context: RunContext, dirs: readonly string[], option
   const { portals, tcmu } = options;
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
-  const daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
+  const protection = protectProcess({ logger, localDisks: tcmu });
+  const daemon = await Daemon.start({ dirs, portals, tcmu, protection, logger, clock: monotonicClock });
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);

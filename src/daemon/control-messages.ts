@@ -5,6 +5,7 @@
  */
 import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
+import { type ProcessProtection, protectionSchema } from './process-protection.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
@@ -28,6 +29,8 @@ export interface ServerMessage extends PortalsMessage {
   target: string;
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** Against waiting for itself when memory is short; null when it was not asked for. */
+  protection: ProcessProtection | null;
   /** Initiators that are logged in to the pool's target. */
   sessions: SessionMessage[];
 }
@@ -224,6 +227,7 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
+  protection: protectionSchema.nullable().default(null),
   sessions: z.array(sessionSchema),
 });
 

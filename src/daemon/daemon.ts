@@ -14,6 +14,7 @@ import { targetNameOf } from './iscsi-name.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import type { ProcessProtection } from './process-protection.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
@@ -26,6 +27,8 @@ export interface DaemonOptions {
   /** Where to listen for iSCSI. */
   portals: readonly ServedPortal[];
   tcmu: boolean;
+  /** What this process is protected with; for the status. */
+  protection?: ProcessProtection;
   logger: DaemonLogger;
   clock: Clock;
 }
@@ -269,8 +272,8 @@ export class Daemon {
       const { exports } = this.#pools.get(target)!.service;
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
-    const { tcmu } = this.#options;
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
+    const { tcmu, protection = null } = this.#options;
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, protection, sessions };
   }
 
   #describePortals(): PortalsMessage {

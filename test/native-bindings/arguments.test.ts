@@ -99,7 +99,11 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   netlinkAddMembership: [FD, { good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],
-  setIoFlusher: [],
+  setIoFlusher: [{ good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
+  lockMemory: [
+    { good: 0, bad: WRONG_NUMBERS },
+    { good: 0, bad: WRONG_NUMBERS },
+  ],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],
 };
 
