@@ -43,6 +43,7 @@ export interface CommandRingOptions {
 
 const STATUS_GOOD = 0x00;
 const STATUS_CHECK_CONDITION = 0x02;
+const STATUS_BUSY = 0x08;
 /** Fixed format, current, HARDWARE ERROR, INTERNAL TARGET FAILURE (SPC-4 4.5.3). */
 const INTERNAL_TARGET_FAILURE: Uint8Array = Uint8Array.of(0x70, 0, 4, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x44, 0, 0, 0, 0, 0);
 /** Length of a CDB by the group code in the top bits of its first byte; what is reserved or the vendor's, as Linux takes it. */
@@ -79,6 +80,13 @@ export class CommandRing implements ScsiTaskOwner {
   readonly #flight: RingTask[] = [];
   #free: RingTask | null = null;
 
+  /** The host's time, with which commands that are taken are stamped. */
+  nowMs = 0;
+  /** The host's wish: what is found on the ring is answered BUSY, as its initiator may have given it up long ago. */
+  refusing = false;
+  /** For the host to read: nothing waited on the ring when `service()` last looked. */
+  caughtUp = false;
+
   /** Commands, responses, and so on since the ring was made. */
   readonly stats: {
     commands: number;
@@ -87,7 +95,8 @@ export class CommandRing implements ScsiTaskOwner {
     aborts: number;
     refused: number;
     shortReads: number;
-  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0 };
+    busy: number;
+  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
 
   /** Starts at the kernel's cmd_tail. Throws EINVAL when that lies outside the ring. */
   constructor(options: CommandRingOptions) {
@@ -150,9 +159,11 @@ export class CommandRing implements ScsiTaskOwner {
     this.#detached = true;
   }
 
-  /** Asks for every command in flight to be stopped as early as is safe. */
-  abortAll(): void {
-    for (const task of [...this.#flight]) if (task.flightIndex >= 0) this.#unit.abort(task);
+  /** Asks for the commands in flight that were taken before `timeMs` to be stopped as early as is safe. */
+  abortTakenBefore(timeMs: number): void {
+    for (const task of [...this.#flight]) {
+      if (task.flightIndex >= 0 && task.takenMs < timeMs && !task.aborted) this.#unit.abort(task);
+    }
   }
 
   /** The logical unit's answer. */
@@ -179,7 +190,7 @@ export class CommandRing implements ScsiTaskOwner {
     const head = this.#atomics.atomicLoadAcquire32(this.#memory, mb.CMD_HEAD_OFFSET);
     if (head >= ringSize || head % mb.ENTRY_ALIGNMENT !== 0)
       this.#broken(`cmd_head is ${head}, the ring has ${ringSize}`);
-    while (this.#readAt !== head && this.#flight.length < this.#maxInFlight) {
+    while (this.#readAt !== head && (this.refusing || this.#flight.length < this.#maxInFlight)) {
       const entryAt = this.#readAt;
       const at = ringOffset + entryAt;
       const lenOp = this.#words[at / 4]!;
@@ -199,6 +210,7 @@ export class CommandRing implements ScsiTaskOwner {
         this.#refused(`entry at ${entryAt} has the unknown operation ${op}`);
       }
     }
+    this.caughtUp = this.#readAt === head;
   }
 
   /** Copies the command at `at` out and starts it. */
@@ -208,6 +220,7 @@ export class CommandRing implements ScsiTaskOwner {
     this.#free = task.next as RingTask | null;
     task.next = null;
     task.cmdId = this.#halves[(at + mb.ENTRY_CMD_ID) / 2]!;
+    task.takenMs = this.nowMs;
     task.flightIndex = this.#flight.length;
     task.aborted = false;
     task.status = STATUS_GOOD;
@@ -223,6 +236,12 @@ export class CommandRing implements ScsiTaskOwner {
       task.status = STATUS_CHECK_CONDITION;
       task.sense.set(INTERNAL_TARGET_FAILURE);
       task.senseLength = INTERNAL_TARGET_FAILURE.length;
+      this.taskDone(task);
+      return;
+    }
+    if (this.refusing) {
+      this.stats.busy++;
+      task.status = STATUS_BUSY;
       this.taskDone(task);
       return;
     }

@@ -220,6 +220,7 @@ export class TcmuHandler {
       throw error;
     }
     this.#devices.set(entry.minor, device);
+    await device.forbidTimeOut();
     this.#complained.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
@@ -248,18 +249,9 @@ export class TcmuHandler {
   }
 
   /**
-   * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are no
-   * time-outs. Aborts are to be told to us. Both can be set only while nothing exports the device.
+   * Aborts are to be told to us, which can be set only while nothing exports the device.
    */
   async #setAttributes(entry: UioEntry, configfs: ConfigfsDevice): Promise<void> {
-    if ((await configfs.readNumber('cmd_time_out')) !== 0) {
-      await configfs.write('attrib/cmd_time_out', '0').catch(() => {
-        this.#logger.warn(
-          { device: entry.uioName, path: configfs.path },
-          'cmd_time_out is not 0: a write may be executed after its initiator was told that it failed; remove the LUNs, then set it to 0',
-        );
-      });
-    }
     await configfs.write('attrib/tmr_notification', '1').catch((error: unknown) => {
       this.#logger.debug({ device: entry.uioName, reason: messageOf(error) }, 'no notice of aborts');
     });
@@ -345,6 +337,8 @@ export class TcmuHandler {
     for (const [minor, device] of this.#devices) {
       if (!present.has(minor)) this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(device));
+      // Not as a step: while the device is being removed it waits for the answer that another step is to give.
+      if (present.has(minor)) device.forbidTimeOut().catch(() => {});
     }
     for (const minor of this.#complained.keys()) if (!present.has(minor)) this.#complained.delete(minor);
   }

@@ -7,6 +7,7 @@ import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
 import { readMailbox } from './mailbox.ts';
+import { RingWatch } from './ring-watch.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
 /** Commands of one device that the logical unit has at once; what is more waits on the ring. */
@@ -42,6 +43,8 @@ export interface TcmuDeviceStatus {
   readonly batches: number;
   readonly aborts: number;
   readonly refused: number;
+  /** Commands that waited for too long and were answered BUSY. */
+  readonly busy: number;
 }
 
 /**
@@ -61,6 +64,10 @@ export class TcmuDevice implements UioListener {
   readonly #nexus: Nexus;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
+  #watch: RingWatch;
+  /** cmd_time_out, in seconds, as last seen. */
+  #timeOutS = 0;
+  #readingTimeOut = false;
   #state: TcmuDeviceStatus['state'] = 'serving';
   #resets = 0;
   #onDrained: (() => void) | null = null;
@@ -77,6 +84,7 @@ export class TcmuDevice implements UioListener {
     try {
       this.#memory = this.#uio.map();
       this.#ring = this.#makeRing();
+      this.#watch = this.#makeWatch();
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -84,6 +92,7 @@ export class TcmuDevice implements UioListener {
       this.#uio.close();
       throw error;
     }
+    this.#watch.start();
     this.#service(); // what came before the first event made none
   }
 
@@ -104,7 +113,32 @@ export class TcmuDevice implements UioListener {
       batches: stats.batches,
       aborts: stats.aborts,
       refused: stats.refused,
+      busy: stats.busy,
     };
+  }
+
+  /**
+   * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are to be
+   * no time-outs. They can be turned off only while nothing exports the device, and on again by anybody: to be repeated from time to time.
+   */
+  async forbidTimeOut(): Promise<void> {
+    if (this.#readingTimeOut) return;
+    this.#readingTimeOut = true;
+    try {
+      let seconds = await this.configfs.readNumber('cmd_time_out');
+      if (seconds !== 0) {
+        await this.configfs.write('attrib/cmd_time_out', '0').then(
+          () => {
+            seconds = 0;
+          },
+          () => this.#sayTimeOut(seconds),
+        );
+      }
+      this.#timeOutS = seconds;
+      this.#watch.timeOutMs = seconds * 1000;
+    } finally {
+      this.#readingTimeOut = false;
+    }
   }
 
   uioEvent(): void {
@@ -132,7 +166,7 @@ export class TcmuDevice implements UioListener {
 
   /** Asks for what is in flight to stop early. */
   abortAll(): void {
-    this.#ring.abortAll();
+    this.#ring.abortTakenBefore(Number.POSITIVE_INFINITY);
   }
 
   /**
@@ -141,6 +175,7 @@ export class TcmuDevice implements UioListener {
    */
   close(): boolean {
     this.#state = 'closed';
+    this.#watch.stop();
     this.#uio.stopListening();
     this.#ring.detach();
     this.unit.detach(this.#nexus);
@@ -172,10 +207,30 @@ export class TcmuDevice implements UioListener {
     });
   }
 
+  #makeWatch(): RingWatch {
+    const watch = new RingWatch(this.#ring, this.#options.clock, this.#serviceBound, (commands, waitedMs) => {
+      const waitedS = Math.round(waitedMs / 1000);
+      this.#options.logger.warn(
+        { device: this.entry.uioName, commands, waitedS },
+        'commands that may have waited for that long were answered BUSY, not executed: their initiators may have given them up',
+      );
+    });
+    watch.timeOutMs = this.#timeOutS * 1000;
+    return watch;
+  }
+
+  #sayTimeOut(seconds: number): void {
+    if (seconds === this.#timeOutS) return;
+    this.#options.logger.warn(
+      { device: this.entry.uioName, path: this.configfs.path, seconds },
+      'cmd_time_out is not 0: commands that take longer are aborted; remove the LUNs, then set it to 0',
+    );
+  }
+
   #service(): void {
     if (this.#state === 'serving') {
       try {
-        this.#ring.service();
+        this.#watch.service();
       } catch (error) {
         this.#fail(error);
       }
@@ -209,7 +264,10 @@ export class TcmuDevice implements UioListener {
     await this.drain(DRAIN_TIMEOUT_MS * 6);
     if (this.#ring.inFlight > 0 || this.#state !== 'failed') return;
     await this.configfs.resetRing();
+    this.#watch.stop();
     this.#ring = this.#makeRing();
+    this.#watch = this.#makeWatch();
+    this.#watch.start();
     this.#state = 'serving';
     this.#service();
     await this.configfs.setBlocked(false);
