@@ -126,7 +126,8 @@ export class TcmuDevice implements UioListener {
     this.#readingTimeOut = true;
     try {
       let seconds = await this.configfs.readNumber('cmd_time_out');
-      if (seconds !== 0) {
+      // Refused once is refused: each attempt is a line in the kernel's log.
+      if (seconds !== 0 && seconds !== this.#timeOutS) {
         await this.configfs.write('attrib/cmd_time_out', '0').then(
           () => {
             seconds = 0;
@@ -220,7 +221,6 @@ export class TcmuDevice implements UioListener {
   }
 
   #sayTimeOut(seconds: number): void {
-    if (seconds === this.#timeOutS) return;
     this.#options.logger.warn(
       { device: this.entry.uioName, path: this.configfs.path, seconds },
       'cmd_time_out is not 0: commands that take longer are aborted; remove the LUNs, then set it to 0',
