@@ -86,6 +86,8 @@ const controlPage: ModePage = {
   writeDefaults(_unit, out) {
     // QUEUE ALGORITHM MODIFIER 1: unrestricted reordering.
     out[3] = 0x10;
+    // Without TAS who was aborted waits for an answer until it gives up, 30 s for Linux; LIO has it set, too.
+    out[5] = TAS;
     // BUSY TIMEOUT PERIOD: unlimited
     writeU16BE(out, 8, 0xffff);
   },

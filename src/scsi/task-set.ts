@@ -73,7 +73,7 @@ class Endings implements AbortWaiter {
  */
 export class TaskSet {
   /** TAS of the control mode page: tasks that another nexus aborts end with TASK ABORTED instead of silently. */
-  reportsAborted = false;
+  reportsAborted = true;
   #count = 0;
   /** Tasks that hold others up: ORDERED and HEAD OF QUEUE. */
   #barriers = 0;

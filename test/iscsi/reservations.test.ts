@@ -53,7 +53,7 @@ describe('PREEMPT AND ABORT', () => {
     expect(opcodeOf(r2t)).toBe(R2T);
     expect(await out(first, PR_OUT.PREEMPT_AND_ABORT, { key: 1, newKey: 2, type: WERO })).toBe(Status.GOOD);
     second.sendDataOut(tag, u32(r2t, 20), 0, 0, new Uint8Array(4096).fill(0xee), true);
-    expect(senseOf(await second.command(TEST_UNIT_READY))).toEqual([6, 0x2f, 0]);
+    expect((await second.result(tag)).status).toBe(Status.TASK_ABORTED);
     expect(senseOf(await second.command(TEST_UNIT_READY))).toEqual([6, 0x2a, 5]);
     expect((await second.command(write10(0, 1), { write: 512, data: new Uint8Array(512) })).status).toBe(
       Status.RESERVATION_CONFLICT,

@@ -12,6 +12,7 @@ import {
   rmSync,
   symlinkSync,
 } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -23,6 +24,8 @@ const logsFolder = join(project, 'build', 'kernel-logs');
 const COMPILED = join('build', 'kernel-tests');
 const DEFAULT_TIMEOUT_S = 120;
 const DEFAULT_MEMORY = '1G';
+/** Root agrees that the scenarios run on this machine's own kernel and not in guests. */
+const onHost = process.env.THINLUN_HOST_TESTS === '1';
 
 const { values: options, positionals: wanted } = parseArgs({
   allowPositionals: true,
@@ -30,7 +33,7 @@ const { values: options, positionals: wanted } = parseArgs({
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
     verbose: { type: 'boolean', short: 'v', default: false },
-    jobs: { type: 'string', default: '1' },
+    jobs: { type: 'string', default: String(Math.min(2, availableParallelism())) },
     env: { type: 'string', multiple: true, default: [] },
     timeout: { type: 'string' },
     'total-timeout': { type: 'string', default: '1200' },
@@ -41,10 +44,11 @@ if (options.help) {
   console.log(`usage: node test/kernel/run.mjs [options] [SCENARIO...]
   --list               names and titles
   --verbose, -v        show what the guests say while they say it
-  --jobs N             guests at once (1)
+  --jobs N             guests at once (as many as there are processors, at most 2; measurements run alone)
   --env NAME=VALUE     for the scenarios, as in --env 'SEEDS=10 11' --env OPERATIONS=1000 dm-thin-differential
   --timeout S          seconds for each, instead of what it says itself
-  --total-timeout S    seconds for all of them together (1200); what is left then counts as failed`);
+  --total-timeout S    seconds for all of them together (1200); what is left then counts as failed
+With THINLUN_HOST_TESTS=1 they run on this machine's own kernel, one at a time: see on-host.sh. Those that need a guest of their own are left out.`);
   process.exit(0);
 }
 
@@ -60,6 +64,8 @@ function readScenario(file) {
     memory: field('memory') ?? DEFAULT_MEMORY,
     // A measurement, which asserts nothing: not among "all of them".
     measures: field('kind') === 'measurement',
+    // It boots, or does to the kernel what nobody wants to have done to a machine.
+    guestOnly: field('guest') === 'only',
     needs: (field('needs') ?? 'dist bin/thinlun').split(' ').filter((path) => path !== 'nothing'),
   };
 }
@@ -80,7 +86,9 @@ if (unknown.length > 0) {
   console.error(`run.mjs: no such scenario: ${unknown.join(', ')} (--list shows them)`);
   process.exit(2);
 }
-const scenarios = all.filter((scenario) => (wanted.length > 0 ? wanted.includes(scenario.name) : !scenario.measures));
+const scenarios = all.filter(
+  ({ name, measures, guestOnly }) => (wanted.length > 0 ? wanted.includes(name) : !measures) && !(onHost && guestOnly),
+);
 
 if (options.list) {
   for (const scenario of wanted.length > 0 ? scenarios : all) {
@@ -148,7 +156,7 @@ async function runScenario(scenario, remainingS) {
     if (options.verbose) process.stdout.write(chunk);
   };
   const program = scenario.file.endsWith('.mjs') ? 'node' : 'bash';
-  const args = [join(here, 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
+  const args = [join(here, onHost ? 'on-host.sh' : 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
   for (const bind of binds()) args.push('--bind', bind);
   args.push('--', `cd /tmp && ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`);
   const begin = performance.now();
@@ -185,7 +193,10 @@ async function worker() {
     );
   }
 }
-await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, worker));
+// One kernel has one LIO.
+const alone = onHost || scenarios.some(({ measures }) => measures);
+const jobs = alone ? 1 : Math.max(1, Number(options.jobs));
+await Promise.all(Array.from({ length: jobs }, worker));
 results.sort((a, b) => a.scenario.name.localeCompare(b.scenario.name));
 
 const failed = results.filter((result) => !result.passed);

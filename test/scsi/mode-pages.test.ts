@@ -3,7 +3,7 @@ import { EMPTY_MEMORY, type UnitMemory } from '../../src/scsi/unit-memory.ts';
 import { cdb10, checkCondition, GOOD, Initiator, type Result } from './support/initiator.ts';
 
 const CACHING = [0x08, 18, 4, ...new Array(17).fill(0)];
-const CONTROL = [0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
+const CONTROL = [0x0a, 10, 0, 0x10, 0, 0x40, 0, 0, 0xff, 0xff, 0, 0];
 const EXTENSION = [0x4a, 1, 0, 28, ...new Array(28).fill(0)];
 const EXCEPTIONS = [0x1c, 10, 8, ...new Array(9).fill(0)];
 const DESCRIPTOR = [0, 0, 8, 0, 0, 0, 2, 0];
@@ -20,7 +20,7 @@ const sense10 = (page: number, flags: number, subpage = 0): number[] => [0x5a, f
 const select6 = (length: number, flags = 0x10): number[] => [0x15, flags, 0, 0, length, 0];
 const select10 = (length: number, flags = 0x10): number[] => [0x55, flags, 0, 0, 0, 0, 0, 0, length, 0];
 
-const control = (dSense: number, swp: number): number[] => [0x0a, 10, dSense, 0x10, swp, 0, 0, 0, 0xff, 0xff, 0, 0];
+const control = (dSense: number, swp: number): number[] => [0x0a, 10, dSense, 0x10, swp, 0x40, 0, 0, 0xff, 0xff, 0, 0];
 const list6 = (...pages: number[][]): Uint8Array => Uint8Array.from([0, 0, 0, 0, ...pages.flat()]);
 
 describe('MODE SENSE', () => {

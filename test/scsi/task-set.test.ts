@@ -240,6 +240,7 @@ describe('aborting', () => {
   });
 
   it('by somebody else is told by a unit attention, or by TASK ABORTED if TAS is set', () => {
+    unit.taskSet.reportsAborted = false;
     const mine = read(ann).execute();
     const theirs = read(bob);
     unit.clearTaskSet(ann, () => {});
