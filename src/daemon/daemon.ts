@@ -11,6 +11,7 @@ import { AdvisedError } from './advised-error.ts';
 import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { targetNameOf } from './iscsi-name.ts';
+import { OwnLuns, type OwnVolume } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
@@ -66,6 +67,7 @@ export class Daemon {
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
   readonly #targetPorts: readonly number[];
+  readonly #ownLuns: OwnLuns = new OwnLuns();
   readonly #listeners: BoundPortal[] = [];
   /** Folders of pools that everybody was warned of. */
   readonly #warnedOf: Set<string> = new Set();
@@ -86,13 +88,22 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     try {
-      for (const dir of options.dirs) await daemon.#openPool(dir);
+      // Those that lie on a disk of ours last: whose disk that is shows when the others are open.
+      const nested = options.dirs.filter((dir) => daemon.#ownLuns.liesOnLun(dir));
+      for (const dir of options.dirs) if (!nested.includes(dir)) await daemon.#openPool(dir);
+      for (const dir of nested) {
+        await daemon.#openPool(dir, async () => {
+          daemon.#ownLuns.requireForeign(dir, daemon.#volumes());
+          await daemon.#ownLuns.requireAnswers(dir, options.clock);
+        });
+      }
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
       for (const { dir, error } of none ? failed.slice(1) : failed) {
         daemon.#logger.error({ pool: dir, code: errnoOf(error) }, messageOf(error));
       }
       if (none) throw failed[0]!.error;
+      daemon.#warnOfSwap();
       await daemon.#startFrontEnds();
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
       return daemon;
@@ -137,8 +148,9 @@ export class Daemon {
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
-  async #openPool(dir: string): Promise<void> {
+  async #openPool(dir: string, check: () => Promise<void> = async () => {}): Promise<void> {
     try {
+      await check();
       const logger = this.#logger.child({ pool: dir });
       let served: ServedPool | null = null;
       const service = await openForServing(dir, {
@@ -162,6 +174,7 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
+        this.#requireForeign(dir, service);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
@@ -175,6 +188,25 @@ export class Daemon {
       }
     } catch (error) {
       this.failures.push({ dir, error });
+    }
+  }
+
+  *#volumes(): Iterable<OwnVolume> {
+    for (const { service } of this.#pools.values()) yield* ownVolumes(service);
+  }
+
+  #requireForeign(dir: string, service: PoolService): void {
+    const origins = service.pool.volumes().flatMap(({ externalOrigin }) => externalOrigin?.path ?? []);
+    this.#ownLuns.requireForeign(dir, [...this.#volumes(), ...ownVolumes(service)], origins);
+  }
+
+  #warnOfSwap(): void {
+    const problem = this.#ownLuns.swapProblem(this.#volumes());
+    if (problem !== null && this.#options.protection?.swap !== 'excluded') {
+      this.#logger.error(
+        { problem },
+        'memory is swapped out to a disk of this process: it can wait for itself for ever; run "swapoff"',
+      );
     }
   }
 
@@ -311,6 +343,10 @@ export class Daemon {
 
 /** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
 const SUBTYPE = 'thin';
+
+function ownVolumes({ pool }: PoolService): OwnVolume[] {
+  return pool.volumes().map(({ name, naa, serial }) => ({ pool: pool.name, name, naa, serial }));
+}
 
 function listenFailure(address: PortalAddress, error: unknown): unknown {
   const { code, cause } = error as { code?: string; cause?: { code?: string } };
