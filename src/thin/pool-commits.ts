@@ -2,7 +2,6 @@ import type { Clock, Timer } from '../base/clock.ts';
 import { type Errno, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Waiters } from '../base/waiters.ts';
-import { LunOp } from '../block/lun-backend.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { type CommitOwner, Committer } from './committer.ts';
 import { IoQueue } from './io-queue.ts';
@@ -248,10 +247,9 @@ export class PoolCommits implements CommitOwner {
   private answer(flushed: IoQueue, error: Errno | null): void {
     for (let io = flushed.shift(); io !== null; io = flushed.shift()) {
       const { thin } = io.device;
-      // Acknowledged writes went with an aborted transaction or a failed flush: this answer is how the initiator learns of it. That
-      // of a write which has failed says nothing of those before.
-      const lost = thin.abortedWithChanges;
-      if (error === null || io.request.op === LunOp.FLUSH) thin.abortedWithChanges = false;
+      // Acknowledged writes went with an aborted transaction or a failed flush: this answer is how the initiator learns of it.
+      const lost = error === null && thin.abortedWithChanges;
+      if (lost) thin.abortedWithChanges = false;
       this.engine.answer(io, lost ? 'EIO' : error);
     }
   }
