@@ -305,7 +305,7 @@ describe('commits', () => {
   });
 
   it.each(['with', 'without'])(
-    'whose data flush fails, %s a change of the metadata, are told to every volume once',
+    'whose data flush fails, %s a change of the metadata, are told to every volume',
     async (changes) => {
       const data = withSpy();
       const pool = makePool({ wrapData: data.wrap });
@@ -318,6 +318,7 @@ describe('commits', () => {
       await expect(one.flush()).rejects.toThrow('EIO');
       data.spy.fail.delete('flush');
       await expect(two.flush()).rejects.toThrow('EIO');
+      await expect(one.flush()).rejects.toThrow('EIO');
       await one.flush();
       await two.flush();
     },
