@@ -10,6 +10,7 @@
         'src/mmap.c',
         'src/module.c',
         'src/netlink.c',
+        'src/notify.c',
         'src/poll.c',
         'src/process.c',
         'src/uring.c',

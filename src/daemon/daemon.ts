@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
+import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -10,8 +11,9 @@ import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
 import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
+import { HostRegistry } from './host-registry.ts';
 import { targetNameOf } from './iscsi-name.ts';
-import { OwnLuns, type OwnVolume } from './own-luns.ts';
+import { OwnLuns, ownVolumes } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
@@ -64,10 +66,12 @@ export class Daemon {
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
   #portal: Portal | null = null;
+  /** With TCMU: who serves what on this host. */
+  #registry: HostRegistry | null = null;
   #tcmu: TcmuHandler | null = null;
   #dbus: TcmuDbus | null = null;
   readonly #targetPorts: readonly number[];
-  readonly #ownLuns: OwnLuns = new OwnLuns();
+  readonly #ownLuns: OwnLuns = new OwnLuns(() => this.services.flatMap(ownVolumes));
   readonly #listeners: BoundPortal[] = [];
   /** Folders of pools that everybody was warned of. */
   readonly #warnedOf: Set<string> = new Set();
@@ -88,12 +92,13 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     try {
+      if (options.tcmu) daemon.#registry = new HostRegistry({ clock: options.clock });
       // Those that lie on a disk of ours last: whose disk that is shows when the others are open.
       const nested = options.dirs.filter((dir) => daemon.#ownLuns.liesOnLun(dir));
       for (const dir of options.dirs) if (!nested.includes(dir)) await daemon.#openPool(dir);
       for (const dir of nested) {
         await daemon.#openPool(dir, async () => {
-          daemon.#ownLuns.requireForeign(dir, daemon.#volumes());
+          daemon.#ownLuns.requireForeign(dir);
           await daemon.#ownLuns.requireAnswers(dir, options.clock);
         });
       }
@@ -134,6 +139,16 @@ export class Daemon {
     return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
   }
 
+  /** One line for who looks at the process. */
+  summary(): string {
+    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
+    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
+    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
+    if (this.#tcmu !== null) parts.push(`${this.#tcmu.status().devices.length} TCMU devices`);
+    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
+    return parts.join('; ');
+  }
+
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -145,6 +160,7 @@ export class Daemon {
     await Promise.all(pools.map(({ control }) => control?.close()));
     this.#dbus?.stop();
     await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
+    this.#registry?.close();
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
@@ -174,7 +190,8 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        this.#requireForeign(dir, service);
+        this.#ownLuns.requireForeignPool(service);
+        await this.#registry?.claim(service.pool.name, dir);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
@@ -191,17 +208,8 @@ export class Daemon {
     }
   }
 
-  *#volumes(): Iterable<OwnVolume> {
-    for (const { service } of this.#pools.values()) yield* ownVolumes(service);
-  }
-
-  #requireForeign(dir: string, service: PoolService): void {
-    const origins = service.pool.volumes().flatMap(({ externalOrigin }) => externalOrigin?.path ?? []);
-    this.#ownLuns.requireForeign(dir, [...this.#volumes(), ...ownVolumes(service)], origins);
-  }
-
   #warnOfSwap(): void {
-    const problem = this.#ownLuns.swapProblem(this.#volumes());
+    const problem = this.#ownLuns.swapProblem();
     if (problem !== null && this.#options.protection?.swap !== 'excluded') {
       this.#logger.error(
         { problem },
@@ -238,24 +246,31 @@ export class Daemon {
   async #startTcmu(): Promise<void> {
     const { clock } = this.#options;
     const logger = this.#logger.child({ part: 'tcmu' });
-    const volumes = new TcmuVolumes((name) => this.#poolNamed(name)?.service, logger);
+    const registry = this.#registry;
+    assert(registry !== null, 'TCMU is served with a registry');
+    const volumes = new TcmuVolumes(
+      (name) => this.#poolNamed(name)?.service,
+      (name) => registry.find(name),
+      logger,
+    );
     this.#dbus = new TcmuDbus({
       subtype: SUBTYPE,
       description:
         'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
       check: (cfgstring) => volumes.check(cfgstring),
+      isServer: (pid) => registry.isServer(pid),
       logger,
       clock,
     });
-    const mode = await this.#dbus.start();
+    await this.#dbus.start();
     this.#tcmu = new TcmuHandler({
       subtype: SUBTYPE,
-      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device.blockSizeBytes),
+      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit) => volumes.release(cfgstring, unit),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
-      exclusive: mode !== 'guest',
+      neighbours: registry,
     });
     await this.#tcmu.start();
   }
@@ -343,10 +358,6 @@ export class Daemon {
 
 /** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
 const SUBTYPE = 'thin';
-
-function ownVolumes({ pool }: PoolService): OwnVolume[] {
-  return pool.volumes().map(({ name, naa, serial }) => ({ pool: pool.name, name, naa, serial }));
-}
 
 function listenFailure(address: PortalAddress, error: unknown): unknown {
   const { code, cause } = error as { code?: string; cause?: { code?: string } };

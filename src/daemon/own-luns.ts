@@ -6,6 +6,7 @@ import { StorageError } from '../base/errors.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import { VENDOR } from '../scsi/unit-state.ts';
 import { AdvisedError } from './advised-error.ts';
+import type { PoolService } from './pool-service.ts';
 import { type DiskBelow, StorageBelow, type StoragePaths } from './storage-below.ts';
 
 /** A volume that this process serves, as a disk of it can be told. */
@@ -25,9 +26,12 @@ const ANSWER_TIMEOUT_MS = 10_000;
  * start finds its pool on a disk that answers only when the start is over. A pool on a LUN of another process is fine.
  */
 export class OwnLuns {
+  readonly #volumes: () => Iterable<OwnVolume>;
   readonly #storage: StorageBelow;
 
-  constructor(paths?: StoragePaths) {
+  /** `volumes` are those that this process serves when it is asked. */
+  constructor(volumes: () => Iterable<OwnVolume>, paths?: StoragePaths) {
+    this.#volumes = volumes;
     this.#storage = new StorageBelow(({ vendor }) => vendor === VENDOR, paths);
   }
 
@@ -36,8 +40,9 @@ export class OwnLuns {
     return this.#below(dir).length > 0;
   }
 
-  /** Throws EDEADLK, with the way down to the disk, when the pool in `dir` or one of its `files` lies on one of `volumes`. */
-  requireForeign(dir: string, volumes: Iterable<OwnVolume>, files: readonly string[] = []): void {
+  /** Throws EDEADLK, with the way down to the disk, when the pool in `dir` or one of `files` lies on a volume of this process, or one of `more`. */
+  requireForeign(dir: string, files: readonly string[] = [], more: readonly OwnVolume[] = []): void {
+    const volumes = [...this.#volumes(), ...more];
     for (const disk of [...this.#below(dir), ...files.flatMap((file) => this.#storage.disksBelow(file))]) {
       const volume = find(disk, volumes);
       if (volume === null) continue;
@@ -49,9 +54,15 @@ export class OwnLuns {
     }
   }
 
-  /** What it comes to when memory is swapped out to one of `volumes`; null when it is not. */
-  swapProblem(volumes: Iterable<OwnVolume>): string | null {
-    const known = [...volumes];
+  /** The same for a pool that is open. */
+  requireForeignPool({ pool }: PoolService): void {
+    const origins = pool.volumes().flatMap(({ externalOrigin }) => externalOrigin?.path ?? []);
+    this.requireForeign(pool.dir, origins, ownVolumes({ pool }));
+  }
+
+  /** What it comes to when memory is swapped out to a volume of this process; null when it is not. */
+  swapProblem(): string | null {
+    const known = [...this.#volumes()];
     for (const disk of this.#storage.disksBelowSwap()) {
       const volume = find(disk, known);
       if (volume !== null) {
@@ -79,6 +90,10 @@ export class OwnLuns {
       this.#storage.disksBelow(resolve(path)),
     );
   }
+}
+
+export function ownVolumes({ pool }: Pick<PoolService, 'pool'>): OwnVolume[] {
+  return pool.volumes().map(({ name, naa, serial }) => ({ pool: pool.name, name, naa, serial }));
 }
 
 function find(disk: DiskBelow, volumes: Iterable<OwnVolume>): OwnVolume | null {

@@ -4,6 +4,8 @@ import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { AdvisedError } from './advised-error.ts';
+import { ControlClient } from './control-client.ts';
+import type { PoolServer } from './host-registry.ts';
 import type { PoolService } from './pool-service.ts';
 
 export interface VolumePath {
@@ -27,23 +29,56 @@ export function parseVolumePath(cfgstring: string): VolumePath {
 export class TcmuVolumes {
   /** Pools by their names. */
   readonly #find: (poolName: string) => PoolService | undefined;
+  /** Pools of other processes. */
+  readonly #findElsewhere: (poolName: string) => PoolServer | null;
   readonly #logger: Logger;
 
-  constructor(find: (poolName: string) => PoolService | undefined, logger: Logger) {
+  constructor(
+    find: (poolName: string) => PoolService | undefined,
+    findElsewhere: (poolName: string) => PoolServer | null,
+    logger: Logger,
+  ) {
     this.#find = find;
+    this.#findElsewhere = findElsewhere;
     this.#logger = logger;
   }
 
-  /** Whether a backstore could be made of it, before LIO makes it. Throws `StorageError` with the reason. */
-  check(cfgstring: string): void {
-    this.#locate(cfgstring);
+  /**
+   * Whether a backstore could be made of it by us or another process of this host, before LIO makes it. Changes nothing. Rejects with a
+   * `StorageError` that has the reason, after some seconds where the pool's process does not answer.
+   */
+  async check(cfgstring: string): Promise<void> {
+    const { pool } = parseVolumePath(cfgstring);
+    const other = this.#find(pool) === undefined ? this.#findElsewhere(pool) : null;
+    if (other === null) this.#locate(cfgstring);
+    else await this.#checkElsewhere(pool, other);
+  }
+
+  async #checkElsewhere(pool: string, { pid, directory }: PoolServer): Promise<void> {
+    const client = await ControlClient.connect(directory);
+    if (client === null) {
+      throw new StorageError('EAGAIN', `Cannot use "${pool}": process ${pid} has it and is starting or ending`);
+    }
+    await client.close();
   }
 
   /** The unit of `POOL/VOLUME`; a volume that is not there is made. */
-  async resolve(cfgstring: string, sizeBytes: number, blockSizeBytes: number): Promise<LogicalUnit> {
+  async resolve(
+    cfgstring: string,
+    sizeBytes: number,
+    { blockSizeBytes, isNew }: { readonly blockSizeBytes: number; readonly isNew: boolean },
+  ): Promise<LogicalUnit> {
     const { service, volume } = this.#locate(cfgstring);
     const known = (await service.listVolumes()).find(({ name }) => name === volume);
     if (known === undefined) {
+      if (!isNew) {
+        // An initiator may have it mounted: it would see an empty disk.
+        throw new AdvisedError(
+          'ENOENT',
+          `Cannot serve "${cfgstring}": the backstore is older than this server, and its volume is not there`,
+          `Delete the backstore with targetcli, or give it an empty volume with "thinlun volume create ${service.pool.dir} ${volume} --size ${sizeBytes}".`,
+        );
+      }
       const logicalBlockSize = blockSizeBytes === 4096 ? 4096 : 512;
       await service.createVolume({ name: volume, sizeBytes, logicalBlockSize });
       this.#logger.info({ cfgstring, sizeBytes }, 'made the volume for a new backstore');

@@ -37,7 +37,6 @@ export class LogicalUnit {
     luns: () => [0],
     unit: (_nexus, lun) => (lun === 0 ? this : undefined),
     find: (_nexus, naa) => (equalBytes(naa, this.state.naa) ? this : undefined),
-    targetPorts: [],
     inventoryReported: (command) => command.nexusState?.attentions.clear(UnitAttention.LUNS_CHANGED),
   };
   #lastNexus: Nexus | null = null;

@@ -1,6 +1,5 @@
 import { assert } from '../base/assert.ts';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { CopyRecords } from './copy-records.ts';
@@ -47,8 +46,6 @@ export interface LogicalUnitOptions {
   readonly keep?: (memory: UnitMemory) => Promise<void>;
   /** Keeps registrations with APTPL; without it APTPL is refused. */
   readonly reservations?: ReservationStore;
-  /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
-  readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
   /** Fills with bytes that nobody can guess; for ROD tokens. */
@@ -60,7 +57,6 @@ export interface LogicalUnitOptions {
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
 export const SCRATCH_SIZE: number = 128 * 1024;
 const SCRATCH_COUNT = 8;
-const DEFAULT_MAX_TRANSFER = 8 * MIB;
 /**
  * Blocks. Below 65536, as libiscsi's WriteSame16.Unmap writes that many in one WRITE when it may unmap as many, whatever MAXIMUM TRANSFER
  * LENGTH says; and a power of two, so that commands of that length stay aligned.
@@ -112,10 +108,10 @@ export class UnitState {
   physicalBlockExponent: number;
   /** Logical blocks of the medium. */
   blockCount = 0;
-  readonly maxTransferBlocks: number;
   readonly maxWriteSameBlocks: number;
+  /** By the memory for it; `compareAndWriteLimit` is what a nexus may. */
   readonly maxCompareAndWriteBlocks: number;
-  /** Of WRITE ATOMIC; 0: it is not offered. */
+  /** By the backend; `atomicLimit` is what a nexus may. 0: WRITE ATOMIC is not offered. */
   readonly maxAtomicBlocks: number;
   readonly defaultWriteCache: boolean;
   /** WCE of the caching mode page. */
@@ -165,14 +161,12 @@ export class UnitState {
     this.removable = options.removable ?? false;
     this.blockSize = logicalBlockSize;
     this.physicalBlockExponent = exponent;
-    this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
     this.maxWriteSameBlocks = Math.floor(
       (options.maxWriteSameBytes ?? DEFAULT_MAX_WRITE_SAME_BLOCKS * logicalBlockSize) / logicalBlockSize,
     );
-    assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
     assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
     const atomicBlocks = Math.floor((options.backend.atomicWriteBytes ?? 0) / logicalBlockSize);
-    this.maxAtomicBlocks = Math.min(this.maxTransferBlocks, atomicBlocks, 0xffff);
+    this.maxAtomicBlocks = Math.min(atomicBlocks, 0xffff);
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;

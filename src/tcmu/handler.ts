@@ -1,51 +1,30 @@
-import { execFile } from 'node:child_process';
 import { constants as osConstants } from 'node:os';
-import type { Clock, Timer } from '../base/clock.ts';
+import type { Timer } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
-import { GenlClient, type TcmuEvent, TcmuEventKind } from './genl.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceStatus } from './tcmu-device.ts';
-import { listUioEntries, readUioEntry, UioDevice, type UioEntry } from './uio.ts';
+import { setAttributes, setWaiting } from './device-attributes.ts';
+import type { PendingAnswer } from './event-answers.ts';
+import { type TcmuEvent, TcmuEventKind } from './genl.ts';
+import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
+import { KernelEvents } from './kernel-events.ts';
 
-/** What LIO knows of a device that is to be served. */
-export interface TcmuDeviceInfo {
-  /** The backstore's name in LIO. */
-  readonly name: string;
-  readonly minor: number;
-  /** hw_block_size. */
-  readonly blockSizeBytes: number;
-  /** hw_max_sectors in bytes; LIO reports it nowhere and does not enforce it. */
-  readonly maxTransferBytes: number;
-  /** LIO's unit serial number, which is often set only later. Not to be called while the device is being removed. */
-  readSerial(): Promise<string>;
-}
-
-export interface TcmuHandlerOptions {
-  /** The first part of dev_config that means us. Devices of other subtypes are never answered for. */
-  readonly subtype: string;
-  /** The logical unit of `cfgstring` (what follows the subtype), `sizeBytes` long. Rejects with a `StorageError`. */
-  resolve(cfgstring: string, sizeBytes: number, device: TcmuDeviceInfo): Promise<LogicalUnit>;
-  /** A device does not use the unit any more. */
-  release(cfgstring: string, unit: LogicalUnit): Promise<void> | void;
-  /** Changes the size on LIO's request; the unit says so to its initiators. Rejects with a `StorageError`. */
-  resize(cfgstring: string, sizeBytes: number): Promise<void>;
-  readonly logger: Logger;
-  readonly clock: Clock;
-  /**
-   * No other TCMU handler runs (tcmu-runner): threads of the kernel that wait for an answer from a process before us may be released.
-   * Default true.
-   */
-  readonly exclusive?: boolean;
-  readonly paths?: TcmuPaths;
-}
+import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
+import { DRAIN_TIMEOUT_MS, TcmuDevice } from './tcmu-device.ts';
+import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
+import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
+import { UioScan } from './uio-scan.ts';
 
 const RECONCILE_INTERVAL_MS = 5_000;
 /** An answer to ADDED keeps a thread of the kernel in D state: after this long it is a no. */
 const RESOLVE_TIMEOUT_MS = 20_000;
+/** However a step hangs, the kernel has an answer by then. */
+const ANSWER_TIMEOUT_MS = RESOLVE_TIMEOUT_MS + 5_000;
+/** Devices that could not be served are tried again, so many at a time. */
+const RETRY_LIMIT = 32;
 
 /**
  * Serves every TCMU device of one subtype: those that are there, and those of which the kernel tells while it runs. Devices are independent
@@ -59,9 +38,14 @@ export class TcmuHandler {
   readonly #devices = new Map<number, TcmuDevice>();
   /** The last step under way for a minor. */
   readonly #steps = new Map<number, Promise<void>>();
-  /** Devices of which it was said that they cannot be served: the same is not said again and again. */
-  readonly #complained = new Map<number, string>();
-  #netlink: GenlClient | null = null;
+  /** Devices that cannot be served, oldest failure first: the same is not said again and again. */
+  readonly #unserved = new Map<number, UnservedDevice>();
+  readonly #refusals: RefusalLog;
+  readonly #scan: UioScan;
+  readonly #neighbours: Neighbours;
+  /** Minors of devices that are older than we are. */
+  readonly #older = new Set<number>();
+  #events: KernelEvents | null = null;
   #reconcileTimer: Timer | null = null;
   #stopping = false;
 
@@ -72,32 +56,39 @@ export class TcmuHandler {
     this.#options = options;
     this.#paths = options.paths ?? SYSTEM_PATHS;
     this.#logger = options.logger;
+    this.#scan = new UioScan(this.#paths);
+    this.#neighbours = options.neighbours ?? NO_NEIGHBOURS;
+    this.#refusals = new RefusalLog(options.clock);
   }
 
   /** Takes over what exists, whatever state the process before left it in, and follows changes. Throws `StorageError`. */
   async start(): Promise<void> {
     const module = new ModuleParameters(this.#paths);
-    if (!module.loaded) await loadModule();
-    if (!module.loaded) {
-      throw new StorageError('ENODEV', 'Cannot serve TCMU: the kernel has no module target_core_user');
-    }
-    if (!module.configfsMounted) {
-      throw new StorageError(
-        'ENODEV',
-        `Cannot serve TCMU: no ${this.#paths.core}: mount configfs on /sys/kernel/config`,
-      );
-    }
-    // Waits for a dead process never end by themselves. A device whose creation waited fails; its creator is told.
-    if (this.#options.exclusive ?? true) await module.releaseWaiters();
-    this.#netlink = new GenlClient(this.#native, {
-      tcmuEvent: (event) => this.#event(event),
-      eventsLost: (reason) => {
-        this.#logger.warn({ reason }, 'TCMU events may have been lost, looking at sysfs');
-        this.#reconcile();
+    await module.require();
+    const { clock, eventBufferSize } = this.#options;
+    const events = new KernelEvents({
+      native: this.#native,
+      paths: this.#paths,
+      module,
+      clock,
+      logger: this.#logger,
+      eventBufferSize,
+      isOurs: (uioName) => this.#isOurs(uioName),
+      isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
+      neighbours: this.#neighbours,
+      event: (event, answer) => this.#event(event, answer),
+      eventsLost: async () => {
+        this.#reconcile(true);
+        await Promise.all(this.#steps.values());
+      },
+      waitingChanged: (waits) => {
+        for (const [minor, device] of this.#devices) this.#enqueue(minor, () => setWaiting(device.configfs, waits));
       },
     });
-    this.#netlink.open();
-    this.#reconcile();
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    await events.open();
+    this.#events = events;
+    this.#reconcile(false);
     await Promise.all(this.#steps.values());
     this.#scheduleReconcile();
   }
@@ -112,12 +103,21 @@ export class TcmuHandler {
     const closing: Promise<void>[] = [];
     for (const [minor, device] of this.#devices) closing.push(this.#enqueue(minor, () => this.#leave(device)));
     await Promise.all([...closing, ...this.#steps.values()]);
-    this.#netlink?.close();
-    this.#netlink = null;
+    this.#events?.close();
+    this.#events = null;
   }
 
-  devices(): TcmuDeviceStatus[] {
-    return [...this.#devices.values()].map((device) => device.status());
+  status(): TcmuStatus {
+    return {
+      answersAwaited: this.#events?.waits ?? false,
+      devices: [...this.#devices.values()].map((device) => device.status()),
+      unserved: [...this.#unserved.values()],
+      refusals: this.#refusals.list(),
+    };
+  }
+
+  #isOurs(uioName: string): boolean {
+    return uioName.split('/', 4)[3] === this.#options.subtype;
   }
 
   /** Runs `step` after the steps under way for the same minor. Its failure is logged, not thrown. */
@@ -133,45 +133,49 @@ export class TcmuHandler {
     return after;
   }
 
-  #event(event: TcmuEvent): void {
-    const entry = readUioEntry(this.#paths, event.minor);
-    const known = this.#devices.get(event.minor);
-    const uioName = event.uioName;
-    // Not ours: not even a refusal, as the first answer from anybody counts.
-    if (!isOurs(uioName, this.#options.subtype)) return;
-    this.#logger.debug({ event, known: known !== undefined }, 'TCMU event');
-    let answered = false;
-    const answer = (status: number): void => {
-      if (answered) return;
-      answered = true;
-      this.#netlink?.answer(event, status);
-    };
-    // A step before this one may hang on a folder that the kernel has locked until it has our answer.
-    let early: Timer | null = null;
-    if (event.kind === TcmuEventKind.REMOVED) {
-      early = this.#options.clock.setTimer(DRAIN_TIMEOUT_MS, () => answer(0));
-    }
+  #event(event: TcmuEvent, answer: PendingAnswer): void {
+    this.#logger.debug({ event }, 'TCMU event');
+    const removed = event.kind === TcmuEventKind.REMOVED;
+    // A step may hang on a folder that the kernel has locked until it has our answer.
+    const early = this.#options.clock.setTimer(removed ? DRAIN_TIMEOUT_MS : ANSWER_TIMEOUT_MS, () =>
+      answer.give(removed ? 0 : -osConstants.errno.EAGAIN),
+    );
+    if (removed) this.#older.delete(event.minor);
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
-        if (event.kind === TcmuEventKind.REMOVED) await this.#remove(event.minor);
-        else if (event.kind === TcmuEventKind.RECONFIG) await this.#reconfigure(event);
-        else if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
-        else if (entry === null) throw new StorageError('ENODEV', `Cannot find ${uioName} in ${this.#paths.uioClass}`);
-        else await this.#add(entry, true);
+        await this.#obey(event);
       } catch (error) {
         status = -errnoNumber(error);
-        this.#logger.warn({ device: uioName, status, reason: messageOf(error) }, 'refused what the kernel asked');
+        const reason = messageOf(error);
+        this.#logger.warn(
+          { device: event.uioName, status, reason, hint: hintOf(error) },
+          'refused what the kernel asked',
+        );
+        this.#refusals.add(event, reason);
       }
-      early?.cancel();
-      answer(status);
+      await this.#events?.settle(answer, status);
+      early.cancel();
+      // A device that waits for nobody has the new size all the same.
+      if (status !== 0 && event.sizeBytes !== null) this.#enqueue(event.minor, () => this.#showSize(event.minor));
     });
+  }
+
+  async #obey(event: TcmuEvent): Promise<void> {
+    if (event.kind === TcmuEventKind.REMOVED) return this.#remove(event.minor);
+    if (event.kind === TcmuEventKind.RECONFIG) return this.#reconfigure(event);
+    if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
+    const entry = readUioEntry(this.#paths, event.minor);
+    if (entry?.uioName !== event.uioName.trimEnd()) {
+      throw new StorageError('ENODEV', `Cannot add ${event.uioName}: it is gone again from ${this.#paths.uioClass}`);
+    }
+    await this.#add(entry, true);
   }
 
   /** Serves a device; nothing when it is served already. `fresh`: no command can have come before. */
   async #add(entry: UioEntry, fresh: boolean): Promise<void> {
     const known = this.#devices.get(entry.minor);
-    if (known?.entry.uioName === entry.uioName) return;
+    if (known?.entry.uioName === entry.uioName && known.isAlive()) return;
     if (known !== undefined) await this.#remove(entry.minor);
 
     const configfs = new ConfigfsDevice(this.#paths, entry.name);
@@ -179,6 +183,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -186,14 +191,14 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
       unit = await this.#resolve(entry, sizeBytes, {
         name: entry.name.device,
         minor: entry.minor,
         blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
-        readSerial: () => configfs.readSerial(),
+        isNew: !this.#older.has(entry.minor),
       });
-      await this.#setAttributes(entry, configfs);
+      await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
       uio.close();
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit);
@@ -211,6 +216,7 @@ export class TcmuHandler {
         clock: this.#options.clock,
         uio,
         shownSizeBytes: sizeBytes,
+        maxTransferBytes,
         gone: () => {
           this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
         },
@@ -221,8 +227,9 @@ export class TcmuHandler {
     }
     this.#devices.set(entry.minor, device);
     await device.forbidTimeOut();
-    this.#complained.delete(entry.minor);
+    this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
+    if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
   }
 
@@ -248,17 +255,6 @@ export class TcmuHandler {
     }
   }
 
-  /**
-   * Aborts are to be told to us, which can be set only while nothing exports the device.
-   */
-  async #setAttributes(entry: UioEntry, configfs: ConfigfsDevice): Promise<void> {
-    await configfs.write('attrib/tmr_notification', '1').catch((error: unknown) => {
-      this.#logger.debug({ device: entry.uioName, reason: messageOf(error) }, 'no notice of aborts');
-    });
-    // Made while nobody listened: from now on the kernel waits for our answers. -1: its owner wants no waiting.
-    if ((await configfs.readNumber('nl_reply_supported')) === 0) await configfs.write('attrib/nl_reply_supported', '1');
-  }
-
   async #reconfigure(event: TcmuEvent): Promise<void> {
     const device = this.#devices.get(event.minor);
     if (device === undefined) throw new StorageError('ENODEV', `Cannot change ${event.uioName}: it is not served`);
@@ -277,7 +273,7 @@ export class TcmuHandler {
   /** Ends the service of a device that is going away. Touches no configfs: its folders are locked until the kernel has our answer. */
   async #remove(minor: number): Promise<void> {
     const device = this.#devices.get(minor);
-    this.#complained.delete(minor);
+    this.#unserved.delete(minor);
     if (device === undefined) return;
     this.#devices.delete(minor);
     device.abortAll();
@@ -290,7 +286,7 @@ export class TcmuHandler {
       this.#logger.warn({ device: entry.uioName }, 'its uio file reports an error, opening it again');
     }
     await this.#remove(entry.minor);
-    this.#reconcile();
+    this.#reconcile(false);
   }
 
   /** The clean end of our service of a device that stays. */
@@ -318,66 +314,80 @@ export class TcmuHandler {
     await this.#options.release(device.entry.name.cfgstring, device.unit);
   }
 
-  /** Compares with sysfs: what events did not tell. */
-  #reconcile(): void {
+  /** Compares with sysfs: what events did not tell. `thorough`: events were lost. */
+  #reconcile(thorough: boolean): void {
     if (this.#stopping) return;
-    const present = new Set<number>();
-    for (const entry of listUioEntries(this.#paths)) {
-      present.add(entry.minor);
-      if (entry.name.subtype !== this.#options.subtype) continue;
-      if (this.#devices.get(entry.minor)?.entry.uioName === entry.uioName || this.#steps.has(entry.minor)) continue;
-      this.#enqueue(entry.minor, async () => {
-        try {
-          if (!this.#stopping) await this.#add(entry, false);
-        } catch (error) {
-          this.#complain(entry, messageOf(error));
-        }
-      });
+    const { present, unserved } = this.#scan.look((minor) => this.#devices.has(minor), thorough);
+    for (const minor of this.#older) if (!present.has(minor)) this.#older.delete(minor);
+    for (const minor of this.#unserved.keys()) if (!present.has(minor)) this.#unserved.delete(minor);
+    let retries = 0;
+    for (const entry of unserved) {
+      if (entry.name.subtype !== this.#options.subtype || this.#steps.has(entry.minor)) continue;
+      if (this.#neighbours.server(entry.name.cfgstring).is !== 'ours') continue;
+      if (this.#unserved.has(entry.minor)) continue;
+      this.#enqueue(entry.minor, () => this.#tryToAdd(entry));
+    }
+    for (const [minor, { entry }] of this.#unserved) {
+      if (retries++ >= RETRY_LIMIT) break;
+      if (!this.#steps.has(minor)) this.#enqueue(minor, () => this.#tryToAdd(entry));
     }
     for (const [minor, device] of this.#devices) {
-      if (!present.has(minor)) this.#enqueue(minor, () => this.#removeIfGone(device.entry));
-      else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(device));
+      if (this.#steps.has(minor)) continue;
+      if (!present.has(minor) || (thorough && !device.isAlive())) {
+        this.#enqueue(minor, () => this.#removeIfGone(device.entry));
+      } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      device.lookForReservation();
       // Not as a step: while the device is being removed it waits for the answer that another step is to give.
-      if (present.has(minor)) device.forbidTimeOut().catch(() => {});
+      device.forbidTimeOut().catch(() => {});
     }
-    for (const minor of this.#complained.keys()) if (!present.has(minor)) this.#complained.delete(minor);
   }
 
-  /** The volume was resized by other means than LIO's. */
-  async #showSize(device: TcmuDevice): Promise<void> {
+  /** What nobody has asked for. The same failure is not said again. */
+  async #tryToAdd(entry: UioEntry): Promise<void> {
+    const known = this.#unserved.get(entry.minor)?.reason;
+    this.#unserved.delete(entry.minor); // to the end of the queue, if it fails again
+    if (this.#stopping || readUioEntry(this.#paths, entry.minor)?.uioName !== entry.uioName) return;
+    try {
+      // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
+      if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
+      await this.#add(entry, false);
+    } catch (error) {
+      const reason = messageOf(error);
+      this.#unserved.set(entry.minor, { entry, reason });
+      if (reason === known) return;
+      this.#logger.error(
+        { device: entry.uioName, reason, hint: hintOf(error) },
+        'cannot serve a TCMU device, trying again from time to time',
+      );
+    }
+  }
+
+  /** LIO shows the size of what stands behind the device, whoever changed it. */
+  async #showSize(minor: number): Promise<void> {
+    const device = this.#devices.get(minor);
+    if (device === undefined) return;
     const { sizeBytes } = device;
-    if (this.#devices.get(device.entry.minor) !== device) return;
     await device.configfs.announceSize(sizeBytes);
     device.shownSizeBytes = sizeBytes;
-  }
-
-  #complain(entry: UioEntry, reason: string): void {
-    if (this.#complained.get(entry.minor) === reason) return;
-    this.#complained.set(entry.minor, reason);
-    this.#logger.error({ device: entry.uioName, reason }, 'cannot serve a TCMU device, trying again from time to time');
   }
 
   #scheduleReconcile(): void {
     if (this.#stopping) return;
     this.#reconcileTimer = this.#options.clock.setTimer(RECONCILE_INTERVAL_MS, () => {
-      this.#reconcile();
+      this.#events?.lookAround();
+      this.#reconcile(false);
       this.#scheduleReconcile();
     });
   }
 }
 
-function isOurs(uioName: string, subtype: string): boolean {
-  return uioName.split('/', 4)[3] === subtype;
+/** What its reader can do about a failure, where that is known. */
+function hintOf(error: unknown): unknown {
+  return (error as { hint?: unknown }).hint;
 }
 
 /** The number for an answer to the kernel. */
 function errnoNumber(error: unknown): number {
   const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
   return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
-}
-
-async function loadModule(): Promise<void> {
-  await new Promise<void>((resolve) => {
-    execFile('modprobe', ['target_core_user'], { timeout: 30_000 }, () => resolve()); // whether it worked shows in /sys
-  });
 }

@@ -2,11 +2,13 @@ import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import { DEFAULT_MAX_TRANSFER } from '../scsi/front-end.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
-import { readMailbox } from './mailbox.ts';
+import { LioFrontEnd } from './lio-front-end.ts';
+import { type MailboxLayout, readMailbox } from './mailbox.ts';
 import { RingWatch } from './ring-watch.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
@@ -29,15 +31,21 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
+  /** hw_max_sectors in bytes. */
+  readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
   gone(): void;
 }
 
 export interface TcmuDeviceStatus {
+  /** LIO's folder of it is core/user_<hba>/<device>. */
+  readonly hba: string;
   readonly device: string;
   readonly cfgstring: string;
   readonly minor: number;
   readonly state: 'serving' | 'failed' | 'closed';
+  /** Why it has failed; null while it serves. */
+  readonly problem: string | null;
   readonly inFlight: number;
   readonly commands: number;
   readonly batches: number;
@@ -62,6 +70,7 @@ export class TcmuDevice implements UioListener {
   readonly #memory: Uint8Array;
   /** TCMU does not say who asks: all initiators are one nexus. */
   readonly #nexus: Nexus;
+  readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
   #watch: RingWatch;
@@ -69,6 +78,7 @@ export class TcmuDevice implements UioListener {
   #timeOutS = 0;
   #readingTimeOut = false;
   #state: TcmuDeviceStatus['state'] = 'serving';
+  #problem = '';
   #resets = 0;
   #onDrained: (() => void) | null = null;
 
@@ -80,9 +90,17 @@ export class TcmuDevice implements UioListener {
     this.unit = options.unit;
     this.configfs = options.configfs;
     this.#uio = options.uio;
-    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, `tcmu,t,${this.entry.uioName}`, 1);
+    const { configfs, unit, logger, clock } = options;
     try {
       this.#memory = this.#uio.map();
+      const maxTransferBytes = transferLimit(options, readMailbox(this.#memory));
+      this.#frontEnd = new LioFrontEnd({ configfs, maxTransferBytes, serial: unit.state.serial, logger, clock });
+    } catch (error) {
+      this.#uio.close();
+      throw error;
+    }
+    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
+    try {
       this.#ring = this.#makeRing();
       this.#watch = this.#makeWatch();
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
@@ -104,10 +122,12 @@ export class TcmuDevice implements UioListener {
   status(): TcmuDeviceStatus {
     const { stats } = this.#ring;
     return {
+      hba: this.entry.name.hba,
       device: this.entry.name.device,
       cfgstring: this.entry.name.cfgstring,
       minor: this.entry.minor,
       state: this.#state,
+      problem: this.#state === 'failed' ? this.#problem : null,
       inFlight: this.#ring.inFlight,
       commands: stats.commands,
       batches: stats.batches,
@@ -142,6 +162,18 @@ export class TcmuDevice implements UioListener {
     }
   }
 
+  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
+  lookForReservation(): void {
+    if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+  }
+
+  /** Whether the kernel still has the device. */
+  isAlive(): boolean {
+    if (!this.#uio.takeEvents()) return false;
+    this.#service(); // an event may have been taken
+    return true;
+  }
+
   uioEvent(): void {
     this.#service();
   }
@@ -165,8 +197,9 @@ export class TcmuDevice implements UioListener {
     return ended;
   }
 
-  /** Asks for what is in flight to stop early. */
+  /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
+    this.#frontEnd.close();
     this.#ring.abortTakenBefore(Number.POSITIVE_INFINITY);
   }
 
@@ -179,6 +212,7 @@ export class TcmuDevice implements UioListener {
     this.#watch.stop();
     this.#uio.stopListening();
     this.#ring.detach();
+    this.#frontEnd.close();
     this.unit.detach(this.#nexus);
     if (this.#ring.inFlight > 0) return false;
     this.#uio.close();
@@ -248,6 +282,7 @@ export class TcmuDevice implements UioListener {
     const device = this.entry.uioName;
     logger.error({ device, reason: messageOf(error) }, 'device failed');
     this.#state = 'failed';
+    this.#problem = messageOf(error);
     const broken = (error as { code?: unknown }).code === 'EILSEQ';
     this.#recover(broken && this.#resets++ < MAX_RING_RESETS).catch((reason: unknown) => {
       logger.error({ device, reason: messageOf(reason) }, 'device stays blocked');
@@ -273,4 +308,10 @@ export class TcmuDevice implements UioListener {
     await this.configfs.setBlocked(false);
     this.#options.logger.warn({ device: this.entry.uioName }, 'ring was reset, device serves again');
   }
+}
+
+/** LIO shows hw_max_sectors and does not enforce it; a command larger than the data area it refuses. */
+function transferLimit({ maxTransferBytes, unit }: TcmuDeviceOptions, layout: MailboxLayout): number {
+  const room = Math.min(maxTransferBytes, layout.mapSize - layout.dataOffset, DEFAULT_MAX_TRANSFER);
+  return Math.max(room, unit.state.blockSize);
 }

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type NativeBindings, POLL_DISCONNECT, POLL_ERROR, type PollHandle } from '../base/native.ts';
@@ -22,23 +22,6 @@ export function readUioEntry(paths: TcmuPaths, minor: number): UioEntry | null {
   }
   const name = parseUioName(uioName);
   return name === null ? null : { minor, uioName, name };
-}
-
-/** All TCMU devices that are enabled. Reads sysfs only, never configfs. */
-export function listUioEntries(paths: TcmuPaths): UioEntry[] {
-  let folders: string[];
-  try {
-    folders = readdirSync(paths.uioClass);
-  } catch {
-    return []; // no uio device was ever made
-  }
-  const entries: UioEntry[] = [];
-  for (const folder of folders) {
-    const match = /^uio(\d+)$/.exec(folder);
-    const entry = match === null ? null : readUioEntry(paths, Number(match[1]));
-    if (entry !== null) entries.push(entry);
-  }
-  return entries.sort((a, b) => a.minor - b.minor);
 }
 
 export interface UioListener {
@@ -96,7 +79,7 @@ export class UioDevice {
   /** Events from here on; what is on the ring already makes none. */
   listen(listener: UioListener): void {
     this.#poll = this.#native.pollStart(this.#fd, (events) => {
-      if ((events & (POLL_ERROR | POLL_DISCONNECT)) !== 0 || !this.#takeEvents()) {
+      if ((events & (POLL_ERROR | POLL_DISCONNECT)) !== 0 || !this.takeEvents()) {
         this.stopListening();
         listener.uioGone();
         return;
@@ -133,7 +116,7 @@ export class UioDevice {
   }
 
   /** One read clears any number of events; false when the device is gone. */
-  #takeEvents(): boolean {
+  takeEvents(): boolean {
     try {
       this.#native.readFd(this.#fd, this.#word, 0, 4);
       return true;

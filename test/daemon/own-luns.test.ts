@@ -93,7 +93,7 @@ class Machine {
 
   ownLuns(): OwnLuns {
     this.#put('mountinfo', this.#mounts);
-    return new OwnLuns({
+    return new OwnLuns(() => volumes, {
       sys: join(this.root, 'sys'),
       mountinfo: join(this.root, 'mountinfo'),
       swaps: join(this.root, 'swaps'),
@@ -112,7 +112,7 @@ function refusal(name: string, files: readonly string[] = []): string | null {
   const dir = machine.path(name);
   mkdirSync(dir, { recursive: true });
   try {
-    machine.ownLuns().requireForeign(dir, volumes, files);
+    machine.ownLuns().requireForeign(dir, files);
     return null;
   } catch (error) {
     expect(error).toMatchObject({ code: 'EDEADLK' });
@@ -202,10 +202,10 @@ describe('a pool on a LUN of its own process', () => {
   });
 
   test('swap on a LUN of its own is told', () => {
-    expect(machine.ownLuns().swapProblem(volumes)).toBeNull();
+    expect(machine.ownLuns().swapProblem()).toBeNull();
     machine.mount('mnt', '8:16', 'ext4', '/dev/sdb');
     machine.swap(machine.path('mnt/swapfile'));
-    expect(machine.ownLuns().swapProblem(volumes)).toContain(`is on /dev/sdb, ${WHOSE}`);
+    expect(machine.ownLuns().swapProblem()).toContain(`is on /dev/sdb, ${WHOSE}`);
   });
 
   test('a disk that cannot even be opened answers, in its way', async () => {

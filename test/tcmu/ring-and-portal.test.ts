@@ -6,7 +6,7 @@ import { CommandRing } from '../../src/tcmu/command-ring.ts';
 import { MAILBOX_SIZE, readMailbox } from '../../src/tcmu/mailbox.ts';
 import { cdb10, MIB, unitOptions } from '../scsi/support/initiator.ts';
 import { RamLun } from '../scsi/support/ram-lun.ts';
-import { KernelRing, plainAtomics } from './kernel-ring.ts';
+import { KernelRing } from './kernel-ring.ts';
 
 const TASK_ABORTED = 0x40;
 
@@ -21,7 +21,7 @@ function setUp() {
   const ring = new CommandRing({
     memory: kernel.memory,
     layout: readMailbox(kernel.memory),
-    atomics: plainAtomics,
+    atomics: kernel.atomics,
     unit,
     nexus: lio,
     host: { doorbell: () => kernel.doorbell(), serviceSoon: () => {}, entryRefused: () => expect.unreachable() },

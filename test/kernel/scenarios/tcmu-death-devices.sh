@@ -51,7 +51,7 @@ cat /tmp/flush.out
 mode
 thinlun pool status $POOL
 turns data 'linear %s 0'
-ended data 0
+wait "$(cat /tmp/data.pid)" || true
 flushed 'after errors of the data device'
 stop_thinlun
 thinlun check $POOL || true
@@ -65,7 +65,7 @@ dd if=/tmp/kept of=$disk bs=1M seek=32 oflag=direct conv=fsync 2>/dev/null
 load metadata 4
 sleep 1
 turns metadata 'flakey %s 0 0 3600 1 error_writes'
-ended metadata 0
+wait "$(cat /tmp/metadata.pid)" || true
 if sg_raw $generic 35 00 00 00 00 00 00 00 00 00 >/tmp/flush.out 2>&1; then echo 'a flush went well that could not commit'; fi
 cat /tmp/flush.out
 mode || true
@@ -80,7 +80,7 @@ flushed restart
 load dead 4
 sleep 1
 turns metadata error
-ended dead 0
+wait "$(cat /tmp/dead.pid)" || true
 mode || true
 if sg_raw -r 4096 $generic 28 00 00 00 00 00 00 00 08 00 >/tmp/read.out 2>&1; then echo 'a read of a dead device went well'; fi
 cat /tmp/read.out

@@ -1,0 +1,60 @@
+import type { Clock } from '../base/clock.ts';
+import { parseUioName } from './configfs.ts';
+import { type TcmuEvent, TcmuEventKind } from './genl.ts';
+import type { TcmuDeviceStatus } from './tcmu-device.ts';
+import type { UioEntry } from './uio.ts';
+
+/** A device of ours that cannot be served now. */
+export interface UnservedDevice {
+  readonly entry: UioEntry;
+  readonly reason: string;
+}
+
+/** Something that the kernel asked, for somebody who got no more than an errno, and that was refused. */
+export interface TcmuRefusal {
+  readonly cfgstring: string;
+  /** The backstore's name in LIO. */
+  readonly device: string;
+  readonly action: 'add' | 'change' | 'remove';
+  readonly reason: string;
+  readonly ageMs: number;
+}
+
+export interface TcmuStatus {
+  /** The kernel waits for our answers; not so beside another handler. */
+  readonly answersAwaited: boolean;
+  readonly devices: readonly TcmuDeviceStatus[];
+  readonly unserved: readonly UnservedDevice[];
+  /** The last ones, oldest first. */
+  readonly refusals: readonly TcmuRefusal[];
+}
+
+const MAX_REFUSALS = 32;
+
+const ACTIONS: Readonly<Record<TcmuEventKind, TcmuRefusal['action']>> = {
+  [TcmuEventKind.ADDED]: 'add',
+  [TcmuEventKind.REMOVED]: 'remove',
+  [TcmuEventKind.RECONFIG]: 'change',
+};
+
+/** The last refusals: targetcli shows its user no reason. */
+export class RefusalLog {
+  readonly #clock: Clock;
+  readonly #entries: (Omit<TcmuRefusal, 'ageMs'> & { readonly atMs: number })[] = [];
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  add(event: TcmuEvent, reason: string): void {
+    const uioName = event.uioName.trimEnd();
+    const { device = uioName, cfgstring = '' } = parseUioName(uioName) ?? {};
+    this.#entries.push({ cfgstring, device, action: ACTIONS[event.kind], reason, atMs: this.#clock.nowMs() });
+    if (this.#entries.length > MAX_REFUSALS) this.#entries.shift();
+  }
+
+  list(): TcmuRefusal[] {
+    const nowMs = this.#clock.nowMs();
+    return this.#entries.map(({ atMs, ...refusal }) => ({ ...refusal, ageMs: nowMs - atMs }));
+  }
+}
