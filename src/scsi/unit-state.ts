@@ -12,9 +12,13 @@ import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
 import { ProvisioningThresholds } from './thresholds.ts';
-import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 import { UnitBuffers } from './unit-buffers.ts';
+import type { NexusHandover } from './unit-handover.ts';
 import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
+
+/** What units call themselves (INQUIRY), unless told otherwise. */
+export const VENDOR = 'THINLUN';
 
 export interface LogicalUnitOptions {
   readonly backend: LunBackend;
@@ -27,7 +31,7 @@ export interface LogicalUnitOptions {
   readonly logicalBlockSize: 512 | 4096;
   /** 2^n logical blocks make a physical block (READ CAPACITY(16)); default 0. */
   readonly logicalBlocksPerPhysicalBlockExponent?: number;
-  /** Up to 8 characters; default `THINLUN`. */
+  /** Up to 8 characters; default `VENDOR`. */
   readonly vendor?: string;
   /** Up to 16 characters; default `THIN VOLUME`. */
   readonly product?: string;
@@ -88,6 +92,13 @@ export class NexusState implements NexusTasks, NexusReservations {
   constructor(readOnly: boolean) {
     this.readOnly = readOnly;
   }
+
+  /** Goes on as the same nexus in the process before. */
+  takeOver({ attentions, preventsRemoval, copies }: NexusHandover): void {
+    for (const name of attentions) this.attentions.raise(UnitAttention[name]);
+    this.preventsRemoval = preventsRemoval;
+    this.copies.takeOver(copies);
+  }
 }
 
 let unitCount = 0;
@@ -137,6 +148,8 @@ export class UnitState {
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
   readonly reservations: Reservations;
+  /** Nexuses of the process before that have not come yet, by `nexusKey`. */
+  readonly expected: Map<string, NexusHandover> = new Map();
   /** Who holds ranges of several units locks them in this order. */
   readonly lockOrder: number = unitCount++;
   readonly tokens: RodTokens;
@@ -152,7 +165,7 @@ export class UnitState {
     this.serial = options.serial;
     this.naa = naa;
     this.designation = options.designation;
-    this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
+    this.vendor = (options.vendor ?? VENDOR).slice(0, 8);
     this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
     this.revision = (options.revision ?? '0001').slice(0, 4);
     this.removable = options.removable ?? false;

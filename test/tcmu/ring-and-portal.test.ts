@@ -3,7 +3,7 @@ import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { ScsiTask, TaskAttribute } from '../../src/scsi/task.ts';
 import { CommandRing } from '../../src/tcmu/command-ring.ts';
-import { MAILBOX_SIZE, readMailbox } from '../../src/tcmu/mailbox.ts';
+import { MAILBOX_SIZE, readMailbox, TmrType } from '../../src/tcmu/mailbox.ts';
 import { cdb10, MIB, unitOptions } from '../scsi/support/initiator.ts';
 import { RamLun } from '../scsi/support/ram-lun.ts';
 import { KernelRing } from './kernel-ring.ts';
@@ -48,7 +48,7 @@ function setUp() {
     expect(unit.prepare(task)).toBe(true);
     return task;
   };
-  return { lun, unit, other, kernel, ring, submit, barrier };
+  return { lun, unit, lio, other, kernel, ring, submit, barrier };
 }
 
 describe('a ring and a portal at one logical unit', () => {
@@ -75,6 +75,41 @@ describe('a ring and a portal at one logical unit', () => {
     submit(4, 0x28);
     expect(kernel.completions.at(-1)!.status).toBe(2);
     expect([...kernel.completions.at(-1)!.sense.slice(12, 14)]).toEqual([0x29, 3]);
+  });
+
+  test('a LUN reset of LIO ends the commands of the portal and resets the unit, which tells the portal’s initiators only', () => {
+    const { lun, unit, lio, other, kernel, ring, submit, barrier } = setUp();
+    submit(1, 0x2a);
+    unit.execute(barrier());
+    submit(2, 0x28);
+    unit.state.writeCache = false;
+    unit.state.nexuses.get(other)!.preventsRemoval = true;
+    kernel.abort(TmrType.LUN_RESET, new Set([1, 2]));
+    ring.service();
+    expect(kernel.completions).toMatchObject([{ tag: 2, aborted: true, status: TASK_ABORTED }]);
+    lun.drain();
+    ring.service();
+    expect(kernel.completions[1]).toMatchObject({ tag: 1, aborted: true, status: TASK_ABORTED });
+    expect([unit.taskSet.count, unit.state.writeCache, unit.state.removalPrevented]).toEqual([0, true, false]);
+    const attentions = (nexus: Nexus) => unit.pendingAttentions(nexus)?.take();
+    expect(attentions(other)).toBe(0x062903);
+    expect(attentions(lio)).toBeUndefined();
+  });
+
+  test('a preempt-and-abort of LIO ends what it names, and resets nothing', () => {
+    const { lun, unit, other, kernel, ring, submit } = setUp();
+    submit(1, 0x2a);
+    submit(2, 0x2a);
+    unit.state.writeCache = false;
+    kernel.abort(TmrType.LUN_RESET_BY_PREEMPT, new Set([1]));
+    ring.service();
+    lun.drain();
+    ring.service();
+    expect(kernel.completions.map(({ tag, status }) => [tag, status])).toEqual([
+      [1, TASK_ABORTED],
+      [2, 0],
+    ]);
+    expect([unit.state.writeCache, unit.pendingAttentions(other)]).toEqual([false, null]);
   });
 
   test('commands of the ring wait for an ordered command of the portal', () => {
@@ -118,7 +153,7 @@ describe('a ring and a portal at one logical unit', () => {
     const { ring, unit, kernel, submit, barrier } = setUp();
     const ordered = barrier();
     submit(1, 0x2a);
-    ring.abortAll();
+    ring.abortTakenBefore(Number.POSITIVE_INFINITY);
     ring.service();
     expect(kernel.completions.map(({ status }) => status)).toEqual([TASK_ABORTED]);
     unit.withdraw(ordered);
