@@ -41,6 +41,7 @@ export class LioFrontEnd implements FrontEnd {
   #late = false;
   #timer: Timer | null = null;
   #closed = false;
+  readonly #isClosed = (): boolean => this.#closed;
   /** Of which the log has been told. */
   #serialSaid = '';
   #failureSaid = '';
@@ -96,7 +97,7 @@ export class LioFrontEnd implements FrontEnd {
   async #load(): Promise<void> {
     const { configfs, logger } = this.#options;
     try {
-      this.#alua = await readAlua(configfs);
+      this.#alua = await readAlua(configfs, this.#isClosed);
       this.#failureSaid = '';
       if (!this.#closed) await this.#compareSerial();
     } catch (error) {
