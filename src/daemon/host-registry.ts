@@ -141,18 +141,17 @@ export class HostRegistry implements Neighbours {
     return this.#answered().includes(keyOf(event));
   }
 
-  async answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean> {
+  async answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void> {
     // Nothing tells one change of a device from the next: so one process answers all of them.
-    if (event.kind === TcmuEventKind.RECONFIG && !this.#isFirst()) return false;
+    if (event.kind === TcmuEventKind.RECONFIG && !this.#isFirst()) return;
     const turn = await this.#takeTurn();
     try {
       const answered = this.#answered();
       const key = keyOf(event);
-      if (event.kind !== TcmuEventKind.RECONFIG && answered.includes(key)) return false;
-      if (!needed()) return false;
+      if (event.kind !== TcmuEventKind.RECONFIG && answered.includes(key)) return;
+      if (!needed()) return;
       writeFileSync(join(this.#dir, 'answered'), [...answered.slice(1 - MAX_ANSWERED), key, ''].join('\n'));
       await answer();
-      return true;
     } finally {
       closeSync(turn);
     }

@@ -14,8 +14,8 @@ const OWED_CHANGE_LIFE_MS = 10_000;
 
 export interface InPlaceAnswersOptions {
   readonly neighbours: Neighbours;
-  /** Answers if a thread of the kernel waits for it. */
-  answer(event: TcmuEvent, status: number): Promise<void>;
+  /** Answers if a thread of the kernel waits for it; resolves to whether one did. */
+  answer(event: TcmuEvent, status: number): Promise<boolean>;
   /** Whether the device is still there. */
   isPresent(event: TcmuEvent): boolean;
   readonly logger: Logger;
@@ -70,12 +70,15 @@ export class InPlaceAnswers {
     const status = event.kind === TcmuEventKind.REMOVED ? 0 : -osConstants.errno.ENODEV;
     const device = event.uioName;
     try {
-      const answered = await neighbours.answerInPlace(
+      let given = false;
+      await neighbours.answerInPlace(
         event,
         () => !this.#stopped && needed(),
-        () => answer(event, status),
+        async () => {
+          given = await answer(event, status);
+        },
       );
-      if (!answered || status === 0) return;
+      if (!given || status === 0) return;
       const reason = `no pool "${cfgstringOf(event).split('/', 1)[0]}" is served on this machine`;
       logger.warn({ device, status, reason }, 'refused what the kernel asked');
     } catch (error) {

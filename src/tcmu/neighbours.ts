@@ -24,9 +24,9 @@ export interface Neighbours {
   wasAnswered(event: TcmuEvent): boolean;
   /**
    * Calls `answer`, while nobody else does so for any event nor begins to serve, unless the event was answered like this before or
-   * `needed()` says no when it is our turn. Resolves to whether it was called. Rejects with a `StorageError`.
+   * `needed()` says no when it is our turn. Rejects with a `StorageError`.
    */
-  answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean>;
+  answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void>;
 }
 
 /** For a handler that has every device of its subtype. */
@@ -35,5 +35,5 @@ export const NO_NEIGHBOURS: Neighbours = {
   leave: () => {},
   server: () => ({ is: 'ours' }),
   wasAnswered: () => false,
-  answerInPlace: () => Promise.resolve(false),
+  answerInPlace: () => Promise.resolve(),
 };

@@ -14,7 +14,7 @@ class Host implements Neighbours {
   readonly clock: TestClock = new TestClock();
   readonly answers: InPlaceAnswers = new InPlaceAnswers({
     neighbours: this,
-    answer: async (event, status) => void this.given.push(`${event.kind} ${event.deviceId}: ${status}`),
+    answer: async (event, status) => this.given.push(`${event.kind} ${event.deviceId}: ${status}`) > 0,
     isPresent: (event) => !this.gone.has(event.deviceId),
     logger: silentLogger,
     clock: this.clock,
@@ -24,10 +24,8 @@ class Host implements Neighbours {
   leave = (): void => {};
   server = (cfgstring: string): Server => this.servers[cfgstring.split('/')[0]!] ?? { is: 'nobody' };
   wasAnswered = (event: TcmuEvent): boolean => this.before.has(event.deviceId);
-  answerInPlace = async (_: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean> => {
-    if (!needed()) return false;
-    await answer();
-    return true;
+  answerInPlace = async (_: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void> => {
+    if (needed()) await answer();
   };
 
   ask(kind: TcmuEvent['kind'], deviceId: number, cfgstring: string): boolean {
