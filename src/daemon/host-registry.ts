@@ -159,7 +159,21 @@ export class HostRegistry implements Neighbours {
 
   /** Whether the process with this id has a pool. */
   isServer(pid: number): boolean {
-    return readdirSync(join(this.#dir, 'pools')).some((name) => this.#read(name)?.pid === pid);
+    return this.#others().has(pid);
+  }
+
+  count(): number {
+    return this.#others().size;
+  }
+
+  /** The processes that have pools. */
+  #others(): Set<number> {
+    const pids = new Set<number>();
+    for (const name of readdirSync(join(this.#dir, 'pools'))) {
+      const entry = this.#read(name);
+      if (entry !== null) pids.add(entry.pid);
+    }
+    return pids;
   }
 
   wasAnswered(event: TcmuEvent): boolean {

@@ -66,6 +66,7 @@ export class KernelEvents {
     this.#inPlace = new InPlaceAnswers({
       ...options,
       answer: (event, status) => this.settle(this.#answers.expect(event), status),
+      countListeners: () => this.#netlink.company()?.friends ?? 0,
       isPresent: (event) => isPresent(options.paths, event),
     });
     this.#netlink = new GenlClient(

@@ -20,6 +20,8 @@ export interface Neighbours {
   /** Nothing is served by us any more: others may answer. */
   leave(): void;
   server(cfgstring: string): Server;
+  /** How many other processes are known. */
+  count(): number;
   /** Whether the event was answered by a process in place of its device's server. */
   wasAnswered(event: TcmuEvent): boolean;
   /**
@@ -34,6 +36,7 @@ export const NO_NEIGHBOURS: Neighbours = {
   enter: async (listen) => listen(),
   leave: () => {},
   server: () => ({ is: 'ours' }),
+  count: () => 0,
   wasAnswered: () => false,
   answerInPlace: () => Promise.resolve(),
 };

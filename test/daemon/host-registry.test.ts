@@ -86,9 +86,10 @@ describe('the servers of a host', () => {
     const holder = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
     await once(holder.stdout, 'data');
     expect(one.server('a/vol')).toEqual({ is: 'theirs', token: '1' });
-    expect([one.isServer(1), one.isServer(2)]).toEqual([true, false]);
+    expect([one.isServer(1), one.isServer(2), one.count()]).toEqual([true, false, 1]);
     holder.kill('SIGKILL');
     await once(holder, 'exit');
+    expect(one.count()).toBe(0);
     expect(one.server('a/vol')).toEqual({ is: 'nobody' });
   });
 
