@@ -103,9 +103,8 @@ describe('the scripts for targetcli', () => {
     },
   );
 
-  const wrong = WRONG.map(([words, status, script, ...args]) => ({ words, status, script, args }));
-  it.each(wrong)('say "$words" and end with $status for: $script $args', ({ words, status, script, args }) => {
-    const result = run(script, args);
+  it.each(WRONG)('say "%s" and end with %i for: %s', (words, status, script, ...args) => {
+    const result = run(script as string, args as string[]);
     expect(result.stderr).toContain(words);
     expect([result.status, result.stdout]).toEqual([status, '']);
     // A secret is not told, however wrong it is.
