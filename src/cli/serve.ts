@@ -1,9 +1,10 @@
 import { monotonicClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
-import { Daemon, type DaemonLogger } from '../daemon/daemon.ts';
+import { Daemon, type DaemonOptions } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
-import { hasTaken } from '../daemon/handover.ts';
+import { hasTaken, untilDismissed } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
@@ -13,6 +14,7 @@ import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
+import { Succession } from './succession.ts';
 
 export interface ServeOptions {
   /** Null: what is usual, or with `takeover` where the running server is. */
@@ -32,27 +34,39 @@ export async function serveDemo(context: RunContext, dir: string, options: Serve
   await serve(context, [dir], options);
 }
 
-/** Serves pools until a signal, or the failure of the last of them, ends it. */
+/** Serves pools until a signal, or the failure of the last of them, ends it, or another process takes over. */
 export async function serve(context: RunContext, dirs: readonly string[], options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
   const manager = ServiceManager.fromEnvironment(process.env, logger, monotonicClock);
-  let daemon = options.takeover ? await takeOver(dirs, options, logger) : await start(dirs, options, logger);
+  const succession = new Succession(logger, manager);
+  const common = { dirs, logger, clock: monotonicClock, checkSuccessor: (pid: number) => succession.check(pid) };
+  const takeover = options.takeover ? await findTakeover(dirs, options, logger) : null;
+  const { portals, tcmu } = takeover?.running ?? {
+    portals: options.portals ?? [parseServedPortal(DEFAULT_PORTAL)],
+    tcmu: options.tcmu ?? false,
+  };
+  let daemon = await startFrom(takeover, { ...common, portals, tcmu });
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
   manager?.ready(() => daemon.summary());
+  takeover?.close();
+  life.onReload = () => succession.begin();
   for (;;) {
     const given = await Promise.race([life.stopRequested, daemon.allFailed, daemon.givenAway]);
     if (typeof given !== 'object') break;
+    const old = daemon;
     if (await hasTaken(given, logger)) {
+      manager?.left();
+      await old.stop();
+      await untilDismissed(given);
       logger.info({ pid: given.pid }, 'handed over to another process');
       return;
     }
-    const { inheritance } = given;
-    const { portals, tcmu } = inheritance.state;
-    const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
-    daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor });
+    const predecessor = { canGoOn: false, begin: async () => given.inheritance, taken: async () => {} };
+    daemon = await Daemon.start({ ...common, portals, tcmu, predecessor });
+    await old.stop();
   }
   manager?.stopping();
   await life.stopping(daemon.stop());
@@ -60,22 +74,17 @@ export async function serve(context: RunContext, dirs: readonly string[], option
   context.exitCode = daemon.failures.length > 0 ? 1 : 0;
 }
 
-function start(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
-  const portals = wishes.portals ?? [parseServedPortal(DEFAULT_PORTAL)];
-  const tcmu = wishes.tcmu ?? false;
-  return Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
+/** The running server of the pools; null where there is none. */
+async function findTakeover(dirs: readonly string[], wishes: TakeoverWishes, logger: Logger): Promise<Takeover | null> {
+  const takeover = await Takeover.prepare(dirs, wishes);
+  if (takeover === null) logger.info({}, 'there is no server to take over from: starting as usual');
+  return takeover;
 }
 
-/** Goes on from the running server of the pools; without one it begins as usual. */
-async function takeOver(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
-  const takeover = await Takeover.prepare(dirs, wishes);
-  if (takeover === null) {
-    logger.info({}, 'there is no server to take over from: starting as usual');
-    return start(dirs, wishes, logger);
-  }
-  const { portals, tcmu } = takeover.running;
+async function startFrom(takeover: Takeover | null, options: DaemonOptions): Promise<Daemon> {
+  if (takeover === null) return Daemon.start(options);
   try {
-    return await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor: takeover });
+    return await Daemon.start({ ...options, predecessor: takeover });
   } catch (error) {
     await takeover.failed(error);
     throw error;

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -9,7 +8,6 @@ import { Portal } from '../iscsi/portal.ts';
 import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { Target } from '../scsi/target.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { Giving } from './give-away.ts';
 import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
@@ -24,8 +22,14 @@ import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
+import {
+  type DescribedServer,
+  describeReady,
+  describeServer,
+  type PoolFailure,
+  summarize,
+} from './server-description.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
-import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
 export interface DaemonOptions {
@@ -38,6 +42,8 @@ export interface DaemonOptions {
   clock: Clock;
   /** Who served before, and is to be gone on from. */
   predecessor?: Predecessor;
+  /** Whether the process with that id may take over from this one; throws why not. Default: every one may. */
+  checkSuccessor?: (pid: number) => void;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
@@ -50,11 +56,6 @@ interface ServedPool {
   readonly service: PoolService;
   readonly target: Target;
   control: ControlServer | null;
-}
-
-export interface PoolFailure {
-  readonly dir: string;
-  readonly error: unknown;
 }
 
 /**
@@ -134,31 +135,13 @@ export class Daemon {
   }
 
   /** What is served, and where. */
-  async ready(): Promise<ReadyMessage> {
-    const pools = [];
-    for (const { service, target } of this.#pools.values()) {
-      const { name, uuid, directory, mode, access } = await service.status();
-      pools.push({ name, uuid, directory, target: target.name, mode, access, volumes: await service.listVolumes() });
-    }
-    const failed = this.failures.map(({ dir, error }) => ({
-      directory: resolve(dir),
-      code: errnoOf(error),
-      message: messageOf(error),
-    }));
-    const { tcmu } = this.#options;
-    const { takeover } = this;
-    const about = { pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu };
-    return { event: 'ready', ...about, pools, failed, takeover };
+  ready(): Promise<ReadyMessage> {
+    return describeReady(this.#described());
   }
 
   /** One line for who looks at the process. */
   summary(): string {
-    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
-    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
-    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#lio !== null) parts.push(`${this.#lio.deviceCount} TCMU devices`);
-    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
-    return parts.join('; ');
+    return summarize(this.#described());
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -212,7 +195,7 @@ export class Daemon {
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
-        service.describeServer = () => this.#describe(targetName);
+        service.describeServer = () => describeServer(this.#described(), targetName);
         this.#pools.set(targetName, served);
       } catch (error) {
         await service.close();
@@ -291,8 +274,12 @@ export class Daemon {
 
   /** Who served before stops, and gives us everything. */
   async #inherit(): Promise<void> {
-    const inheritance = (await this.#options.predecessor?.begin()) ?? null;
+    const { predecessor } = this.#options;
+    const inheritance = (await predecessor?.begin()) ?? null;
     this.#inheritance = inheritance;
+    if (predecessor !== undefined && inheritance === null) {
+      this.#logger.warn({}, 'the server to take over from has ended: starting as usual');
+    }
     const lio = inheritance?.state.lio ?? null;
     if (lio !== null) this.#lio?.takeOverNames(lio, (index) => inheritance!.take(index));
   }
@@ -331,11 +318,12 @@ export class Daemon {
 
   #makeGiving(): Giving {
     const self = this;
-    const { portals, tcmu } = this.#options;
+    const { portals, tcmu, checkSuccessor } = this.#options;
     return new Giving({
       portals,
       tcmu,
       logger: this.#logger,
+      checkSuccessor: checkSuccessor ?? (() => {}),
       get isStopping() {
         return self.#stopping !== null;
       },
@@ -357,26 +345,11 @@ export class Daemon {
     });
   }
 
-  #describe(target: string): ServerMessage {
-    const sessions = [];
-    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
-      if (name !== target) continue;
-      const { exports } = this.#pools.get(target)!.service;
-      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
-    }
-    const { tcmu } = this.#options;
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
-  }
-
-  #describePortals(): PortalsMessage {
-    const groups = this.#options.portals.length === 0 ? [] : this.#targetPorts;
-    return {
-      portals: this.#listeners.map(({ address }) => address),
-      portalGroups: groups.map((tag) => ({
-        tag,
-        portals: this.#listeners.filter((listener) => listener.tag === tag).map(({ address }) => address),
-      })),
-    };
+  #described(): DescribedServer {
+    const { failures, takeover } = this;
+    const pools = this.#pools;
+    const [listeners, tags, portal, lio] = [this.#listeners, this.#targetPorts, this.#portal, this.#lio];
+    return { pools, failures, takeover, tcmu: this.#options.tcmu, listeners, tags, portal, lio };
   }
 
   async #poolFailed(pool: ServedPool, reason: string): Promise<void> {
