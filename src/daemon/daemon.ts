@@ -305,7 +305,7 @@ export class Daemon {
       pauseMs,
       drainMs,
       sessions: this.#portal?.sessions().length ?? 0,
-      devices: this.#lio?.deviceCount ?? 0,
+      devices: this.#lio?.status().devices.length ?? 0,
     };
     this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
   }

@@ -12,6 +12,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
@@ -111,7 +112,7 @@ export class HostRegistry implements Neighbours {
         closeSync(fd);
         throw this.#taken(name, directory);
       }
-      await this.#sleep(CLAIM_RETRY_MS);
+      await sleep(CLAIM_RETRY_MS);
     }
     this.#pools.set(name, { fd, directory: resolve(directory) });
     this.#describe(name, this.#entered);
@@ -211,7 +212,7 @@ export class HostRegistry implements Neighbours {
           `Find a process that hangs or was stopped with "fuser ${this.#dir}/turn".`,
         );
       }
-      await this.#sleep(RETRY_MS);
+      await sleep(RETRY_MS);
     }
     return fd;
   }
@@ -267,12 +268,6 @@ export class HostRegistry implements Neighbours {
       if ((error as { code?: string }).code === 'EAGAIN') return false;
       throw wrapError(`Cannot lock a file of ${this.#dir}`, error);
     }
-  }
-
-  #sleep(delayMs: number): Promise<void> {
-    return new Promise((done) => {
-      this.#clock.setTimer(delayMs, done);
-    });
   }
 }
 

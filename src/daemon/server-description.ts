@@ -7,6 +7,7 @@ import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import type { PoolService } from './pool-service.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import type { TcmuFrontEnd } from './tcmu-front-end.ts';
+import { poolTcmuMessage } from './tcmu-messages.ts';
 import { VERSION } from './version.ts';
 
 export interface PoolFailure {
@@ -51,7 +52,10 @@ export function describeServer(server: DescribedServer, target: string): ServerM
     const { exports } = server.pools.get(target)!.service;
     sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
   }
-  return { ...aboutServer(server), target, tcmu: server.tcmu, sessions };
+  const { tcmu, lio } = server;
+  const name = server.pools.get(target)?.service.pool.name;
+  const tcmuDevices = lio === null || name === undefined ? null : poolTcmuMessage(lio.status(), name);
+  return { ...aboutServer(server), target, tcmu, tcmuDevices, sessions };
 }
 
 /** One line for who looks at the process. */
@@ -59,7 +63,7 @@ export function summarize({ pools, listeners, lio, failures }: DescribedServer):
   const names = [...pools.values()].map(({ service }) => service.pool.name);
   const parts = [names.length === 0 ? 'No pool' : `Serving ${names.join(', ')}`];
   if (listeners.length > 0) parts.push(`portal ${listeners.map(({ address }) => address).join(' ')}`);
-  if (lio !== null) parts.push(`${lio.deviceCount} TCMU devices`);
+  if (lio !== null) parts.push(`${lio.status().devices.length} TCMU devices`);
   if (failures.length > 0) parts.push(`${failures.length} pools have failed`);
   return parts.join('; ');
 }
