@@ -78,6 +78,10 @@ export async function serve(context: RunContext, dirs: readonly string[], option
 async function findTakeover(dirs: readonly string[], wishes: TakeoverWishes, logger: Logger): Promise<Takeover | null> {
   const takeover = await Takeover.prepare(dirs, wishes);
   if (takeover === null) logger.info({}, 'there is no server to take over from: starting as usual');
+  else {
+    const { pid, version } = takeover.running;
+    logger.info({ pid, version }, 'taking over from a running server');
+  }
   return takeover;
 }
 
