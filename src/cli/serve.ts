@@ -8,6 +8,7 @@ import { hasTaken, untilDismissed } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { protectProcess } from '../daemon/process-protection.ts';
 import type { ReadyMessage } from '../daemon/ready-message.ts';
 import { ServiceManager } from '../daemon/service-manager.ts';
 import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
@@ -40,13 +41,15 @@ export async function serve(context: RunContext, dirs: readonly string[], option
   const life = new ServerLife(logger);
   const manager = ServiceManager.fromEnvironment(process.env, logger, monotonicClock);
   const succession = new Succession(logger, manager);
-  const common = { dirs, logger, clock: monotonicClock, checkSuccessor: (pid: number) => succession.check(pid) };
   const takeover = options.takeover ? await findTakeover(dirs, options, logger) : null;
   const { portals, tcmu } = takeover?.running ?? {
     portals: options.portals ?? [parseServedPortal(DEFAULT_PORTAL)],
     tcmu: options.tcmu ?? false,
   };
-  let daemon = await startFrom(takeover, { ...common, portals, tcmu });
+  const protection = protectProcess({ logger, localDisks: tcmu });
+  const checkSuccessor = (pid: number): void => succession.check(pid);
+  const serving = { dirs, portals, tcmu, protection, checkSuccessor, logger, clock: monotonicClock };
+  let daemon = await startFrom(takeover, serving);
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
@@ -65,7 +68,7 @@ export async function serve(context: RunContext, dirs: readonly string[], option
       return;
     }
     const predecessor = { canGoOn: false, begin: async () => given.inheritance, taken: async () => {} };
-    daemon = await Daemon.start({ ...common, portals, tcmu, predecessor });
+    daemon = await Daemon.start({ ...serving, predecessor });
     await old.stop();
   }
   manager?.stopping();

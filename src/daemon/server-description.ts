@@ -5,6 +5,7 @@ import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { Target } from '../scsi/target.ts';
 import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import type { PoolService } from './pool-service.ts';
+import type { ProcessProtection } from './process-protection.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import type { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { poolTcmuMessage } from './tcmu-messages.ts';
@@ -26,6 +27,7 @@ export interface DescribedServer {
   readonly portal: Portal | null;
   readonly lio: TcmuFrontEnd | null;
   readonly takeover: TakeoverMessage | null;
+  readonly protection: ProcessProtection | null;
 }
 
 /** What is served, and where. */
@@ -52,10 +54,10 @@ export function describeServer(server: DescribedServer, target: string): ServerM
     const { exports } = server.pools.get(target)!.service;
     sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
   }
-  const { tcmu, lio } = server;
+  const { tcmu, lio, protection } = server;
   const name = server.pools.get(target)?.service.pool.name;
   const tcmuDevices = lio === null || name === undefined ? null : poolTcmuMessage(lio.status(), name);
-  return { ...aboutServer(server), target, tcmu, tcmuDevices, sessions };
+  return { ...aboutServer(server), target, tcmu, tcmuDevices, protection, sessions };
 }
 
 /** One line for who looks at the process. */
