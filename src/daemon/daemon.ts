@@ -6,7 +6,6 @@ import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Portal } from '../iscsi/portal.ts';
 import type { BoundPortal } from '../iscsi/portal-listener.ts';
-import type { Target } from '../scsi/target.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlServer } from './control-server.ts';
 import { Giving } from './give-away.ts';
@@ -23,14 +22,9 @@ import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
 import type { ProcessProtection } from './process-protection.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
+import type { PoolFailure, ServedPool } from './served-pool.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
-import {
-  type DescribedServer,
-  describeReady,
-  describeServer,
-  type PoolFailure,
-  summarize,
-} from './server-description.ts';
+import { readyMessage, type ServerParts, serverMessage, summaryLine } from './server-description.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { VolumeExports } from './volume-exports.ts';
 
@@ -53,13 +47,6 @@ export interface DaemonOptions {
 /** A logger that can make others which say whose they are: a pino logger. */
 export interface DaemonLogger extends Logger {
   child(fields: object): Logger;
-}
-
-interface ServedPool {
-  readonly dir: string;
-  readonly service: PoolService;
-  readonly target: Target;
-  control: ControlServer | null;
 }
 
 /**
@@ -150,12 +137,12 @@ export class Daemon {
 
   /** What is served, and where. */
   ready(): Promise<ReadyMessage> {
-    return describeReady(this.#described());
+    return readyMessage(this.#parts);
   }
 
   /** One line for who looks at the process. */
   summary(): string {
-    return summarize(this.#described());
+    return summaryLine(this.#parts);
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -211,7 +198,7 @@ export class Daemon {
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
-        service.describeServer = () => describeServer(this.#described(), targetName);
+        service.describeServer = () => serverMessage(this.#parts, service);
         this.#pools.set(targetName, served);
       } catch (error) {
         await service.close();
@@ -238,7 +225,8 @@ export class Daemon {
     const inheritance = this.#inheritance;
     const lio = inheritance?.state.lio ?? null;
     if (lio === null) await this.#lio?.start();
-    else await this.#lio?.takeOver(lio, (index) => inheritance!.take(index));
+    else
+      await this.#lio?.takeOver(lio, (index) => inheritance!.take(index), machineMs() - inheritance!.state.drainedMs);
     if (portal !== null) {
       const addresses = inheritance === null ? this.#options.portals : [];
       if (inheritance !== null) {
@@ -371,12 +359,19 @@ export class Daemon {
     });
   }
 
-  #described(): DescribedServer {
-    const { failures, takeover } = this;
-    const pools = this.#pools;
-    const [listeners, tags, portal, lio] = [this.#listeners, this.#targetPorts, this.#portal, this.#lio];
-    const { tcmu, protection = null } = this.#options;
-    return { pools, failures, takeover, tcmu, protection, listeners, tags, portal, lio };
+  get #parts(): ServerParts {
+    const { portals, tcmu, protection = null } = this.#options;
+    return {
+      pools: [...this.#pools.values()],
+      portal: this.#portal,
+      listeners: this.#listeners,
+      targetPorts: portals.length === 0 ? [] : this.#targetPorts,
+      lio: this.#lio,
+      tcmu,
+      protection,
+      failures: this.failures,
+      takeover: this.takeover,
+    };
   }
 
   async #poolFailed(pool: ServedPool, reason: string): Promise<void> {

@@ -29,7 +29,7 @@ export class RingWatch {
   #timeOutMs = 0;
   #timer: Timer | null = null;
 
-  /** `service` is the host's own way to call `service()` here, which it does from time to time after `start()`. */
+  /** `service` is the host's own way to call `service()` here, which it does from time to time after `start()`. What is on the ring now may have waited for `waitedMs`. */
   constructor(
     ring: CommandRing,
     clock: Clock,

@@ -42,6 +42,12 @@ export interface TcmuDeviceOptions {
   gone(): void;
 }
 
+/** What is different for each of a handler's devices. */
+export type OwnDeviceOptions = Pick<
+  TcmuDeviceOptions,
+  'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozenMs'
+>;
+
 export interface TcmuDeviceStatus {
   /** LIO's folder of it is core/user_<hba>/<device>. */
   readonly hba: string;
@@ -168,9 +174,11 @@ export class TcmuDevice implements UioListener {
     }
   }
 
-  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
-  lookForReservation(): void {
+  /** From time to time, for a device that is not being removed: looks at what others have set in configfs. Waits for nothing. */
+  lookAround(): void {
+    // Reservations of LIO bind nobody else who uses the volume.
     if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+    this.forbidTimeOut().catch(() => {});
   }
 
   /** Whether the kernel still has the device. */
@@ -299,14 +307,16 @@ export class TcmuDevice implements UioListener {
     });
   }
 
-  #makeWatch(): RingWatch {
-    const watch = new RingWatch(this.#ring, this.#options.clock, this.#serviceBound, (commands, waitedMs) => {
-      const waitedS = Math.round(waitedMs / 1000);
-      this.#options.logger.warn(
+  #makeWatch(waitedMs: number = 0): RingWatch {
+    const { logger, clock } = this.#options;
+    const late = (commands: number, ms: number): void => {
+      const waitedS = Math.round(ms / 1000);
+      logger.warn(
         { device: this.entry.uioName, commands, waitedS },
         'commands that may have waited for that long were answered BUSY, not executed: their initiators may have given them up',
       );
-    });
+    };
+    const watch = new RingWatch(this.#ring, clock, this.#serviceBound, late, waitedMs);
     watch.timeOutMs = this.#timeOutS * 1000;
     return watch;
   }
