@@ -268,6 +268,7 @@ export class Daemon {
       resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit) => volumes.release(cfgstring, unit),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
+      works: (cfgstring) => volumes.has(cfgstring),
       logger,
       clock,
       neighbours: registry,

@@ -302,7 +302,8 @@ export class TcmuHandler {
       return;
     }
     await this.#close(device);
-    await device.configfs.setBlocked(false);
+    if (this.#options.works?.(device.entry.name.cfgstring) ?? true) await device.configfs.setBlocked(false);
+    else this.#logger.warn({ device: device.entry.uioName }, 'left blocked: its pool has failed, initiators get BUSY');
     // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
     if ((await device.configfs.readNumber('nl_reply_supported')) > 0) {
       await device.configfs.write('attrib/nl_reply_supported', '0');
