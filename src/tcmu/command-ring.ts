@@ -8,7 +8,7 @@ import { UnitAttention } from '../scsi/unit-attention.ts';
 import { AbortMarks } from './abort-marks.ts';
 import * as mb from './mailbox.ts';
 import { decodeCommand, encodeResponse } from './ring-entry.ts';
-import type { RingAtomics, RingHost, RingUnit } from './ring-host.ts';
+import type { RingAtomics, RingHost, RingStats, RingUnit } from './ring-host.ts';
 import { RingTask } from './ring-task.ts';
 
 export interface CommandRingOptions {
@@ -56,6 +56,8 @@ export class CommandRing implements ScsiTaskOwner {
   #tail: number;
   /** cmd_tail as the kernel sees it. */
   #publishedTail: number;
+  /** Nothing more is taken from the ring; what is in flight ends. */
+  paused = false;
   /** Bytes behind `readAt` that were looked at for notices. */
   #ahead = 0;
   /** Made when it is needed first. */
@@ -75,15 +77,7 @@ export class CommandRing implements ScsiTaskOwner {
   caughtUp = false;
 
   /** Commands, responses, and so on since the ring was made. */
-  readonly stats: {
-    commands: number;
-    responses: number;
-    batches: number;
-    aborts: number;
-    refused: number;
-    shortReads: number;
-    busy: number;
-  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
+  readonly stats: RingStats = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
 
   /** Starts at the kernel's cmd_tail. Throws EINVAL when that lies outside the ring. */
   constructor(options: CommandRingOptions) {
@@ -185,7 +179,7 @@ export class CommandRing implements ScsiTaskOwner {
     for (;;) {
       while (this.#readAt !== head && this.#mayTake()) this.#read(head);
       this.caughtUp = this.#readAt === head;
-      if (this.caughtUp || !this.#lookAhead(head)) return;
+      if (this.caughtUp || this.paused || !this.#lookAhead(head)) return;
     }
   }
 
@@ -225,7 +219,7 @@ export class CommandRing implements ScsiTaskOwner {
   }
 
   #mayTake(): boolean {
-    return this.refusing || this.#flight.length < this.#maxInFlight || this.#endsAtOnce();
+    return (!this.paused && (this.refusing || this.#flight.length < this.#maxInFlight)) || this.#endsAtOnce();
   }
 
   /** The entry at `readAt` was looked at and need not wait until less is in flight. */

@@ -1,4 +1,6 @@
+import { constants as osConstants } from 'node:os';
 import type { Clock } from '../base/clock.ts';
+import { errnoOf } from '../base/errors.ts';
 import { parseUioName } from './configfs.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceStatus } from './tcmu-device.ts';
@@ -46,10 +48,14 @@ export class RefusalLog {
     this.#clock = clock;
   }
 
+  /** Once for what is asked again and again, as rtslib does. */
   add(event: TcmuEvent, reason: string): void {
     const uioName = event.uioName.trimEnd();
     const { device = uioName, cfgstring = '' } = parseUioName(uioName) ?? {};
-    this.#entries.push({ cfgstring, device, action: ACTIONS[event.kind], reason, atMs: this.#clock.nowMs() });
+    const action = ACTIONS[event.kind];
+    const last = this.#entries.at(-1);
+    if (last?.device === device && last.action === action && last.reason === reason) this.#entries.pop();
+    this.#entries.push({ cfgstring, device, action, reason, atMs: this.#clock.nowMs() });
     if (this.#entries.length > MAX_REFUSALS) this.#entries.shift();
   }
 
@@ -57,4 +63,15 @@ export class RefusalLog {
     const nowMs = this.#clock.nowMs();
     return this.#entries.map(({ atMs, ...refusal }) => ({ ...refusal, ageMs: nowMs - atMs }));
   }
+}
+
+/** What its reader can do about a failure, where that is known. */
+export function hintOf(error: unknown): unknown {
+  return (error as { hint?: unknown }).hint;
+}
+
+/** The number for an answer to the kernel. */
+export function errnoNumber(error: unknown): number {
+  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
+  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
 }
