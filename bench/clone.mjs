@@ -8,9 +8,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { FastInitiator } from '../support/fast-initiator.mjs';
-import { runOk } from '../support/processes.mjs';
-import { ThinlunServer, thinlun } from '../support/thinlun-server.mjs';
+import { FastInitiator } from '../test/support/fast-initiator.mjs';
+import { runOk } from '../test/support/processes.mjs';
+import { ThinlunServer, thinlun } from '../test/support/thinlun-server.mjs';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;

@@ -1,0 +1,101 @@
+#!/usr/bin/env node
+/** `npm run bench`: what docs/performance.md promises, measured. See --help there and here. */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { installTools } from '../test/support/debian-install.mjs';
+import { portalGroup } from './groups/portal.mjs';
+import { Bench, ROOT } from './lib/bench.mjs';
+import { describeMachine } from './lib/machine.mjs';
+import { evaluate, measure } from './lib/measure.mjs';
+import { Progress } from './lib/progress.mjs';
+import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
+
+const GROUPS = [portalGroup];
+
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '2' },
+    size: { type: 'string', default: '512' },
+    only: { type: 'string', default: '.' },
+    folder: { type: 'string', default: tmpdir() },
+    json: { type: 'string', default: join(ROOT, 'bench-results', 'latest.json') },
+    install: { type: 'boolean', default: true },
+    strict: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+  allowNegative: true,
+});
+
+const HELP = `usage: npm run bench -- [options]
+  --list           what is measured, by id
+  --only REGEX     only what has an id that matches
+  --rounds N       samples of each side, in turn (5)
+  --seconds S      length of a sample (2)
+  --size MIB       the volume of the portal's loads (512)
+  --folder DIR     where all files of the run are; it takes up to 15 GB there for its time (the temporary folder)
+  --json FILE      where the figures go (bench-results/latest.json)
+  --no-install     installs no peers, even as root on Debian
+  --strict         exit status 3 when a figure is noisy, 4 when one misses its target`;
+
+/** @param {readonly import('./lib/measure.mjs').Group[]} groups @param {RegExp} only */
+function wantedOf(groups, only) {
+  return groups.flatMap((group) => {
+    const wanted = group.measurements.filter(
+      ({ id, figures }) => only.test(id) || figures.some((one) => only.test(one.id)),
+    );
+    return wanted.length === 0 ? [] : [{ group, wanted }];
+  });
+}
+
+async function main() {
+  if (flags.help) return console.log(HELP);
+  const chosen = wantedOf(GROUPS, new RegExp(flags.only));
+  if (chosen.length === 0) throw new Error(`nothing has an id that matches ${flags.only} (--list shows them)`);
+  if (flags.list) {
+    for (const { wanted } of chosen)
+      for (const { figures } of wanted)
+        for (const { id, what, against } of figures) console.log(`${id.padEnd(28)} ${what} / ${against}`);
+    return;
+  }
+  const tools = [...new Set(chosen.flatMap(({ group }) => group.tools))];
+  if (flags.install) installTools(tools);
+  const [rounds, seconds, sizeMib] = [Number(flags.rounds), Number(flags.seconds), Number(flags.size)];
+  const bench = new Bench({ rounds, seconds, sizeMib, folder: flags.folder });
+  try {
+    const machine = await describeMachine(bench.folder, tools);
+    for (const [name, value] of Object.entries(machine)) console.log(`${name.padEnd(20)} ${value}`);
+    const progress = new Progress();
+    const results = [];
+    for (const { group, wanted } of chosen) {
+      progress.show(`${group.name}: setting up`);
+      const setup = await group.open(bench, wanted);
+      try {
+        for (const measurement of wanted) {
+          const sides = await measure(measurement, setup, rounds, (text) => progress.show(text));
+          const figures = measurement.figures.map((figure) => evaluate(figure, sides));
+          results.push({ id: measurement.id, title: measurement.title, plot: measurement.plot ?? {}, sides, figures });
+        }
+      } finally {
+        progress.show(`${group.name}: ending`);
+        await setup.close();
+      }
+    }
+    progress.end();
+    for (const [name, value] of Object.entries(bench.settings)) console.log(`${name.padEnd(20)} ${value}`);
+    for (const text of [figureTable(results), detailTable(results), caveats(results).join('\n')]) {
+      if (text !== '') console.log(`\n${text}`);
+    }
+    const { settings, leftOut } = bench;
+    writeJson(flags.json, { machine, settings, leftOut, options: { rounds, seconds, sizeMib }, results });
+    console.log(`\nAll figures: ${flags.json}`);
+    const verdicts = new Set(results.flatMap(({ figures }) => figures.map(({ verdict }) => verdict)));
+    if (flags.strict) process.exitCode = verdicts.has('noisy') ? 3 : verdicts.has('missed') ? 4 : 0;
+  } finally {
+    bench.remove();
+  }
+}
+
+await main();
