@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { installTools } from '../test/support/debian-install.mjs';
 import { portalGroup } from './groups/portal.mjs';
+import { provisioningGroup } from './groups/provisioning.mjs';
 import { Bench, ROOT } from './lib/bench.mjs';
 import { describeMachine } from './lib/machine.mjs';
 import { evaluate, measure } from './lib/measure.mjs';
 import { Progress } from './lib/progress.mjs';
 import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
 
-const GROUPS = [portalGroup];
+const GROUPS = [portalGroup, provisioningGroup];
 
 const { values: flags } = parseArgs({
   options: {
@@ -94,7 +95,7 @@ async function main() {
     const verdicts = new Set(results.flatMap(({ figures }) => figures.map(({ verdict }) => verdict)));
     if (flags.strict) process.exitCode = verdicts.has('noisy') ? 3 : verdicts.has('missed') ? 4 : 0;
   } finally {
-    bench.remove();
+    bench.removeAtExit();
   }
 }
 

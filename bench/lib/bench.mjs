@@ -30,8 +30,7 @@ export class Bench {
     this.options = options;
     this.folder = mkdtempSync(join(options.folder, 'thinlun-bench-'));
     const interrupted = () => {
-      // Last of the exit hooks: by then what was started has been ended.
-      process.once('exit', () => this.remove());
+      this.removeAtExit();
       process.exit(INTERRUPTED);
     };
     for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.once(signal, interrupted);
@@ -47,7 +46,12 @@ export class Bench {
     console.log(`Left out: ${reason}`);
   }
 
-  remove() {
+  /** Call it late: it is to be the last of the exit hooks, when what was started has been ended. */
+  removeAtExit() {
+    process.once('exit', () => this.#remove());
+  }
+
+  #remove() {
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 

@@ -19,7 +19,7 @@ export async function startQemuStorageDaemon(file) {
   const port = await freePort();
   const node = (/** @type {string} */ aio) =>
     [
-      'driver=qcow2,node-name=disk,discard=unmap,l2-cache-size=64M,file.driver=file,file.discard=unmap',
+      'driver=qcow2,node-name=disk,discard=unmap,l2-cache-size=67108864,file.driver=file,file.discard=unmap',
       `file.filename=${file},file.aio=${aio}`,
     ].join(',');
   const start = (/** @type {string} */ aio) =>
