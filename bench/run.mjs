@@ -4,15 +4,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { installTools } from '../test/support/debian-install.mjs';
+import { growthGroup } from './groups/growth.mjs';
 import { portalGroup } from './groups/portal.mjs';
 import { provisioningGroup } from './groups/provisioning.mjs';
+import { ringGroup } from './groups/ring.mjs';
+import { volumesGroup } from './groups/volumes.mjs';
 import { Bench, ROOT } from './lib/bench.mjs';
 import { describeMachine } from './lib/machine.mjs';
 import { evaluate, measure } from './lib/measure.mjs';
 import { Progress } from './lib/progress.mjs';
 import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
 
-const GROUPS = [portalGroup, provisioningGroup];
+const GROUPS = [portalGroup, provisioningGroup, ringGroup, volumesGroup, growthGroup];
 
 const { values: flags } = parseArgs({
   options: {
