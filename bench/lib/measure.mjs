@@ -84,7 +84,7 @@ export function evaluate(figure, sides) {
   const { id, what, against, unit, target } = figure;
   const ours = of(figure.ours);
   const theirs = of(figure.theirs);
-  const base = { id, what, against, unit, target, ours, theirs };
+  const base = { id, what, against, unit, target, isRatio: figure.theirs !== null, ours, theirs };
   if (ours === null || (figure.theirs !== null && theirs === null)) {
     return { ...base, ratio: null, verdict: /** @type {const} */ ('left out'), remarks: [] };
   }

@@ -41,10 +41,10 @@ export function figureTable(results) {
 }
 
 /** @param {EvaluatedFigure} figure */
-function targetText({ target, unit, theirs }) {
+function targetText({ target, unit, isRatio }) {
   const [sign, value] = target.atLeast === undefined ? ['<=', target.atMost] : ['>=', target.atLeast];
   if (value === undefined) return '';
-  return theirs === null ? `${sign} ${quantity(value, unit)}` : `${sign} ${value.toFixed(2)}x`;
+  return isRatio ? `${sign} ${value.toFixed(2)}x` : `${sign} ${quantity(value, unit)}`;
 }
 
 /** How the sides did it. @param {readonly Result[]} results @returns {string} */

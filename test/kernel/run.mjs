@@ -211,7 +211,8 @@ for (const { scenario, passed, seconds, promises, why, results: measured } of re
   console.log(
     `${scenario.name.padEnd(28)} ${(passed ? 'pass' : 'FAIL').padEnd(7)}  ${seconds.toFixed(0).padStart(7)}  ${String(promises).padStart(13)}${why && `  ${why}`}`,
   );
-  for (const line of measured) console.log(`${' '.repeat(28)} ${line}`);
+  // What is for a program is in the log and, with -v, above.
+  for (const line of measured.filter((text) => !text.startsWith('{'))) console.log(`${' '.repeat(28)} ${line}`);
 }
 console.log(`\n${results.length - failed.length} passed, ${failed.length} failed`);
 process.exit(failed.length > 0 ? 1 : 0);
