@@ -14,17 +14,20 @@ import { describeMachine } from './lib/machine.mjs';
 import { evaluate, measure } from './lib/measure.mjs';
 import { Progress } from './lib/progress.mjs';
 import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
+import { garbage, profile } from './modes.mjs';
 
 const GROUPS = [portalGroup, provisioningGroup, ringGroup, volumesGroup, growthGroup];
 
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '2' },
+    seconds: { type: 'string' },
     size: { type: 'string', default: '512' },
     only: { type: 'string', default: '.' },
     folder: { type: 'string', default: tmpdir() },
-    json: { type: 'string', default: join(ROOT, 'bench-results', 'latest.json') },
+    json: { type: 'string' },
+    profile: { type: 'string' },
+    garbage: { type: 'boolean', default: false },
     install: { type: 'boolean', default: true },
     strict: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
@@ -40,7 +43,9 @@ const HELP = `usage: npm run bench -- [options]
   --seconds S      length of a sample (2)
   --size MIB       the volume of the portal's loads (512)
   --folder DIR     where all files of the run are; it takes up to 15 GB there for its time (the temporary folder)
-  --json FILE      where the figures go (bench-results/latest.json)
+  --json FILE      where the figures go (bench-results/latest.json, with --garbage garbage.json)
+  --profile ID     one measurement with a CPU profile of our process: where its time goes, by module and by function (5 s)
+  --garbage        loads with --trace-gc: bytes allocated for a command, collections and their lengths (60 s each)
   --no-install     installs no peers, even as root on Debian
   --strict         exit status 3 when a figure is noisy, 4 when one misses its target`;
 
@@ -54,10 +59,17 @@ function wantedOf(groups, only) {
   });
 }
 
+/** @param {string} name */
+function jsonFile(name) {
+  return flags.json ?? join(ROOT, 'bench-results', `${name}.json`);
+}
+
 async function main() {
   if (flags.help) return console.log(HELP);
-  const chosen = wantedOf(GROUPS, new RegExp(flags.only));
-  if (chosen.length === 0) throw new Error(`nothing has an id that matches ${flags.only} (--list shows them)`);
+  const { profile: profiled } = flags;
+  const pattern = profiled === undefined ? flags.only : `^${profiled}$`;
+  const chosen = wantedOf(GROUPS, new RegExp(pattern));
+  if (chosen.length === 0) throw new Error(`nothing has an id that matches ${pattern} (--list shows them)`);
   if (flags.list) {
     for (const { wanted } of chosen)
       for (const { figures } of wanted)
@@ -65,10 +77,20 @@ async function main() {
     return;
   }
   const tools = [...new Set(chosen.flatMap(({ group }) => group.tools))];
-  if (flags.install) installTools(tools);
-  const [rounds, seconds, sizeMib] = [Number(flags.rounds), Number(flags.seconds), Number(flags.size)];
+  const seconds = Number(flags.seconds ?? (flags.garbage ? 60 : profiled === undefined ? 2 : 5));
+  const [rounds, sizeMib] = [Number(flags.rounds), Number(flags.size)];
   const bench = new Bench({ rounds, seconds, sizeMib, folder: flags.folder });
   try {
+    if (flags.garbage) {
+      const machine = await describeMachine(bench.folder, []);
+      writeJson(jsonFile('garbage'), { machine, options: { seconds, sizeMib }, garbage: await garbage(bench) });
+      return;
+    }
+    if (profiled !== undefined) {
+      const [{ group, wanted }] = chosen;
+      return await profile(bench, group, wanted[0]);
+    }
+    if (flags.install) installTools(tools);
     const machine = await describeMachine(bench.folder, tools);
     for (const [name, value] of Object.entries(machine)) console.log(`${name.padEnd(20)} ${value}`);
     const progress = new Progress();
@@ -93,8 +115,9 @@ async function main() {
       if (text !== '') console.log(`\n${text}`);
     }
     const { settings, leftOut } = bench;
-    writeJson(flags.json, { machine, settings, leftOut, options: { rounds, seconds, sizeMib }, results });
-    console.log(`\nAll figures: ${flags.json}`);
+    const file = jsonFile('latest');
+    writeJson(file, { machine, settings, leftOut, options: { rounds, seconds, sizeMib }, results });
+    console.log(`\nAll figures: ${file}`);
     const verdicts = new Set(results.flatMap(({ figures }) => figures.map(({ verdict }) => verdict)));
     if (flags.strict) process.exitCode = verdicts.has('noisy') ? 3 : verdicts.has('missed') ? 4 : 0;
   } finally {

@@ -8,7 +8,7 @@ const GRACE_MS = 120_000;
 /** @param {string} program @param {readonly string[]} args @param {number} seconds @returns {Promise<import('./measure.mjs').Sample>} */
 export async function runAlone(program, args, seconds) {
   const output = await runOk(program, args, { timeoutMs: GRACE_MS + seconds * 1000 });
-  const { rate, cpuUs } = JSON.parse(output.trim().split('\n').at(-1) ?? '');
+  const { rate, cpuUs } = JSON.parse(output.split('\n').find((line) => line.startsWith('{')) ?? '');
   return { iops: rate, serverCpuUs: cpuUs };
 }
 

@@ -163,7 +163,9 @@ const { user, system } = process.cpuUsage(cpu);
 const count = kernel.completed - (wanted === 0 ? before : 0);
 kernel.more = false;
 await end;
-console.log(JSON.stringify({ rate: count / took, cpuUs: (user + system) / count, count, sum: kernel.sum }));
+/** When it was, in milliseconds of this process: as `--trace-gc` counts them. */
+const window = { fromMs: from, toMs: from + took * 1000 };
+console.log(JSON.stringify({ rate: count / took, cpuUs: (user + system) / count, count, sum: kernel.sum, ...window }));
 unit.detach(nexus);
 await pool.closeVolume(device);
 await pool.close();
