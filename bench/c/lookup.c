@@ -17,7 +17,10 @@ int main(int argc, char **argv) {
   double from = seconds_now(), cpu = cpu_seconds(), took = 0;
   do {
     uint64_t batch = wanted > 0 && wanted - count < BATCH ? wanted - count : BATCH;
-    for (uint64_t i = 0; i < batch; i++) sum += (uint32_t)(tree_lookup(metadata, root, random_below(keys)) >> TIME_BITS);
+    for (uint64_t i = 0; i < batch; i++) {
+      uint64_t value = tree_lookup(metadata, root, random_below(keys));
+      if (value != UNMAPPED) sum += (uint32_t)(value >> TIME_BITS);
+    }
     count += batch;
     took = seconds_now() - from;
   } while (wanted > 0 ? count < wanted : took < limit);

@@ -15,9 +15,9 @@ function point({ samples }, x, value) {
 }
 
 /** @param {readonly import('./svg.mjs').Panel[]} panels @param {string} about */
-function noteOf(panels, about) {
+function notesOf(panels, about) {
   const isNoisy = panels.some(({ series }) => series.some(({ points }) => points.some((one) => one.isNoisy)));
-  return `${about}${isNoisy ? ' Hollow: too noisy to count.' : ''}`;
+  return isNoisy ? [about, 'Hollow: the samples lie too far apart to prove anything.'] : [about];
 }
 
 /** IOPS by depth beside the peers; null when it was not measured. @param {readonly Result[]} results @param {string} about @returns {string | null} */
@@ -45,7 +45,7 @@ export function depthFigure(results, about) {
       series,
     };
   });
-  return chart('iSCSI on loopback: IOPS by depth', panels, noteOf(panels, about));
+  return chart('iSCSI on loopback: IOPS by depth', panels, notesOf(panels, about));
 }
 
 /** What a larger pool costs; null when it was not measured. @param {readonly Result[]} results @param {string} about @returns {string | null} */
@@ -62,5 +62,5 @@ export function growthFigure(results, about) {
     yLabel,
     series: [{ name: 'thinlun, default cache', points: row.sides.map((side, x) => point(side, x, value)) }],
   }));
-  return chart('Cost as the pool grows', panels, noteOf(panels, about));
+  return chart('Cost as the pool grows', panels, notesOf(panels, about));
 }

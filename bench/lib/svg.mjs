@@ -19,6 +19,7 @@ const RIGHT = 16;
 const TOP = 72;
 const BOTTOM = 46;
 const LEGEND_HEIGHT = 30;
+const NOTE_HEIGHT = 16;
 const WANTED_TICKS = 5;
 /** At its middle between white and black; 4:1 against either. */
 const INK = '#768390';
@@ -62,11 +63,11 @@ function escapeText(text) {
 /** @param {number} value */
 const at = (value) => String(Math.round(value * 10) / 10);
 
-/** @param {string} title @param {readonly Panel[]} panels @param {string} note @returns {string} */
-export function chart(title, panels, note) {
+/** @param {string} title @param {readonly Panel[]} panels @param {readonly string[]} notes Lines below. @returns {string} */
+export function chart(title, panels, notes) {
   const names = [...new Set(panels.flatMap(({ series }) => series.map(({ name }) => name)))];
   const width = panels.length * PANEL_WIDTH;
-  const height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND_HEIGHT + (note === '' ? 0 : 18);
+  const height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND_HEIGHT + notes.length * NOTE_HEIGHT;
   const parts = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escapeText(title)}" font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="12" fill="${INK}">`,
     `<title>${escapeText(title)}</title>`,
@@ -74,7 +75,10 @@ export function chart(title, panels, note) {
     ...panels.map((panel, index) => drawPanel(panel, index * PANEL_WIDTH, names)),
     ...legend(names, TOP + PLOT_HEIGHT + BOTTOM + 14),
   ];
-  if (note !== '') parts.push(`<text x="8" y="${height - 6}" font-size="11">${escapeText(note)}</text>`);
+  for (const [index, note] of notes.entries()) {
+    const y = height - 6 - (notes.length - 1 - index) * NOTE_HEIGHT;
+    parts.push(`<text x="8" y="${y}" font-size="11">${escapeText(note)}</text>`);
+  }
   parts.push('</svg>', '');
   return parts.join('\n');
 }

@@ -33,6 +33,7 @@ export const DEBIAN_PACKAGES = {
   xz: 'xz-utils',
   mmdebstrap: 'mmdebstrap',
   gcc: 'gcc',
+  pgrep: 'procps',
 };
 
 /** A PATH for children on which the administrators' programs are found as well. */
