@@ -11,24 +11,24 @@
 #define SOL_NETLINK 270
 #endif
 
-/* Room for a storm of device events: the kernel waits for an answer to each, and one that is lost hangs its creator. */
-#define RECEIVE_BUFFER_SIZE (8 * 1024 * 1024)
-
 static napi_value close_and_throw(napi_env env, int fd, const char *syscall) {
   int error_number = errno;
   close(fd);
   return throw_errno(env, syscall, error_number);
 }
 
-/* genlSocket(): number, a bound file descriptor */
+/* genlSocket(portId, receiveBufferSize): number, a bound file descriptor. Port 0: the kernel chooses. */
 static napi_value genl_socket(napi_env env, napi_callback_info info) {
   struct call call;
-  if (!call_begin(env, info, "genlSocket", 0, &call)) return NULL;
+  double port, bytes;
+  if (!call_begin(env, info, "genlSocket", 2, &call) || !argument_integer(&call, 0, 0, UINT32_MAX, &port) ||
+      !argument_integer(&call, 1, 1, INT32_MAX, &bytes))
+    return NULL;
   int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_GENERIC);
   if (fd < 0) return throw_errno(env, "socket", errno);
-  struct sockaddr_nl address = {.nl_family = AF_NETLINK};
+  struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_pid = (uint32_t)port};
   if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0) return close_and_throw(env, fd, "bind");
-  int size = RECEIVE_BUFFER_SIZE, on = 1;
+  int size = (int)bytes, on = 1;
   if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) != 0 &&
       setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) != 0)
     return close_and_throw(env, fd, "setsockopt");

@@ -6,6 +6,7 @@
  *   queue    Float64Array, `entries` rows of eight numbers that the caller fills in before submit():
  *              0 slot            1 operation        2 file descriptor   3 offset in the file
  *              4 length, bytes   5 index of memory  6 offset in memory  7 fallocate mode
+ *            Operations: 0 read, 1 write, 2 fdatasync, 3 fallocate, 4 write at once: by pwrite(2) in submit(), as long as that is quick.
  *            A slot is any number below `entries` that is not in flight; its completion names it.
  *   results  Int32Array, pairs (slot, result): what reap() and the callback filled in.
  *   submit(count, memories, memoryCount)   starts the first `count` rows of the queue with one io_uring_enter(2);
@@ -15,6 +16,11 @@
  *
  * The callback is called from the event loop, with the number of pairs, when something has completed. The descriptor of the
  * ring itself is what is polled: no eventfd to read, and nothing wakes up for completions that reap() has taken.
+ *
+ * What was written at once has completed when submit() returns, and waits for reap(): the callback is not called for it. The page cache takes a write
+ * in a microsecond or two, but many file systems never without waiting, as io_uring wants it (ext4): each such write would cost a hand-over to a thread
+ * of the kernel, 15 us of CPU time and more. The price is that a write which has to wait, for dirty pages to be written or for a journal, makes the event loop
+ * wait. So writes at once are rationed: a slow one means that the next ones go through the ring, for a time that doubles up to seconds as long as that repeats.
  *
  * `memories` are Uint8Arrays; their addresses are looked up in each submit(), so a detached one is refused, and memory need
  * not be registered or pinned. The caller keeps them referenced until the completion.
@@ -27,14 +33,21 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_ENTRIES 4096
 #define MAX_LENGTH 2147479552.0 /* what one read(2) or write(2) moves at most */
 #define ROW_NUMBERS 8
+/* Writes at once: time in one submit(); what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
+#define AT_ONCE_BUDGET_NS 1000000
+#define SLOW_NS 2000000
+#define MIN_PAUSE_NS 20000000ULL
+#define MAX_PAUSE_NS 5000000000ULL
+#define QUICK_ONES 256
 
 enum row { ROW_SLOT, ROW_OPERATION, ROW_FD, ROW_OFFSET, ROW_LENGTH, ROW_MEMORY, ROW_MEMORY_OFFSET, ROW_MODE };
-enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_COUNT };
+enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_WRITE_AT_ONCE, OPERATION_COUNT };
 
 struct memory {
   uint8_t *bytes;
@@ -44,6 +57,11 @@ struct memory {
 struct slot {
   struct memory memory;
   bool busy;
+};
+
+struct completion {
+  uint32_t slot;
+  int32_t result;
 };
 
 struct ring {
@@ -66,6 +84,10 @@ struct ring {
   int32_t *results;
   struct slot *slots;
   struct memory *memories;
+  struct completion *written; /* at once, not reaped yet */
+  uint32_t written_count;
+  uint32_t quick_count; /* writes at once since a slow one */
+  uint64_t pause_ends_ns, pause_ns;
 };
 
 bool rings_use_memory(const struct instance *instance, const void *begin, size_t size) {
@@ -86,7 +108,13 @@ static int enter(const struct ring *ring, unsigned submit, unsigned minimum, uns
 
 /* Takes completions into `results`. */
 static uint32_t take_completions(struct ring *ring) {
-  uint32_t head = *ring->cq_head, count = 0;
+  uint32_t head = *ring->cq_head, count = ring->written_count;
+  for (uint32_t i = 0; i < count; i++) {
+    ring->results[2 * i] = (int32_t)ring->written[i].slot;
+    ring->results[2 * i + 1] = ring->written[i].result;
+    ring->slots[ring->written[i].slot].busy = false;
+  }
+  ring->written_count = 0;
   uint32_t tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
   for (; head != tail; head++, count++) {
     const struct uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
@@ -120,6 +148,7 @@ static void ring_release(struct ring *ring) {
   free(ring->results);
   free(ring->slots);
   free(ring->memories);
+  free(ring->written);
   free(ring);
 }
 
@@ -213,7 +242,10 @@ static int ring_open(struct ring *ring, uint32_t entries) {
   ring->results = calloc((size_t)entries * 2, sizeof *ring->results);
   ring->slots = calloc(entries, sizeof *ring->slots);
   ring->memories = calloc(entries, sizeof *ring->memories);
-  if (ring->queue == NULL || ring->results == NULL || ring->slots == NULL || ring->memories == NULL) return ENOMEM;
+  ring->written = calloc(entries, sizeof *ring->written);
+  ring->pause_ns = MIN_PAUSE_NS;
+  if (ring->queue == NULL || ring->results == NULL || ring->slots == NULL || ring->memories == NULL || ring->written == NULL)
+    return ENOMEM;
   return 0;
 }
 
@@ -270,6 +302,7 @@ static void fill_sqe(const struct ring *ring, const double *row, struct uring_sq
       return;
     case OPERATION_READ:
     case OPERATION_WRITE:
+    case OPERATION_WRITE_AT_ONCE:
     case OPERATION_COUNT:
       break;
   }
@@ -277,6 +310,28 @@ static void fill_sqe(const struct ring *ring, const double *row, struct uring_sq
   sqe->off = (uint64_t)row[ROW_OFFSET];
   sqe->addr = (uint64_t)(uintptr_t)ring->slots[number].memory.bytes;
   sqe->len = (uint32_t)row[ROW_LENGTH];
+}
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Writes a row with pwrite(2). `now` is the time, before and after. */
+static void write_at_once(struct ring *ring, const double *row, uint64_t *now) {
+  uint32_t number = (uint32_t)row[ROW_SLOT];
+  const struct memory *memory = &ring->slots[number].memory;
+  ssize_t result = pwrite((int)row[ROW_FD], memory->bytes, memory->size, (off_t)row[ROW_OFFSET]);
+  ring->written[ring->written_count++] = (struct completion){number, result < 0 ? -errno : (int32_t)result};
+  uint64_t before = *now;
+  *now = now_ns();
+  if (*now - before > SLOW_NS) {
+    ring->pause_ends_ns = *now + ring->pause_ns;
+    ring->pause_ns = ring->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ring->pause_ns * 2;
+    ring->quick_count = 0;
+  } else if (++ring->quick_count >= QUICK_ONES)
+    ring->pause_ns = MIN_PAUSE_NS;
 }
 
 static bool read_memories(struct ring *ring, struct call *call, uint32_t count) {
@@ -310,21 +365,30 @@ static napi_value ring_submit(napi_env env, napi_callback_info info) {
   if (!read_memories(ring, &call, memory_count)) return NULL;
   /* Getters of an array may run JavaScript, even close() or submit(). */
   if (!ring->open || count > ring->entries - ring->in_flight) return throw_errno(env, "submit", EBADF);
-  uint32_t tail = *ring->sq_tail;
+  bool at_once = false;
   for (uint32_t i = 0; i < count; i++) {
     const double *row = &ring->queue[(size_t)i * ROW_NUMBERS];
     const char *reason = check_row(ring, row, memory_count);
     if (reason != NULL) {
-      /* All or nothing: the entries written so far lie behind the tail, where the kernel does not look. */
+      /* All or nothing. */
       while (i-- > 0) ring->slots[(uint32_t)ring->queue[(size_t)i * ROW_NUMBERS]].busy = false;
       return throw_argument(env, "submit", reason);
     }
-    fill_sqe(ring, row, &ring->sqes[(tail + i) & ring->sq_mask]);
+    if (row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE) at_once = true;
   }
-  __atomic_store_n(ring->sq_tail, tail + count, __ATOMIC_RELEASE);
+  uint32_t tail = *ring->sq_tail, queued = 0;
+  uint64_t now = at_once ? now_ns() : 0, latest = now + AT_ONCE_BUDGET_NS;
+  for (uint32_t i = 0; i < count; i++) {
+    const double *row = &ring->queue[(size_t)i * ROW_NUMBERS];
+    if (row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE && now >= ring->pause_ends_ns && now < latest)
+      write_at_once(ring, row, &now);
+    else
+      fill_sqe(ring, row, &ring->sqes[(tail + queued++) & ring->sq_mask]);
+  }
+  __atomic_store_n(ring->sq_tail, tail + queued, __ATOMIC_RELEASE);
   if (count > 0 && ring->in_flight == 0) uv_ref((uv_handle_t *)&ring->watcher.handle);
   ring->in_flight += count;
-  ring->unsubmitted += count;
+  ring->unsubmitted += queued;
   while (ring->unsubmitted > 0) {
     int taken = enter(ring, ring->unsubmitted, 0, 0);
     if (taken < 0 && errno == EINTR) continue;

@@ -30,7 +30,7 @@ export const RingRow = {
   MODE: 7,
   SIZE: 8,
 } as const;
-export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3 } as const;
+export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3, WRITE_AT_ONCE: 4 } as const;
 
 /** An io_uring on this event loop. Made by `createRing`; used by block/uring-device.ts alone. See native-bindings/src/uring.c. */
 export interface NativeRing {
@@ -38,7 +38,7 @@ export interface NativeRing {
   readonly queue: Float64Array;
   /** Pairs (slot, result); a result is a count of bytes, 0, or a negative errno. */
   readonly results: Int32Array;
-  /** Starts the first `count` rows; returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
+  /** Starts the first `count` rows; what is written at once is to be reaped, without a callback. Returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
   submit(count: number, memories: readonly Uint8Array[], memoryCount: number): number;
   /** Takes what has completed into `results`; returns the number of pairs. */
   reap(): number;
@@ -84,14 +84,33 @@ export interface NativeBindings {
   readFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
   /** One write(2): bytes written, -1 for EAGAIN. */
   writeFd(fd: number, bytes: Uint8Array, offset: number, length: number): number;
-  /** A bound, non-blocking generic netlink socket with a receive buffer for thousands of events. */
-  genlSocket(): number;
+  /**
+   * A non-blocking generic netlink socket, bound to this port id (0: the kernel chooses one; EADDRINUSE) and with room for so many bytes
+   * of events. What does not fit is lost without an error and counted in /proc/net/netlink.
+   */
+  genlSocket(portId: number, receiveBufferSize: number): number;
   netlinkAddMembership(fd: number, group: number): void;
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
   netlinkReceive(fd: number, bytes: Uint8Array): number;
-  /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
-  setIoFlusher(): void;
+  /** The same open file description once more. */
+  duplicateFd(fd: number): number;
+  /**
+   * One sendmsg(2) on a Unix stream socket: bytes sent, -1 for EAGAIN. `fds`, up to 253 of them as an Int32Array's bytes, go with the first byte; `length` is
+   * not 0 then.
+   */
+  sendWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
+  /** One recvmsg(2): bytes received, 0 at the end, -1 for EAGAIN. Descriptors that came fill `fds` from its begin, -1 follows. EMSGSIZE when there were more. */
+  receiveWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
+  /**
+   * PR_SET_IO_FLUSHER of a thread of this process, and of those that it starts afterwards. EPERM without CAP_SYS_RESOURCE, EINVAL before
+   * Linux 5.6, ETIMEDOUT when the thread does not answer (it must not block the last signal but one), ESRCH when it is gone.
+   */
+  setIoFlusher(threadId: number): void;
+  /** mlock2 with MLOCK_ONFAULT of the addresses [begin, end). Never V8's own memory: see native-bindings/README.md. */
+  lockMemory(begin: number, end: number): void;
+  /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
+  sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */
   createRing(entries: number, callback: (count: number) => void): NativeRing;
 }

@@ -179,7 +179,7 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
     completion: IoCompletion,
   ): void {
     this.#assertOpen();
-    const request = this.#pool.shift() ?? new FileRequest(this, this.file.fd);
+    const request = this.#pool.shift() ?? new FileRequest(this, this.file.fd, this.file.alignmentBytes === 1);
     request.set(op, offset, length, completion).setMemory(memory, memoryOffset);
     request.step = step;
     request.done = 0;

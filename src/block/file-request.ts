@@ -19,6 +19,9 @@ export type Step = (typeof Step)[keyof typeof Step];
 /** Below what one read(2) or write(2) moves at most, and a multiple of every sector size. */
 const MAX_PIECE_SIZE = 1024 * MIB;
 
+const PAGE_SIZE = 4 * KIB;
+const MAX_QUICK_SIZE = 64 * KIB;
+
 /** What zeroes are written from where nothing better works. Never written to. */
 export const ZEROES: Uint8Array = alignedMemory(256 * KIB);
 
@@ -32,6 +35,8 @@ export interface StepOwner {
 export class FileRequest extends IoRequest {
   readonly owner: StepOwner;
   readonly fd: number;
+  /** The page cache takes what is written. */
+  readonly isCached: boolean;
   step: Step = Step.READ;
   /** Bytes moved by the steps so far. */
   done = 0;
@@ -43,10 +48,11 @@ export class FileRequest extends IoRequest {
   readonly onFs: (error: NodeJS.ErrnoException | null, count?: number) => void = (error, count) =>
     this.owner.stepDone(this, error === null ? (count ?? 0) : (error.errno ?? -5));
 
-  constructor(owner: StepOwner, fd: number) {
+  constructor(owner: StepOwner, fd: number, isCached: boolean) {
     super();
     this.owner = owner;
     this.fd = fd;
+    this.isCached = isCached;
   }
 
   /** Where the rest begins: position in the file. */
@@ -57,6 +63,12 @@ export class FileRequest extends IoRequest {
   /** Where the rest begins: position in memory. */
   get restMemoryOffset(): number {
     return this.memory === ZEROES ? 0 : this.memoryOffset + this.done;
+  }
+
+  /** A WRITE that is a matter of copying: whole pages, which nothing has to be read for, and not many. */
+  get isQuick(): boolean {
+    const length = this.pieceLength;
+    return this.isCached && length <= MAX_QUICK_SIZE && this.restOffset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0;
   }
 
   /** How much the next READ or WRITE moves. */

@@ -105,16 +105,18 @@ export class Uring {
   /** Starts what is queued, as far as the ring has room, and delivers what is done already. */
   submit(): void {
     if (this.#waiting.count === 0) return;
-    this.#start();
-    if (this.#delivering || this.#inlineLeft === 0) return;
+    const reaps = !this.#delivering && this.#inlineLeft > 0;
+    this.#start(reaps);
+    if (!reaps) return;
     this.#inlineLeft--;
     this.#completed(this.#ring.reap());
   }
 
-  #start(): void {
+  /** `reaps`: the caller reaps afterwards, which is all that tells of what was written at once. */
+  #start(reaps: boolean): void {
     let count = 0;
     while (this.#waiting.count > 0 && this.#freeCount > 0) {
-      this.#fill(this.#waiting.shift()!, count);
+      this.#fill(this.#waiting.shift()!, count, reaps);
       count++;
     }
     if (count === 0) return;
@@ -124,7 +126,7 @@ export class Uring {
     if (left > 0) this.#retryLater();
   }
 
-  #fill(request: FileRequest, row: number): void {
+  #fill(request: FileRequest, row: number, reaps: boolean): void {
     const { queue } = this.#ring;
     const slot = this.#freeSlots[--this.#freeCount]!;
     this.#requests[slot] = request;
@@ -133,7 +135,8 @@ export class Uring {
     queue[at + RingRow.SLOT] = slot;
     queue[at + RingRow.FD] = request.fd;
     if (step === Step.READ || step === Step.WRITE) {
-      queue[at + RingRow.OP] = step === Step.READ ? RingOp.READ : RingOp.WRITE;
+      const write = reaps && request.isQuick ? RingOp.WRITE_AT_ONCE : RingOp.WRITE;
+      queue[at + RingRow.OP] = step === Step.READ ? RingOp.READ : write;
       queue[at + RingRow.OFFSET] = request.restOffset;
       queue[at + RingRow.LENGTH] = request.pieceLength;
       queue[at + RingRow.MEMORY] = this.#memoryIndex(request.memory);
@@ -173,8 +176,9 @@ export class Uring {
     try {
       for (let round = 1, pairs = count; pairs > 0; round++) {
         this.#deliver(this.#ring.results, pairs);
-        if (this.#waiting.count > 0) this.#start();
-        pairs = round < MAX_ROUNDS ? this.#ring.reap() : 0;
+        const again = round < MAX_ROUNDS;
+        if (this.#waiting.count > 0) this.#start(again);
+        pairs = again ? this.#ring.reap() : 0;
       }
     } finally {
       this.#delivering = false;

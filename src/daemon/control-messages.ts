@@ -5,9 +5,14 @@
  */
 import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
+import { type ProcessProtection, protectionSchema } from './process-protection.ts';
+import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
+/** A takeover is an upgrade of HTTP: see handover-messages.ts. */
+export const TAKEOVER_PROTOCOL = 'thinlun-takeover';
+export const TAKEOVER_PATH: string = `/${CONTROL_VERSION}/takeover`;
 
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
@@ -28,6 +33,10 @@ export interface ServerMessage extends PortalsMessage {
   target: string;
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** LIO's devices on the pool's volumes; null when volumes are not reachable for LIO, and of older servers. */
+  tcmuDevices: PoolTcmuMessage | null;
+  /** Against waiting for itself when memory is short; null when it was not asked for. */
+  protection: ProcessProtection | null;
   /** Initiators that are logged in to the pool's target. */
   sessions: SessionMessage[];
 }
@@ -103,6 +112,8 @@ export interface VolumeMessage {
   receivedBytes: number | null;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
+  /** LIO's names of the backstores that stand on it; none from older servers. */
+  backstores: string[];
 }
 
 /** What is left out stays as it is. */
@@ -185,27 +196,6 @@ export interface DeletedMessage {
   deleted: string;
 }
 
-export interface ReadyPoolMessage {
-  name: string;
-  uuid: string;
-  directory: string;
-  target: string;
-  mode: PoolMode;
-  access: PoolAccessMessage;
-  volumes: VolumeMessage[];
-}
-
-/** What `thinlun serve --json` prints once, when it is ready. */
-export interface ReadyMessage extends PortalsMessage {
-  event: 'ready';
-  pid: number;
-  version: string;
-  tcmu: boolean;
-  pools: ReadyPoolMessage[];
-  /** Pools that could not be opened. */
-  failed: { directory: string; code: string; message: string }[];
-}
-
 export interface ErrorMessage {
   error: { code: string; message: string; hint: string | null };
 }
@@ -213,7 +203,7 @@ export interface ErrorMessage {
 const size = z.int().min(0);
 const positiveSize = z.int().min(1);
 
-const portalsShape = {
+export const portalsShape: { portals: z.ZodType<string[]>; portalGroups: z.ZodType<PortalsMessage['portalGroups']> } = {
   portals: z.array(z.string()),
   portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
 };
@@ -224,6 +214,8 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
+  tcmuDevices: poolTcmuSchema.nullable().default(null),
+  protection: protectionSchema.nullable().default(null),
   sessions: z.array(sessionSchema),
 });
 
@@ -278,26 +270,7 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   physicalBlockSize: positiveSize,
   receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
-});
-
-export const readySchema: z.ZodType<ReadyMessage> = z.object({
-  event: z.literal('ready'),
-  pid: z.int().min(1),
-  version: z.string(),
-  ...portalsShape,
-  tcmu: z.boolean(),
-  pools: z.array(
-    z.object({
-      name: z.string(),
-      uuid: z.string(),
-      directory: z.string(),
-      target: z.string(),
-      mode: z.enum(POOL_MODES),
-      access: poolAccessSchema,
-      volumes: z.array(volumeSchema),
-    }),
-  ),
-  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
+  backstores: z.array(z.string()).default([]),
 });
 
 export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });

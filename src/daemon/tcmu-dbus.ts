@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { hintOf } from './advised-error.ts';
 import { DbusConnection, DbusError, type DbusMessage, type DbusReply } from './dbus-connection.ts';
 
 /*
@@ -11,6 +12,8 @@ import { DbusConnection, DbusError, type DbusMessage, type DbusReply } from './d
  *
  * Where tcmu-runner owns that name, a handler in another process owns org.kernel.TCMUService1.HandlerManager1.<subtype>, exports
  * its object under .../HandlerManager1/<subtype> and calls RegisterHandler of .../HandlerManager1: tcmu-runner then passes CheckConfig on.
+ *
+ * Several servers of ours queue for the names: one answers for all, and when it ends the bus gives its name to the next.
  */
 
 const SERVICE = 'org.kernel.TCMUService1';
@@ -19,8 +22,8 @@ const MANAGER = `${SERVICE}.HandlerManager1`;
 const MANAGER_PATH = `${ROOT}/HandlerManager1`;
 const PROPERTIES = 'org.freedesktop.DBus.Properties';
 const OBJECT_MANAGER = 'org.freedesktop.DBus.ObjectManager';
+const BUS = 'org.freedesktop.DBus';
 const DBUS_ERROR = 'org.freedesktop.DBus.Error';
-const NAME_FLAG_DO_NOT_QUEUE = 4;
 const NAME_IS_OURS = new Set<unknown>([1, 4]);
 /** The kernel keeps 255 bytes of dev_config. */
 const MAX_CONFIG_LENGTH = 255;
@@ -28,8 +31,11 @@ const CHECK_TIMEOUT_MS = 5_000;
 const RETRY_MIN_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
 
-/** `owner`: targetcli asks us. `guest`: tcmu-runner owns the name and passes on what concerns us. `none`: there is no bus to be on. */
-export type TcmuDbusMode = 'owner' | 'guest' | 'none';
+/**
+ * `owner`: targetcli asks us. `queued`: it asks another server of ours, and us after that one's end. `guest`: tcmu-runner owns the name and
+ * passes on what concerns us, or another server of ours. `none`: there is no bus to be on.
+ */
+export type TcmuDbusMode = 'owner' | 'queued' | 'guest' | 'none';
 
 export interface TcmuDbusOptions {
   readonly subtype: string;
@@ -37,9 +43,11 @@ export interface TcmuDbusOptions {
   readonly description: string;
   /**
    * Whether a backstore can be made of `cfgstring` (without the subtype): throws or rejects with an error whose message tells a person
-   * why not. Without side effects: anybody who may talk to us can ask.
+   * why not. Without side effects.
    */
   check(cfgstring: string): void | Promise<void>;
+  /** Whether this process is another server of ours. Default: there are no others. */
+  isServer?(pid: number): boolean;
   readonly logger: Logger;
   readonly clock: Clock;
   /** Default: DBUS_SYSTEM_BUS_ADDRESS, or the system bus. */
@@ -92,7 +100,7 @@ export class TcmuDbus {
     try {
       this.#uniqueName = await connection.ready();
       await connection.callBus('AddMatch', 's', [
-        `type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='${SERVICE}'`,
+        `type='signal',sender='${BUS}',member='NameOwnerChanged',arg0='${SERVICE}'`,
       ]);
       await this.#takeName(connection);
       this.#retryMs = RETRY_MIN_MS;
@@ -103,33 +111,49 @@ export class TcmuDbus {
     }
   }
 
+  /** Asks for the names that are to be had, and waits in their queues otherwise. */
   async #takeName(connection: DbusConnection): Promise<void> {
     if (await requestName(connection, SERVICE)) {
-      this.#mode = 'owner';
-      this.#logger.info({ name: SERVICE }, 'targetcli finds us by our own name');
+      this.#become('owner');
+      return;
+    }
+    const [owner] = await connection.callBus('GetNameOwner', 's', [SERVICE]);
+    if (owner === this.#uniqueName) {
+      this.#become('owner');
+      return;
+    }
+    const [pid] = await connection.callBus('GetConnectionUnixProcessID', 's', [owner]);
+    if (this.#options.isServer?.(Number(pid)) ?? false) {
+      this.#become('queued');
       return;
     }
     const { subtype, description } = this.#options;
-    if (!(await requestName(connection, `${MANAGER}.${subtype}`))) {
-      throw new StorageError(
-        'EBUSY',
-        `Cannot register with ${SERVICE}: another process is the handler of "${subtype}"`,
+    if (await requestName(connection, `${MANAGER}.${subtype}`)) {
+      const [accepted, reason] = await connection.call({
+        path: MANAGER_PATH,
+        destination: SERVICE,
+        interface: MANAGER,
+        member: 'RegisterHandler',
+        signature: 'ss',
+        body: [subtype, description],
+      });
+      if (accepted !== true) throw new StorageError('EBUSY', `Cannot register with ${SERVICE}: ${String(reason)}`);
+    }
+    this.#become('guest');
+  }
+
+  #become(mode: TcmuDbusMode): void {
+    if (this.#mode === mode) return;
+    this.#mode = mode;
+    const fields = { name: SERVICE };
+    if (mode === 'owner') this.#logger.info(fields, 'targetcli finds us by our own name');
+    else if (mode === 'queued') this.#logger.info(fields, 'another server here answers targetcli, for our pools, too');
+    else {
+      this.#logger.warn(
+        fields,
+        'tcmu-runner runs here: it refuses devices of handlers that it does not know, so create them with control="nl_reply_supported=-1"',
       );
     }
-    const [accepted, reason] = await connection.call({
-      path: MANAGER_PATH,
-      destination: SERVICE,
-      interface: MANAGER,
-      member: 'RegisterHandler',
-      signature: 'ss',
-      body: [subtype, description],
-    });
-    if (accepted !== true) throw new StorageError('EBUSY', `Cannot register with ${SERVICE}: ${String(reason)}`);
-    this.#mode = 'guest';
-    this.#logger.warn(
-      { name: SERVICE },
-      'tcmu-runner runs here: it refuses devices of handlers that it does not know, so create them with control="nl_reply_supported=-1"',
-    );
   }
 
   #lost(reason: string): void {
@@ -143,17 +167,23 @@ export class TcmuDbus {
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
   }
 
-  /** The name changed hands: tcmu-runner has ended, or has taken it. */
+  /** A name changed hands: its owner before has ended. */
   #signal(message: DbusMessage): void {
-    if (message.member !== 'NameOwnerChanged' || message.body?.[0] !== SERVICE) return;
     const connection = this.#connection;
-    if (connection === null || this.#mode !== 'guest' || message.body[2] === this.#uniqueName) return;
+    const [name] = message.body ?? [];
+    const concerns =
+      (message.member === 'NameOwnerChanged' && name === SERVICE && message.body?.[2] !== '') ||
+      (message.member === 'NameAcquired' && name === `${MANAGER}.${this.#options.subtype}`);
+    if (connection === null || !concerns || message.sender !== BUS || this.#mode === 'none') return;
     this.#takeName(connection).catch((error: unknown) => {
-      this.#logger.warn({ reason: messageOf(error) }, 'targetcli does not show user:thin');
+      // Where names change hands quickly, the next signal is on its way; else a new connection begins anew.
+      if (this.#connection !== connection) return;
+      connection.close();
+      this.#lost(messageOf(error));
     });
   }
 
-  #call(message: DbusMessage): DbusReply | Promise<DbusReply> {
+  async #call(message: DbusMessage): Promise<DbusReply> {
     const { path = '', member = '' } = message;
     const wanted = message.interface;
     const is = (name: string): boolean => wanted === undefined || wanted === name;
@@ -162,6 +192,7 @@ export class TcmuDbus {
     if (member === 'Introspect' && is('org.freedesktop.DBus.Introspectable')) {
       return { signature: 's', body: [this.#introspect(path)] };
     }
+    await this.#requireRoot(message.sender);
     if (path === ROOT && member === 'GetManagedObjects' && is(OBJECT_MANAGER)) {
       const objects = [[`${ROOT}/${this.#options.subtype}`, [[SERVICE, this.#properties()]]]];
       return { signature: 'a{oa{sa{sv}}}', body: [objects] };
@@ -191,6 +222,12 @@ export class TcmuDbus {
     return [['ConfigDesc', ['s', this.#options.description]]];
   }
 
+  /** The policy on the bus may be another's: who may ask is decided here. */
+  async #requireRoot(sender: string | undefined): Promise<void> {
+    const [uid] = (await this.#connection?.callBus('GetConnectionUnixUser', 's', [sender ?? ''])) ?? [];
+    if (uid !== 0 && uid !== process.getuid?.()) throw new DbusError(`${DBUS_ERROR}.AccessDenied`, 'Only root may ask');
+  }
+
   async #checkConfig(argument: unknown): Promise<DbusReply> {
     const answer = (good: boolean, text: string): DbusReply => ({ signature: 'bs', body: [good, text] });
     if (typeof argument !== 'string') throw new DbusError(`${DBUS_ERROR}.InvalidArgs`, 'CheckConfig takes a string');
@@ -206,7 +243,8 @@ export class TcmuDbus {
       await Promise.race([this.#options.check(cfgstring), late]);
       return answer(true, '');
     } catch (error) {
-      return answer(false, messageOf(error));
+      const hint = hintOf(error);
+      return answer(false, hint === null ? messageOf(error) : `${messageOf(error)}. ${hint}`);
     } finally {
       (timer as Timer | null)?.cancel();
     }
@@ -237,8 +275,8 @@ function refuseConfig(argument: string): string | null {
   return null;
 }
 
-/** True when the name is ours from now on. */
+/** True when the name is ours from now on; else we wait for it. */
 async function requestName(connection: DbusConnection, name: string): Promise<boolean> {
-  const [result] = await connection.callBus('RequestName', 'su', [name, NAME_FLAG_DO_NOT_QUEUE]);
+  const [result] = await connection.callBus('RequestName', 'su', [name, 0]);
   return NAME_IS_OURS.has(result);
 }

@@ -33,7 +33,9 @@ export function takeTransfer(command: Command): boolean {
   command.blocks = readBlockCount(cdb);
   if (command.blocks === 0 && cdb[0]! >>> 5 === 0) command.blocks = 256;
   if (!checkRange(command)) return false;
-  if (command.blocks > command.unit.maxTransferBlocks) return command.checkCdb(blockCountField(cdb));
+  if (command.blocks * command.unit.blockSize > command.task.nexus.frontEnd.maxTransferBytes) {
+    return command.checkCdb(blockCountField(cdb));
+  }
   return true;
 }
 

@@ -171,21 +171,25 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
   transferOutBlocks(lengthBytes: number): boolean {
     const { task } = this;
     const got = Math.min(lengthBytes, task.expectedDataOut);
-    if (got % this.unit.blockSize !== 0) {
-      this.check(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
-      task.residual = task.expectedDataOut - lengthBytes;
-      return false;
-    }
-    return this.transferOut(lengthBytes);
+    return got % this.unit.blockSize === 0 ? this.transferOut(lengthBytes) : this.#checkExpected(lengthBytes);
   }
 
-  /** The command takes `lengthBytes`. */
-  transferOut(lengthBytes: number): true {
+  /** The command takes `lengthBytes`. False after CHECK CONDITION, where less was announced and the initiator could not be told. */
+  transferOut(lengthBytes: number): boolean {
     const { task } = this;
     if (lengthBytes === 0) return this.transferNone();
+    if (lengthBytes > task.expectedDataOut && !task.tellsOverflow) return this.#checkExpected(lengthBytes);
     task.dataOutLength = Math.min(lengthBytes, task.expectedDataOut);
     task.residual = task.expectedDataOut - lengthBytes;
     return true;
+  }
+
+  /** What was announced of Data-Out does not do. */
+  #checkExpected(lengthBytes: number): false {
+    const { task } = this;
+    this.check(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
+    task.residual = task.expectedDataOut - lengthBytes;
+    return false;
   }
 
   // --- CHECK CONDITION: in prepare `return command.check(...)`, in later steps `command.fail(...)` ---

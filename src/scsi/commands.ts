@@ -3,7 +3,7 @@ import { flagsField } from './cdb.ts';
 import type { CommandRow, CommandTable } from './command.ts';
 import { RowIndex } from './command-table.ts';
 import { COPY_ROWS } from './copy-rows.ts';
-import { ABSENT_ROWS, PRIMARY_ROWS, TARGET_ROWS } from './primary-rows.ts';
+import { ABSENT_ROWS, PRIMARY_ROWS } from './primary-rows.ts';
 import { RESERVATION_ROWS } from './reservation-rows.ts';
 import { unmap } from './unmap.ts';
 import { writeAtomic } from './write-atomic.ts';
@@ -17,7 +17,7 @@ const COMMON: readonly CommandRow[] = [...PRIMARY_ROWS, ...BLOCK_ROWS, ...LONG_R
 
 /** By what the unit and its surroundings have. */
 export interface CommandSet {
-  /** Behind a `Target`, which answers for its ports. */
+  /** Behind a `Target`, where reservations are the unit's. */
   readonly inTarget: CommandTable;
   /** Behind somebody else's, as under LIO. */
   readonly alone: CommandTable;
@@ -53,7 +53,7 @@ export function commandsOf({ removable, unmaps, atomic }: CommandFeatures): Comm
 }
 
 function commandSet(rows: readonly CommandRow[]): CommandSet {
-  return { inTarget: new RowIndex([...rows, ...TARGET_ROWS, ...RESERVATION_ROWS]), alone: new RowIndex(rows) };
+  return { inTarget: new RowIndex([...rows, ...RESERVATION_ROWS]), alone: new RowIndex(rows) };
 }
 
 /** Neither UNMAP nor WRITE SAME with its UNMAP and ANCHOR bits. */

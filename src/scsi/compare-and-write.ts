@@ -3,12 +3,19 @@ import { LunOp } from '../block/lun-backend.ts';
 import { checkRange, FUA, hasFua, takeTransfer } from './block-commands.ts';
 import type { Command, CommandHandler } from './command.ts';
 import { firstDifference, orBytes } from './data-bytes.ts';
+import { maxTransferBlocks } from './front-end.ts';
 import { MISCOMPARE_DURING_VERIFY } from './sense.ts';
 
 /** Commands that read, decide and write, alone on their blocks from the first to the last step. */
 const Phase = { LOCKED: 0, SCRATCH: 1, READ: 2, WRITTEN: 3 } as const;
 
 const BLOCKS_FIELD = 13;
+
+/** Of the nexus, in logical blocks: twice as many are transferred. One goes always: clusters live by it. */
+export function compareAndWriteLimit({ task, unit }: Command): number {
+  const both = maxTransferBlocks(task.nexus.frontEnd, unit.blockSize);
+  return Math.max(1, Math.min(unit.maxCompareAndWriteBlocks, Math.floor(both / 2)));
+}
 
 /**
  * COMPARE AND WRITE (SBC-4 5.3). Data-Out is what to compare with, then what to write; it has to have exactly that size. A miscompare
@@ -20,7 +27,7 @@ export const compareAndWrite: CommandHandler = {
     command.lba = readU64BE(task.cdb, 2);
     command.blocks = task.cdb[BLOCKS_FIELD]!;
     if (!checkRange(command)) return false;
-    if (command.blocks > unit.maxCompareAndWriteBlocks) return command.checkCdb(BLOCKS_FIELD);
+    if (command.blocks > compareAndWriteLimit(command)) return command.checkCdb(BLOCKS_FIELD);
     const length = 2 * command.blocks * unit.blockSize;
     if (task.expectedDataOut !== length) return command.checkCdb(BLOCKS_FIELD);
     return command.transferOut(length);

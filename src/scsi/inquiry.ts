@@ -1,11 +1,13 @@
 import { readU16BE, writeU16BE, writeU32BE, writeU64BE } from '../base/bytes.ts';
 import { MIB, roundDown } from '../base/units.ts';
 import type { Command, CommandHandler } from './command.ts';
+import { compareAndWriteLimit } from './compare-and-write.ts';
+import { maxTransferBlocks, tpgsOf } from './front-end.ts';
 import { DIRECT_ACCESS_BLOCK_DEVICE, NO_SUCH_UNIT } from './spec.ts';
-import { TARGET_PORT_GROUP } from './target-port-groups.ts';
 import { writeThirdPartyCopy } from './third-party-page.ts';
 import type { UnitState } from './unit-state.ts';
 import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
+import { atomicLimit } from './write-atomic.ts';
 
 /** INQUIRY (SPC-4 6.6) and the vital product data pages (SPC-4 7.8, SBC-4 6.6). */
 
@@ -23,6 +25,12 @@ export const inquiry: CommandHandler = {
   },
 
   execute(command: Command): void {
+    const { cdb, nexus } = command.task;
+    const tellsOfPorts = (cdb[1]! & 1) === 0 || cdb[2] === DEVICE_IDENTIFICATION;
+    if (!tellsOfPorts || nexus.frontEnd.refresh(command)) this.step(command);
+  },
+
+  step(command: Command): void {
     const { task, unit } = command;
     const { cdb } = task;
     const evpd = (cdb[1]! & 1) !== 0;
@@ -30,8 +38,6 @@ export const inquiry: CommandHandler = {
     const length = evpd ? writePage(command, cdb[2]!) : writeStandard(command);
     command.finishReply(length, readU16BE(cdb, 3));
   },
-
-  step(): void {},
 };
 
 /** INQUIRY of a LUN without a unit: PERIPHERAL QUALIFIER 011b (SPC-4 6.6.2), no vital product data. */
@@ -57,7 +63,7 @@ export const inquiryOfAbsent: CommandHandler = {
 };
 
 function writeStandard(command: Command): number {
-  const { unit, inventory } = command;
+  const { unit, task } = command;
   const out = unit.reply;
   out[0] = DIRECT_ACCESS_BLOCK_DEVICE;
   // RMB
@@ -66,8 +72,8 @@ function writeStandard(command: Command): number {
   // HISUP, RESPONSE DATA FORMAT 2
   out[3] = 0x12;
   out[4] = STANDARD_LENGTH - 5;
-  // TPGS 11b: implicit and explicit asymmetric access, so that REPORT TARGET PORT GROUPS is asked; 3PC
-  out[5] = inventory.targetPorts.length > 0 ? 0x38 : 0x08;
+  // TPGS, 3PC
+  out[5] = (tpgsOf(task.nexus.frontEnd) << 4) | 0x08;
   // CMDQUE
   out[7] = 0x02;
   writeText(out, 8, unit.vendor, 8);
@@ -85,12 +91,12 @@ function writeText(out: Uint8Array, at: number, text: string, length: number): v
   }
 }
 
+const DEVICE_IDENTIFICATION = 0x83;
 /** What page 00h lists, ascending. */
-const VPD_PAGES: readonly number[] = [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
+const VPD_PAGES: readonly number[] = [0x00, 0x80, DEVICE_IDENTIFICATION, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
 
-/** Ports are the target's: a unit that stands alone does not know them. */
-function hasPage({ inventory }: Command, page: number): boolean {
-  return VPD_PAGES.includes(page) && (page !== 0x88 || inventory.targetPorts.length > 0);
+function hasPage({ task }: Command, page: number): boolean {
+  return VPD_PAGES.includes(page) && (page !== 0x88 || task.nexus.frontEnd.ports.length > 0);
 }
 
 function writePage(command: Command, page: number): number {
@@ -106,7 +112,7 @@ function writePage(command: Command, page: number): number {
       writeText(out, 4, unit.serial, unit.serial.length);
       length = unit.serial.length;
       break;
-    case 0x83:
+    case DEVICE_IDENTIFICATION:
       length = writeDeviceIdentification(command) - 4;
       break;
     case 0x86:
@@ -125,7 +131,7 @@ function writePage(command: Command, page: number): number {
       length = writeThirdPartyCopy(unit, out);
       break;
     case 0xb0:
-      length = writeBlockLimits(unit);
+      length = writeBlockLimits(command);
       break;
     case 0xb1:
       // MEDIUM ROTATION RATE 1: nothing rotates.
@@ -154,7 +160,7 @@ const PROTOCOL_ISCSI = 0x50;
 
 /** Designators of VPD page 83h (SPC-4 7.8.6); returns the end. */
 function writeDeviceIdentification(command: Command): number {
-  const { unit, task, inventory } = command;
+  const { unit, task } = command;
   const out = unit.reply;
   let at = 4;
 
@@ -173,28 +179,26 @@ function writeDeviceIdentification(command: Command): number {
   writeText(out, at + 12, unit.designation, unit.designation.length);
   at += 12 + unit.designation.length;
 
-  const { targetPort, relativeTargetPort } = task.nexus;
-  if (targetPort === '') return at;
-
-  // Relative target port
-  out[at] = PROTOCOL_ISCSI | CODE_BINARY;
-  out[at + 1] = PIV | OF_TARGET_PORT | 0x04;
-  out[at + 3] = 4;
-  writeU16BE(out, at + 6, relativeTargetPort);
-  at += 8;
-
-  if (inventory.targetPorts.length > 0) {
-    // Target port group
-    out[at] = PROTOCOL_ISCSI | CODE_BINARY;
-    out[at + 1] = PIV | OF_TARGET_PORT | 0x05;
-    out[at + 3] = 4;
-    writeU16BE(out, at + 6, TARGET_PORT_GROUP);
-    at += 8;
-  }
-
+  const { targetPort, relativeTargetPort, frontEnd } = task.nexus;
+  const isIscsi = targetPort !== '';
+  const port = relativeTargetPort === 0 ? frontEnd.onlyPort : relativeTargetPort;
+  if (port > 0) at = writePortDesignator(out, at, isIscsi, RELATIVE_TARGET_PORT, port);
+  if (frontEnd.ownGroup >= 0) at = writePortDesignator(out, at, isIscsi, TARGET_PORT_GROUP, frontEnd.ownGroup);
+  if (!isIscsi) return at;
   at = writeScsiName(out, at, OF_TARGET_PORT, targetPort);
   const comma = targetPort.indexOf(',');
   return writeScsiName(out, at, OF_TARGET_DEVICE, comma < 0 ? targetPort : targetPort.slice(0, comma));
+}
+
+const RELATIVE_TARGET_PORT = 0x04;
+const TARGET_PORT_GROUP = 0x05;
+
+function writePortDesignator(out: Uint8Array, at: number, isIscsi: boolean, type: number, id: number): number {
+  out[at] = (isIscsi ? PROTOCOL_ISCSI : 0) | CODE_BINARY;
+  out[at + 1] = (isIscsi ? PIV : 0) | OF_TARGET_PORT | type;
+  out[at + 3] = 4;
+  writeU16BE(out, at + 6, id);
+  return at + 8;
 }
 
 const PORT_HEADER = 12;
@@ -202,12 +206,12 @@ const PORT_HEADER = 12;
 const MAX_NAME_DESCRIPTOR = 248;
 
 /** SCSI ports of VPD page 88h (SPC-4 7.8.14): those of the target, by their names; returns the end. */
-function writeScsiPorts({ unit, task, inventory }: Command): number {
+function writeScsiPorts({ unit, task }: Command): number {
   const out = unit.reply;
-  const { targetPort } = task.nexus;
+  const { targetPort, frontEnd } = task.nexus;
   const nameLength = targetPort.lastIndexOf(',t,0x');
   let at = 4;
-  for (const port of inventory.targetPorts) {
+  for (const port of frontEnd.ports) {
     if (at + PORT_HEADER + MAX_NAME_DESCRIPTOR > out.length) break;
     out.fill(0, at, at + PORT_HEADER + MAX_NAME_DESCRIPTOR);
     writeU16BE(out, at + 2, port);
@@ -237,7 +241,7 @@ function writeScsiName(out: Uint8Array, at: number, association: number, name: s
 /** VPD page 86h (SPC-4 7.8.7). */
 function writeExtendedInquiry(command: Command, out: Uint8Array): number {
   // HEADSUP, ORDSUP, SIMPSUP; LIO hands over simple tasks only.
-  out[5] = command.inventory.targetPorts.length === 0 ? 0x01 : 0x07;
+  out[5] = command.task.nexus.frontEnd.managesTasks ? 0x07 : 0x01;
   // V_SUP: there is a volatile write cache.
   out[6] = 0x01;
   // LUICLR: REPORT LUNS takes back what it reports, at every logical unit of the target.
@@ -246,19 +250,22 @@ function writeExtendedInquiry(command: Command, out: Uint8Array): number {
 }
 
 /** VPD page B0h (SBC-4 6.6.4). */
-function writeBlockLimits(unit: UnitState): number {
+function writeBlockLimits(command: Command): number {
+  const { unit } = command;
   const out = unit.reply;
+  const maxTransfer = maxTransferBlocks(command.task.nexus.frontEnd, unit.blockSize);
+  const maxAtomic = atomicLimit(command);
   const granularity = Math.max(1, Math.floor(unit.backend.unmapGranularityBytes / unit.blockSize));
   // WSNZ stays 0: NUMBER OF LOGICAL BLOCKS 0 of WRITE SAME means to the end.
-  out[5] = unit.maxCompareAndWriteBlocks;
+  out[5] = compareAndWriteLimit(command);
   // OPTIMAL TRANSFER LENGTH GRANULARITY, of which initiators want OPTIMAL TRANSFER LENGTH to be a multiple; 0 where it does not fit
   writeU16BE(out, 6, granularity > 0xffff ? 0 : granularity);
-  writeU32BE(out, 8, unit.maxTransferBlocks);
-  writeU32BE(out, 12, optimalTransferBlocks(unit, granularity));
+  writeU32BE(out, 8, maxTransfer);
+  writeU32BE(out, 12, optimalTransferBlocks(unit, granularity, maxTransfer));
   writeU64BE(out, 36, unit.maxWriteSameBlocks);
   // MAXIMUM ATOMIC TRANSFER LENGTH, ATOMIC ALIGNMENT and GRANULARITY, 0 where any will do; no boundaries
-  writeU32BE(out, 44, unit.maxAtomicBlocks);
-  if (unit.maxAtomicBlocks > 0 && unit.atomicGranularity > 1) {
+  writeU32BE(out, 44, maxAtomic);
+  if (maxAtomic > 0 && unit.atomicGranularity > 1) {
     writeU32BE(out, 48, unit.atomicGranularity);
     writeU32BE(out, 52, unit.atomicGranularity);
   }
@@ -273,10 +280,11 @@ function writeBlockLimits(unit: UnitState): number {
 }
 
 /** Whole blocks of the pool in about a mebibyte; at least one where a transfer may be that long. */
-function optimalTransferBlocks(unit: UnitState, granularity: number): number {
+function optimalTransferBlocks(unit: UnitState, granularity: number, maxTransfer: number): number {
   const usual = Math.max(1, Math.floor(MIB / unit.blockSize));
   const whole = granularity > usual ? granularity : roundDown(usual, granularity);
-  return Math.min(unit.maxTransferBlocks, whole > unit.maxTransferBlocks ? usual : whole);
+  if (whole <= maxTransfer) return whole;
+  return granularity <= maxTransfer ? roundDown(maxTransfer, granularity) : Math.min(maxTransfer, usual);
 }
 
 /** VPD page B2h (SBC-4 6.6.6). */

@@ -10,8 +10,6 @@ export interface LunInventory {
   unit(nexus: Nexus, lun: number): LogicalUnit | undefined;
   /** The unit for `nexus` whose NAA designator (VPD page 83h) is `naa`; undefined when there is none for it. */
   find(nexus: Nexus, naa: Uint8Array): LogicalUnit | undefined;
-  /** Relative target port identifiers, ascending; none where somebody else answers for the ports. */
-  readonly targetPorts: readonly number[];
   /** REPORT LUNS has told this nexus what changed: takes REPORTED LUNS DATA HAS CHANGED back at every unit of the target. */
   inventoryReported(command: Command): void;
 }

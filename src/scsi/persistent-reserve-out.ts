@@ -130,7 +130,7 @@ const isBasic = (length: number): boolean => length === BASIC_LENGTH;
 function registration(ignoresKey: boolean): CommandHandler {
   const mayBeLonger = (length: number): boolean => length >= BASIC_LENGTH && length <= MAX_PARAMETER_LIST;
   return handler(true, ignoresKey ? isBasic : mayBeLonger, (command, list) => {
-    const { unit, task, inventory } = command;
+    const { unit, task } = command;
     const flags = list[20]!;
     const aptpl = (flags & APTPL) !== 0;
     if (aptpl && !unit.reservations.canPersist) return wrongField(20);
@@ -138,7 +138,7 @@ function registration(ignoresKey: boolean): CommandHandler {
     if (specified && ignoresKey) return wrongField(20);
     if (!specified && list.length !== BASIC_LENGTH) return wrong(PARAMETER_LIST_LENGTH_ERROR, -1);
     const name = nameOf(task.nexus);
-    const ports = (flags & ALL_TG_PT) === 0 ? [name.targetPort] : portsFrom(name.targetPort, inventory.targetPorts);
+    const ports = (flags & ALL_TG_PT) === 0 ? [name.targetPort] : portsFrom(name.targetPort, task.nexus.frontEnd.ports);
     let others: NexusName[] | null = null;
     if (specified) {
       const named = readInitiatorPorts(unit.reservations, command, list);
@@ -219,7 +219,7 @@ export const moveReservation: CommandHandler = handler(
   true,
   (length) => length >= BASIC_LENGTH + 24 && length <= MAX_PARAMETER_LIST,
   (command, list) => {
-    const { unit, task, inventory } = command;
+    const { unit, task } = command;
     const aptpl = (list[17]! & APTPL) !== 0;
     if (aptpl && !unit.reservations.canPersist) return wrongField(17);
     if (BASIC_LENGTH + readU32BE(list, 20) !== list.length) return wrongField(20);
@@ -227,7 +227,7 @@ export const moveReservation: CommandHandler = handler(
     if (typeof id === 'number') return wrongField(id);
     if (id.wildcard || id.end !== list.length) return wrongField(BASIC_LENGTH);
     const targetPort = readU16BE(list, 18);
-    if (!inventory.targetPorts.includes(targetPort)) return wrongField(18);
+    if (!task.nexus.frontEnd.ports.includes(targetPort)) return wrongField(18);
     const move = {
       key: keyAt(list, 0),
       newKey: keyAt(list, 8),

@@ -51,10 +51,6 @@ export const PRIMARY_ROWS: readonly CommandRow[] = [
     action: ServiceAction.REPORT_TIMESTAMP,
     during: During.BOTH,
   }),
-];
-
-/** What a unit behind a `Target` has besides. */
-export const TARGET_ROWS: readonly CommandRow[] = [
   row('REPORT TARGET PORT GROUPS', NONE, 'a3 2a 00 00 00 00 ff ff ff ff 00 00', reportTargetPortGroups, {
     action: ServiceAction.REPORT_TARGET_PORT_GROUPS,
     during: During.BOTH,

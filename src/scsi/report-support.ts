@@ -94,11 +94,11 @@ export const reportTaskManagement: CommandHandler = {
     const extended = (task.cdb[2]! & 0x80) !== 0;
     const length = extended ? 16 : 4;
     out.fill(0, 0, length);
-    const { targetPorts } = command.inventory;
+    const { managesTasks } = task.nexus.frontEnd;
     // Of LIO: ABORT TASK, LOGICAL UNIT RESET. Else also ABORT TASK SET, CLEAR TASK SET, QUERY TASK, TARGET RESET.
-    out[0] = targetPorts.length === 0 ? 0x88 : 0x88 | 0x40 | 0x10 | 0x04 | 0x02;
+    out[0] = managesTasks ? 0x88 | 0x40 | 0x10 | 0x04 | 0x02 : 0x88;
     // QUERY ASYNCHRONOUS EVENT, QUERY TASK SET, I_T NEXUS RESET
-    if (targetPorts.length > 0) out[1] = 0x04 | 0x02 | 0x01;
+    if (managesTasks) out[1] = 0x04 | 0x02 | 0x01;
     if (extended) out[3] = 0x0c;
     command.finishReply(length, readU32BE(task.cdb, 6));
   },

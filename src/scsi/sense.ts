@@ -22,6 +22,7 @@ export const UNRECOVERED_READ_ERROR: Sense = 0x031100;
 export const FORMAT_COMMAND_FAILED: Sense = 0x033101;
 export const SANITIZE_COMMAND_FAILED: Sense = 0x033103;
 export const INTERNAL_TARGET_FAILURE: Sense = 0x044400;
+export const SET_TARGET_PORT_GROUPS_COMMAND_FAILED: Sense = 0x04670a;
 export const OPERATION_IN_PROGRESS: Sense = 0x050016;
 export const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: Sense = 0x050e03;
 export const PARAMETER_LIST_LENGTH_ERROR: Sense = 0x051a00;
@@ -95,6 +96,7 @@ export const FAILURE_SENSE: Readonly<Record<Errno, FailureSense>> = {
   EAGAIN: both(NOT_READY_BECOMING_READY),
   EBADF: internal,
   EBUSY: both(NOT_READY_BECOMING_READY),
+  EDEADLK: internal,
   EEXIST: internal,
   EFAULT: internal,
   EFBIG: { read: INTERNAL_TARGET_FAILURE, write: SPACE_ALLOCATION_FAILED_WRITE_PROTECT },

@@ -3,6 +3,7 @@ import { equalBytes } from '../base/bytes.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { Access, type Command } from './command.ts';
 import { ABSENT_COMMANDS } from './commands.ts';
+import { FixedFrontEnd, type FrontEnd } from './front-end.ts';
 import { abortTask, executeTask, LogicalUnit, postponeTask, withdrawTask } from './logical-unit.ts';
 import { MAX_LUN } from './lun.ts';
 import { FULL_ACCESS, type LunAccess } from './lun-access.ts';
@@ -53,8 +54,7 @@ const NOTHING: NexusView = { access: { of: () => Access.NONE }, units: new Map()
 export class Target implements LunInventory {
   /** Its SCSI device name, for iSCSI the target's `iqn`. */
   readonly name: string;
-  /** Relative target port identifiers of its ports, all in one target port group, always active. */
-  readonly targetPorts: readonly number[];
+  readonly #frontEnd: FrontEnd;
   readonly #units: Map<number, LogicalUnit> = new Map();
   readonly #views: Map<Nexus, NexusView> = new Map();
   readonly #absent: LogicalUnit = new LogicalUnit(ABSENT_OPTIONS, ABSENT_COMMANDS, LOGICAL_UNIT_NOT_SUPPORTED);
@@ -62,9 +62,10 @@ export class Target implements LunInventory {
   #lastNexus: Nexus | null = null;
   #lastView: NexusView = NOTHING;
 
+  /** `targetPorts` are relative target port identifiers: all in one target port group, always active. */
   constructor(name: string, targetPorts: readonly number[] = [1]) {
     this.name = name;
-    this.targetPorts = targetPorts;
+    this.#frontEnd = new FixedFrontEnd(targetPorts);
   }
 
   /** Whoever may see them; ascending. */
@@ -114,6 +115,7 @@ export class Target implements LunInventory {
   /** `nexus` can send commands now; every unit that it may see answers its first one POWER ON OCCURRED. */
   attach(nexus: Nexus, access: LunAccess = FULL_ACCESS): void {
     assert(!this.#views.has(nexus), 'a nexus is attached once');
+    nexus.frontEnd = this.#frontEnd;
     const view: NexusView = { access, units: new Map(), luns: [] };
     this.#views.set(nexus, view);
     this.#lastNexus = null;

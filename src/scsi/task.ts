@@ -43,6 +43,12 @@ export class ScsiTask {
   /** Bytes of Data-In that the initiator has room for; 0 if none. */
   expectedDataIn = 0;
 
+  /**
+   * The front end can tell the initiator of an overflow (`residual` below zero). Where it cannot, a command that sends less than its CDB says is refused: GOOD would mean that
+   * all of it was taken.
+   */
+  readonly tellsOverflow: boolean = true;
+
   /** Set by `prepare`: bytes to fetch before `execute`, at most `expectedDataOut`. */
   dataOutLength = 0;
   /** Set by `prepare`: bytes of room needed, at most `expectedDataIn`. After completion: bytes returned. */

@@ -1,6 +1,5 @@
 import { assert } from '../base/assert.ts';
 import { type Clock, monotonicClock } from '../base/clock.ts';
-import { MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { LunBackend } from '../block/lun-backend.ts';
 import { CopyRecords } from './copy-records.ts';
@@ -13,9 +12,13 @@ import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
 import { ProvisioningThresholds } from './thresholds.ts';
-import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 import { UnitBuffers } from './unit-buffers.ts';
+import type { NexusHandover } from './unit-handover.ts';
 import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
+
+/** What units call themselves (INQUIRY), unless told otherwise. */
+export const VENDOR = 'THINLUN';
 
 export interface LogicalUnitOptions {
   readonly backend: LunBackend;
@@ -28,7 +31,7 @@ export interface LogicalUnitOptions {
   readonly logicalBlockSize: 512 | 4096;
   /** 2^n logical blocks make a physical block (READ CAPACITY(16)); default 0. */
   readonly logicalBlocksPerPhysicalBlockExponent?: number;
-  /** Up to 8 characters; default `THINLUN`. */
+  /** Up to 8 characters; default `VENDOR`. */
   readonly vendor?: string;
   /** Up to 16 characters; default `THIN VOLUME`. */
   readonly product?: string;
@@ -44,8 +47,6 @@ export interface LogicalUnitOptions {
   readonly keep?: (memory: UnitMemory) => Promise<void>;
   /** Keeps registrations with APTPL; without it APTPL is refused. */
   readonly reservations?: ReservationStore;
-  /** Longest transfer of one command (VPD B0h MAXIMUM TRANSFER LENGTH); default 8 MiB. TCMU: its hw_max_sectors in bytes. */
-  readonly maxTransferBytes?: number;
   /** Longest WRITE SAME (VPD B0h MAXIMUM WRITE SAME LENGTH); default 32768 blocks. */
   readonly maxWriteSameBytes?: number;
   /** Fills with bytes that nobody can guess; for ROD tokens. */
@@ -57,7 +58,6 @@ export interface LogicalUnitOptions {
 /** Bytes of a buffer for multi-step commands; bounds COMPARE AND WRITE and ORWRITE. */
 export const SCRATCH_SIZE: number = 128 * 1024;
 const SCRATCH_COUNT = 8;
-const DEFAULT_MAX_TRANSFER = 8 * MIB;
 /**
  * Blocks. Below 65536, as libiscsi's WriteSame16.Unmap writes that many in one WRITE when it may unmap as many, whatever MAXIMUM TRANSFER
  * LENGTH says; and a power of two, so that commands of that length stay aligned.
@@ -92,6 +92,13 @@ export class NexusState implements NexusTasks, NexusReservations {
   constructor(readOnly: boolean) {
     this.readOnly = readOnly;
   }
+
+  /** Goes on as the same nexus in the process before. */
+  takeOver({ attentions, preventsRemoval, copies }: NexusHandover): void {
+    for (const name of attentions) this.attentions.raise(UnitAttention[name]);
+    this.preventsRemoval = preventsRemoval;
+    this.copies.takeOver(copies);
+  }
 }
 
 let unitCount = 0;
@@ -109,10 +116,10 @@ export class UnitState {
   physicalBlockExponent: number;
   /** Logical blocks of the medium. */
   blockCount = 0;
-  readonly maxTransferBlocks: number;
   readonly maxWriteSameBlocks: number;
+  /** By the memory for it; `compareAndWriteLimit` is what a nexus may. */
   readonly maxCompareAndWriteBlocks: number;
-  /** Of WRITE ATOMIC; 0: it is not offered. */
+  /** By the backend; `atomicLimit` is what a nexus may. 0: WRITE ATOMIC is not offered. */
   readonly maxAtomicBlocks: number;
   readonly defaultWriteCache: boolean;
   /** WCE of the caching mode page. */
@@ -141,6 +148,8 @@ export class UnitState {
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
   readonly reservations: Reservations;
+  /** Nexuses of the process before that have not come yet, by `nexusKey`. */
+  readonly expected: Map<string, NexusHandover> = new Map();
   /** Who holds ranges of several units locks them in this order. */
   readonly lockOrder: number = unitCount++;
   readonly tokens: RodTokens;
@@ -156,20 +165,18 @@ export class UnitState {
     this.serial = options.serial;
     this.naa = naa;
     this.designation = options.designation;
-    this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
+    this.vendor = (options.vendor ?? VENDOR).slice(0, 8);
     this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
     this.revision = (options.revision ?? '0001').slice(0, 4);
     this.removable = options.removable ?? false;
     this.blockSize = logicalBlockSize;
     this.physicalBlockExponent = exponent;
-    this.maxTransferBlocks = Math.floor((options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER) / logicalBlockSize);
     this.maxWriteSameBlocks = Math.floor(
       (options.maxWriteSameBytes ?? DEFAULT_MAX_WRITE_SAME_BLOCKS * logicalBlockSize) / logicalBlockSize,
     );
-    assert(this.maxTransferBlocks >= 1 && this.maxTransferBlocks <= 0xffffffff, 'a transfer holds at least a block');
     assert(this.maxWriteSameBlocks >= 1, 'WRITE SAME writes at least a block');
     const atomicBlocks = Math.floor((options.backend.atomicWriteBytes ?? 0) / logicalBlockSize);
-    this.maxAtomicBlocks = Math.min(this.maxTransferBlocks, atomicBlocks, 0xffff);
+    this.maxAtomicBlocks = Math.min(atomicBlocks, 0xffff);
     this.maxCompareAndWriteBlocks = Math.min(255, Math.floor(SCRATCH_SIZE / logicalBlockSize));
     this.defaultWriteCache = options.writeCache;
     this.writeCache = options.writeCache;

@@ -2,10 +2,17 @@ import { readU16BE, readU64BE } from '../base/bytes.ts';
 import { LunOp } from '../block/lun-backend.ts';
 import { checkRange, hasFua } from './block-commands.ts';
 import type { Command, CommandHandler } from './command.ts';
+import { maxTransferBlocks } from './front-end.ts';
 import { INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT } from './sense.ts';
 
 const LBA_FIELD = 2;
 const BLOCKS_FIELD = 12;
+
+/** Of the nexus, in logical blocks; 0 where not even the smallest write fits a transfer. */
+export function atomicLimit({ task, unit }: Command): number {
+  const limit = Math.min(unit.maxAtomicBlocks, maxTransferBlocks(task.nexus.frontEnd, unit.blockSize));
+  return limit < unit.atomicGranularity ? 0 : limit;
+}
 
 const Phase = { LOCKED: 0, WRITTEN: 1 } as const;
 
@@ -19,7 +26,7 @@ export const writeAtomic: CommandHandler = {
     command.lba = readU64BE(task.cdb, LBA_FIELD);
     command.blocks = readU16BE(task.cdb, BLOCKS_FIELD);
     if (!checkRange(command)) return false;
-    if (command.blocks > unit.maxAtomicBlocks) return command.checkCdb(BLOCKS_FIELD);
+    if (command.blocks > atomicLimit(command)) return command.checkCdb(BLOCKS_FIELD);
     const granularity = unit.atomicGranularity;
     if (command.lba % granularity !== 0) return command.checkCdb(LBA_FIELD);
     if (command.blocks % granularity !== 0) return command.checkCdb(BLOCKS_FIELD);

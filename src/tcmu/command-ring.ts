@@ -1,33 +1,15 @@
 import { assert } from '../base/assert.ts';
-import { readU32LE, readU64LE } from '../base/bytes.ts';
+import { readU32LE } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
-import type { IoVector } from '../block/io-vector.ts';
 import type { Nexus } from '../scsi/nexus.ts';
-import { MAX_CDB_SIZE, type ScsiTask, type ScsiTaskOwner } from '../scsi/task.ts';
+import { Status } from '../scsi/spec.ts';
+import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
+import { UnitAttention } from '../scsi/unit-attention.ts';
+import { AbortMarks } from './abort-marks.ts';
 import * as mb from './mailbox.ts';
+import { decodeCommand, encodeResponse } from './ring-entry.ts';
+import type { RingAtomics, RingHost, RingUnit } from './ring-host.ts';
 import { RingTask } from './ring-task.ts';
-
-/** Access to the two words that both sides use; the addon's in production, so that they are right on every processor. */
-export interface RingAtomics {
-  atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;
-  atomicStoreRelease32(bytes: Uint8Array, offset: number, value: number): void;
-}
-
-/** The logical unit, as far as a ring needs it: see the life of a `ScsiTask`. */
-export interface RingUnit {
-  prepare(task: ScsiTask): boolean;
-  execute(task: ScsiTask): void;
-  abort(task: ScsiTask): void;
-}
-
-export interface RingHost {
-  /** Tells the kernel that cmd_tail has moved. Once a batch. */
-  doorbell(): void;
-  /** A command ended outside `service()`: the host calls `service()` once the current batch of completions is over. */
-  serviceSoon(): void;
-  /** An entry made no sense and was answered with an error (or skipped). */
-  entryRefused(reason: string): void;
-}
 
 export interface CommandRingOptions {
   /** The whole map. Not owned; not touched any more after `detach()`. */
@@ -41,21 +23,23 @@ export interface CommandRingOptions {
   readonly maxInFlight: number;
 }
 
-const STATUS_GOOD = 0x00;
-const STATUS_CHECK_CONDITION = 0x02;
 /** Fixed format, current, HARDWARE ERROR, INTERNAL TARGET FAILURE (SPC-4 4.5.3). */
 const INTERNAL_TARGET_FAILURE: Uint8Array = Uint8Array.of(0x70, 0, 4, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x44, 0, 0, 0, 0, 0);
-/** Length of a CDB by the group code in the top bits of its first byte; what is reserved or the vendor's, as Linux takes it. */
-const CDB_LENGTH_BY_GROUP: readonly number[] = [6, 10, 10, 12, 16, 12, 10, 10];
-const VARIABLE_LENGTH_CDB = 0x7f;
 
 /**
  * The handler's side of one device's command ring: copies commands out, hands them to the logical unit, and writes
  * responses in whatever order they come.
  *
- * Three cursors, `tail <= readAt <= head` around the ring. [readAt, head) has not been seen. Slots in [tail, readAt) were
+ * Three cursors, `tail <= readAt <= head` around the ring. [readAt, head) has not been read. Slots in [tail, readAt) were
  * copied out, so each CMD slot there is room for one response, of any command: the kernel goes by the id in it. Thus
  * the number of CMD slots in [tail, readAt) equals the number of commands in flight, at all times.
+ *
+ * While as much is in flight as may be, the first `ahead` bytes of [readAt, head) are looked at for task management notices: those are due
+ * at once, as the kernel's threads wait for the end of what they name.
+ *
+ * KEEP_BUF (status now, data pages later) is not used. It could end a READ that hangs as soon as it is aborted, but no WRITE, whose end is what the initiator waits for
+ * before it writes the same blocks again; a write that is answered before it is done is what the volatile write cache of the pool is for, without holding 64 KiB
+ * pieces of a small data area; and giving each buffer back is a write to a file of configfs, more than the whole command costs.
  */
 export class CommandRing implements ScsiTaskOwner {
   readonly #memory: Uint8Array;
@@ -72,12 +56,25 @@ export class CommandRing implements ScsiTaskOwner {
   #tail: number;
   /** cmd_tail as the kernel sees it. */
   #publishedTail: number;
+  /** Nothing more is taken from the ring; what is in flight ends. */
+  paused = false;
+  /** Bytes behind `readAt` that were looked at for notices. */
+  #ahead = 0;
+  /** Made when it is needed first. */
+  #marks: AbortMarks | null = null;
   #serving = false;
   #serviceAsked = false;
   /** No more access to the ring: it is broken or given up. */
   #detached = false;
   readonly #flight: RingTask[] = [];
   #free: RingTask | null = null;
+
+  /** The host's time, with which commands that are taken are stamped. */
+  nowMs = 0;
+  /** The host's wish: what is found on the ring is answered BUSY, as its initiator may have given it up long ago. */
+  refusing = false;
+  /** For the host to read: nothing waited on the ring when `service()` last looked. */
+  caughtUp = false;
 
   /** Commands, responses, and so on since the ring was made. */
   readonly stats: {
@@ -87,7 +84,8 @@ export class CommandRing implements ScsiTaskOwner {
     aborts: number;
     refused: number;
     shortReads: number;
-  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0 };
+    busy: number;
+  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
 
   /** Starts at the kernel's cmd_tail. Throws EINVAL when that lies outside the ring. */
   constructor(options: CommandRingOptions) {
@@ -130,6 +128,7 @@ export class CommandRing implements ScsiTaskOwner {
    */
   service(): void {
     if (this.#detached || this.#serving) return;
+    if (this.#wasReset()) this.#broken('it was reset by somebody else');
     this.#serving = true;
     this.#serviceAsked = false;
     try {
@@ -150,9 +149,11 @@ export class CommandRing implements ScsiTaskOwner {
     this.#detached = true;
   }
 
-  /** Asks for every command in flight to be stopped as early as is safe. */
-  abortAll(): void {
-    for (const task of [...this.#flight]) if (task.flightIndex >= 0) this.#unit.abort(task);
+  /** Asks for the commands in flight that were taken before `timeMs` to be stopped as early as is safe. */
+  abortTakenBefore(timeMs: number): void {
+    for (const task of [...this.#flight]) {
+      if (task.flightIndex >= 0 && task.takenMs < timeMs && !task.aborted) this.#unit.abort(task);
+    }
   }
 
   /** The logical unit's answer. */
@@ -175,116 +176,140 @@ export class CommandRing implements ScsiTaskOwner {
   }
 
   #consume(): void {
-    const { ringOffset, ringSize } = this.#layout;
+    const { ringSize } = this.#layout;
     const head = this.#atomics.atomicLoadAcquire32(this.#memory, mb.CMD_HEAD_OFFSET);
-    if (head >= ringSize || head % mb.ENTRY_ALIGNMENT !== 0)
+    if (head >= ringSize || head % mb.ENTRY_ALIGNMENT !== 0) {
       this.#broken(`cmd_head is ${head}, the ring has ${ringSize}`);
-    while (this.#readAt !== head && this.#flight.length < this.#maxInFlight) {
-      const entryAt = this.#readAt;
-      const at = ringOffset + entryAt;
-      const lenOp = this.#words[at / 4]!;
-      const op = lenOp & mb.ENTRY_OP_MASK;
-      const length = lenOp - op;
-      const room = (head > entryAt ? head : ringSize) - entryAt;
-      if (length === 0 || length > room)
-        this.#broken(`entry at ${entryAt} has ${length} bytes, there is room for ${room}`);
-      if (op === mb.EntryOp.CMD && length < mb.CMD_MIN_SIZE) {
-        this.#broken(`command at ${entryAt} has ${length} bytes, a response takes ${mb.CMD_MIN_SIZE}`);
-      }
-      this.#readAt = this.#after(entryAt, length);
-      if (op === mb.EntryOp.CMD) this.#take(at, length);
-      else if (op === mb.EntryOp.TMR) this.#abort(at, length);
-      else if (op !== mb.EntryOp.PAD) {
-        this.#memory[at + mb.ENTRY_UFLAGS] = mb.EntryFlag.UNKNOWN_OP;
-        this.#refused(`entry at ${entryAt} has the unknown operation ${op}`);
-      }
+    }
+    if (this.#distance(this.#publishedTail, head) < this.#distance(this.#publishedTail, this.#readAt)) {
+      this.#broken(`cmd_head is ${head}, entries up to ${this.#readAt} were read`);
+    }
+    for (;;) {
+      while (this.#readAt !== head && this.#mayTake()) this.#read(head);
+      this.caughtUp = this.#readAt === head;
+      if (this.caughtUp || this.paused || !this.#lookAhead(head)) return;
     }
   }
 
-  /** Copies the command at `at` out and starts it. */
-  #take(at: number, length: number): void {
+  /** Length of the entry at `entryAt`. */
+  #checkEntry(entryAt: number, head: number): number {
+    const { ringOffset, ringSize } = this.#layout;
+    const lenOp = this.#words[(ringOffset + entryAt) / 4]!;
+    const op = lenOp & mb.ENTRY_OP_MASK;
+    const length = lenOp - op;
+    const room = (head > entryAt ? head : ringSize) - entryAt;
+    if (length === 0 || length > room)
+      this.#broken(`entry at ${entryAt} has ${length} bytes, there is room for ${room}`);
+    if (op === mb.EntryOp.CMD && length < mb.CMD_MIN_SIZE) {
+      this.#broken(`command at ${entryAt} has ${length} bytes, a response takes ${mb.CMD_MIN_SIZE}`);
+    }
+    return length;
+  }
+
+  /** Takes the entry at `readAt`. */
+  #read(head: number): void {
+    const entryAt = this.#readAt;
+    const length = this.#checkEntry(entryAt, head);
+    const at = this.#layout.ringOffset + entryAt;
+    const op = this.#words[at / 4]! & mb.ENTRY_OP_MASK;
+    const seen = this.#ahead > 0;
+    if (seen) this.#ahead -= length;
+    this.#readAt = this.#after(entryAt, length);
+    if (op === mb.EntryOp.CMD) {
+      const task = this.#take(at, length, seen);
+      if (task !== null) this.#start(task);
+    } else if (op === mb.EntryOp.TMR) {
+      if (!seen) this.#notice(at, length);
+    } else if (op !== mb.EntryOp.PAD) {
+      this.#memory[at + mb.ENTRY_UFLAGS] = mb.EntryFlag.UNKNOWN_OP;
+      this.#refused(`entry at ${entryAt} has the unknown operation ${op}`);
+    }
+  }
+
+  #mayTake(): boolean {
+    return (!this.paused && (this.refusing || this.#flight.length < this.#maxInFlight)) || this.#endsAtOnce();
+  }
+
+  /** The entry at `readAt` was looked at and need not wait until less is in flight. */
+  #endsAtOnce(): boolean {
+    if (this.#ahead === 0) return false;
+    const at = this.#layout.ringOffset + this.#readAt;
+    if ((this.#words[at / 4]! & mb.ENTRY_OP_MASK) !== mb.EntryOp.CMD) return true;
+    return this.#marks!.isAborted(this.#halves[(at + mb.ENTRY_CMD_ID) / 2]!);
+  }
+
+  /** Looks for notices behind what was looked at before. False: there was nothing new. */
+  #lookAhead(head: number): boolean {
+    const { ringOffset } = this.#layout;
+    let entryAt = this.#after(this.#readAt, this.#ahead);
+    if (entryAt === head) return false;
+    this.#marks ??= new AbortMarks();
+    while (entryAt !== head) {
+      const length = this.#checkEntry(entryAt, head);
+      const at = ringOffset + entryAt;
+      const op = this.#words[at / 4]! & mb.ENTRY_OP_MASK;
+      if (op === mb.EntryOp.CMD) this.#marks.waits(this.#halves[(at + mb.ENTRY_CMD_ID) / 2]!);
+      else if (op === mb.EntryOp.TMR) this.#notice(at, length);
+      this.#ahead += length;
+      entryAt = this.#after(entryAt, length);
+    }
+    return true;
+  }
+
+  /** Copies the command at `at` out. Null: it has ended. `seen`: it was looked at before. */
+  #take(at: number, length: number, seen: boolean): RingTask | null {
     this.stats.commands++;
     const task = this.#free ?? new RingTask(this, this.#nexus);
     this.#free = task.next as RingTask | null;
     task.next = null;
     task.cmdId = this.#halves[(at + mb.ENTRY_CMD_ID) / 2]!;
+    task.takenMs = this.nowMs;
     task.flightIndex = this.#flight.length;
     task.aborted = false;
-    task.status = STATUS_GOOD;
+    task.status = Status.GOOD;
     task.senseLength = 0;
     task.residual = 0;
     task.dataOutLength = 0;
     task.dataInLength = 0;
     this.#flight.push(task);
 
-    const wrong = this.#copyOut(task, at, length);
+    const wrong = decodeCommand(this.#memory, this.#layout, at, length, task);
     if (wrong !== null) {
       this.#refused(`command ${task.cmdId} at ${at - this.#layout.ringOffset}: ${wrong}`);
-      task.status = STATUS_CHECK_CONDITION;
+      task.status = Status.CHECK_CONDITION;
       task.sense.set(INTERNAL_TARGET_FAILURE);
       task.senseLength = INTERNAL_TARGET_FAILURE.length;
-      this.taskDone(task);
-      return;
     }
-    // The ring does not say which way the data goes; the CDB does, and the logical unit knows it.
-    const dataIn = task.bidiBuffer.count > 0 ? task.bidiBuffer : task.buffer;
+    if (seen && this.#marks!.takes(task.cmdId)) task.status = Status.TASK_ABORTED;
+    if (this.refusing && task.status === Status.GOOD) {
+      this.stats.busy++;
+      task.status = Status.BUSY;
+    }
+    if (task.status === Status.GOOD) return task;
+    this.taskDone(task);
+    return null;
+  }
+
+  #start(task: RingTask): void {
+    const { room } = task;
     task.expectedDataOut = task.buffer.lengthBytes;
-    task.expectedDataIn = dataIn.lengthBytes;
+    task.expectedDataIn = room.lengthBytes;
     if (!this.#unit.prepare(task)) {
       this.taskDone(task);
       return;
     }
     task.dataOut.setSlice(task.buffer, 0, task.dataOutLength);
-    task.dataIn.setSlice(dataIn, 0, task.dataInLength);
+    task.dataIn.setSlice(room, 0, task.dataInLength);
     assert(task.dataOut.lengthBytes === task.dataOutLength, 'more Data-Out was asked for than there is');
     assert(task.dataIn.lengthBytes === task.dataInLength, 'more room for Data-In was asked for than there is');
     this.#unit.execute(task);
   }
 
-  /** Fills the task's CDB and pieces; returns what is wrong with the entry, or null. The response will overwrite all of it. */
-  #copyOut(task: RingTask, at: number, length: number): string | null {
-    const memory = this.#memory;
-    const iovCount = readU32LE(memory, at + mb.CMD_IOV_COUNT);
-    const bidiCount = readU32LE(memory, at + mb.CMD_IOV_BIDI_COUNT);
-    const difCount = readU32LE(memory, at + mb.CMD_IOV_DIF_COUNT);
-    const listed = iovCount + bidiCount + difCount;
-    const iovsEnd = mb.CMD_IOVS + listed * mb.IOV_SIZE;
-    if (iovsEnd > length) return `${listed} pieces do not fit into its ${length} bytes`;
-    const cdbAt = readU64LE(memory, at + mb.CMD_CDB_OFFSET);
-    if (cdbAt < at + iovsEnd || cdbAt >= at + length) return `its CDB is at ${cdbAt}, outside of the entry`;
-
-    const opcode = memory[cdbAt]!;
-    const room = at + length - cdbAt;
-    let cdbLength = CDB_LENGTH_BY_GROUP[opcode >>> 5]!;
-    if (opcode === VARIABLE_LENGTH_CDB) cdbLength = room < 8 ? 8 : Math.min(8 + memory[cdbAt + 7]!, MAX_CDB_SIZE);
-    if (cdbLength > room) return `its CDB has ${cdbLength} bytes, there are ${room}`;
-    for (let i = 0; i < cdbLength; i++) task.cdb[i] = memory[cdbAt + i]!;
-    task.cdbLength = cdbLength;
-
-    const iovsAt = at + mb.CMD_IOVS;
-    return (
-      this.#copyPieces(task.buffer, iovsAt, iovCount) ??
-      this.#copyPieces(task.bidiBuffer, iovsAt + iovCount * mb.IOV_SIZE, bidiCount)
-    );
-  }
-
-  #copyPieces(vector: IoVector, at: number, count: number): string | null {
-    const { dataOffset, mapSize } = this.#layout;
-    vector.clear();
-    vector.memory = this.#memory;
-    for (let i = 0; i < count; i++) {
-      const base = readU64LE(this.#memory, at + i * mb.IOV_SIZE);
-      const length = readU64LE(this.#memory, at + i * mb.IOV_SIZE + 8);
-      if (base < dataOffset || length > mapSize || base + length > mapSize) {
-        return `piece ${i} is ${length} bytes at ${base}, outside of the data area`;
-      }
-      vector.push(base, length);
-    }
-    return null;
-  }
-
-  /** A task management notice: the kernel waits until the commands in it have been completed, somehow. */
-  #abort(at: number, length: number): void {
+  /**
+   * A task management notice: the kernel waits until the commands in it have been completed, with whatever status (what it has aborted gets TASK ABORTED, or nothing, by
+   * TAS). Those that it does not name are none of its business, except for a reset of the unit.
+   */
+  #notice(at: number, length: number): void {
     this.stats.aborts++;
     const type = this.#memory[at + mb.TMR_TYPE]!;
     const count = length < mb.TMR_IDS ? 0 : readU32LE(this.#memory, at + mb.TMR_ID_COUNT);
@@ -292,51 +317,42 @@ export class CommandRing implements ScsiTaskOwner {
       this.#refused(`task management entry of type ${type}: ${count} ids do not fit into its ${length} bytes`);
       return;
     }
-    for (let i = 0; i < count; i++) {
-      const id = this.#halves[(at + mb.TMR_IDS) / 2 + i]!;
-      const task = this.#flight.find(({ cmdId }) => cmdId === id);
-      if (task !== undefined) this.#unit.abort(task);
+    if (count > 0) this.#abortNamed((at + mb.TMR_IDS) / 2, count);
+    if (type === mb.TmrType.LUN_RESET || type === mb.TmrType.WARM_RESET || type === mb.TmrType.COLD_RESET) {
+      // LIO tells its initiators itself; those of other front ends hear it from the unit.
+      this.#unit.reset(this.#nexus, () => this.#unit.clearAttention(this.#nexus, UnitAttention.LOGICAL_UNIT_RESET));
     }
+  }
+
+  /** Aborts the commands whose `count` ids begin at `begin` of `halves`; one that neither waits nor is in flight has been completed meanwhile. */
+  #abortNamed(begin: number, count: number): void {
+    this.#marks ??= new AbortMarks();
+    const marks = this.#marks;
+    marks.name(this.#halves, begin, begin + count);
+    // The end of one may be the end of others.
+    for (const task of [...this.#flight]) {
+      if (task.flightIndex >= 0 && marks.isNamed(task.cmdId)) this.#unit.abort(task);
+    }
+    marks.forget(this.#halves, begin, begin + count);
   }
 
   /** Writes a response into the slot at the tail, which was copied out before, and moves the tail behind it. */
   #respond(task: RingTask): void {
-    const memory = this.#memory;
+    if (this.#wasReset()) return;
     this.#skipNonCommands();
     assert(this.#tail !== this.#readAt, 'a TCMU ring has more responses than commands');
     const at = this.#layout.ringOffset + this.#tail;
+    const readLength = task.settleDataIn((this.#layout.flags & mb.MailboxFlag.READ_LENGTH) !== 0);
+    if (readLength > 0 && task.dataOutLength === 0) this.stats.shortReads++;
+    encodeResponse(this.#memory, at, task, readLength);
     const lenOp = this.#words[at / 4]!;
-
-    let flags = 0;
-    let readLength = 0;
-    const dataIn = task.bidiBuffer.count > 0 ? task.bidiBuffer : task.buffer;
-    const isDataIn = task.dataOutLength === 0 || task.bidiBuffer.count > 0;
-    // With CHECK CONDITION the kernel returns no data. With anything else it returns the whole buffer, in which lie bytes of
-    // earlier commands, unless told a length above zero.
-    if (isDataIn && task.status !== STATUS_CHECK_CONDITION && dataIn.lengthBytes > 0) {
-      const returned = task.status === STATUS_GOOD ? task.dataInLength : 0;
-      if (returned < dataIn.lengthBytes) {
-        this.stats.shortReads++;
-        if (returned > 0 && (this.#layout.flags & mb.MailboxFlag.READ_LENGTH) !== 0) {
-          flags = mb.EntryFlag.READ_LENGTH;
-          readLength = returned;
-        } else {
-          dataIn.zero(returned, dataIn.lengthBytes - returned);
-        }
-      }
-    }
-
-    this.#halves[(at + mb.ENTRY_CMD_ID) / 2] = task.cmdId;
-    memory[at + mb.ENTRY_UFLAGS] = flags;
-    memory[at + mb.RESPONSE_STATUS] = task.status;
-    this.#words[(at + mb.RESPONSE_READ_LENGTH) / 4] = readLength;
-    if (task.status === STATUS_CHECK_CONDITION) {
-      for (let i = 0; i < mb.RESPONSE_SENSE_SIZE; i++) {
-        memory[at + mb.RESPONSE_SENSE + i] = i < task.senseLength ? task.sense[i]! : 0;
-      }
-    }
     this.#tail = this.#after(this.#tail, lenOp - (lenOp & mb.ENTRY_OP_MASK));
     this.stats.responses++;
+  }
+
+  /** Somebody else has made the kernel begin anew, and what we know of the ring and the data area is void. Only that changes cmd_tail; cmd_head tells, where it was 0. */
+  #wasReset(): boolean {
+    return this.#words[mb.CMD_TAIL_OFFSET / 4] !== this.#publishedTail;
   }
 
   /** Moves the tail over entries that take no response, so that an idle ring has its tail at its head. */
@@ -362,6 +378,11 @@ export class CommandRing implements ScsiTaskOwner {
     task.dataIn.clear();
     task.next = this.#free;
     this.#free = task;
+  }
+
+  /** Bytes from `from` forward to `to`. */
+  #distance(from: number, to: number): number {
+    return to >= from ? to - from : to - from + this.#layout.ringSize;
   }
 
   #after(at: number, length: number): number {

@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process';
 import { constants, existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,6 +27,7 @@ export interface TcmuPaths {
   readonly uioClass: string;
   readonly core: string;
   readonly module: string;
+  readonly proc: string;
 }
 
 export const SYSTEM_PATHS: TcmuPaths = {
@@ -33,6 +35,7 @@ export const SYSTEM_PATHS: TcmuPaths = {
   uioClass: '/sys/class/uio',
   core: '/sys/kernel/config/target/core',
   module: '/sys/module/target_core_user',
+  proc: '/proc',
 };
 
 /** The parts of a uio device's name, `tcm-user/<hba>/<device>/<subtype>/<cfgstring>`. */
@@ -47,7 +50,7 @@ export interface TcmuName {
 /** Null for what is not a TCMU device, or one without a subtype. */
 export function parseUioName(text: string): TcmuName | null {
   const match = /^tcm-user\/(\d{1,10})\/([^/]+)\/([^/]+)\/(.*)$/s.exec(text);
-  if (match === null) return null;
+  if (match === null || match[2] === '.' || match[2] === '..') return null;
   return { hba: match[1]!, device: match[2]!, subtype: match[3]!, cfgstring: match[4]! };
 }
 
@@ -89,6 +92,11 @@ export class ConfigfsDevice {
     return value;
   }
 
+  /** Whether its creation is over; not before a handler has agreed. Throws `StorageError`. */
+  async isEnabled(): Promise<boolean> {
+    return (await this.read('enable')) === '1';
+  }
+
   /** The kernel answers new commands with BUSY (true), or queues them on the ring (false). */
   setBlocked(blocked: boolean): Promise<void> {
     return this.write('action/block_dev', blocked ? '1' : '0');
@@ -119,12 +127,20 @@ export class ModuleParameters {
     this.#paths = paths;
   }
 
-  get loaded(): boolean {
-    return existsSync(this.#paths.module);
-  }
-
-  get configfsMounted(): boolean {
-    return existsSync(this.#paths.core);
+  /** Loads the module if it is not there. Throws ENODEV. */
+  async require(): Promise<void> {
+    const { module, core } = this.#paths;
+    if (!existsSync(module)) {
+      await new Promise<void>((resolve) => {
+        execFile('modprobe', ['target_core_user'], { timeout: 30_000 }, () => resolve()); // whether it worked shows in /sys
+      });
+    }
+    if (!existsSync(module)) {
+      throw new StorageError('ENODEV', 'Cannot serve TCMU: the kernel has no module target_core_user');
+    }
+    if (!existsSync(core)) {
+      throw new StorageError('ENODEV', `Cannot serve TCMU: no ${core}: mount configfs on /sys/kernel/config`);
+    }
   }
 
   async #set(parameter: string, value: string): Promise<void> {

@@ -1,7 +1,5 @@
-import { closeSync } from 'node:fs';
 import { readU16LE, readU32LE, readU64LE, writeU16LE, writeU32LE } from '../base/bytes.ts';
-import { StorageError, wrapError } from '../base/errors.ts';
-import type { NativeBindings, PollHandle } from '../base/native.ts';
+import { StorageError } from '../base/errors.ts';
 
 /*
  * The generic netlink family TCM-USER, through which the kernel tells of devices and waits for answers. In the host's byte order,
@@ -25,9 +23,9 @@ const CONTROL_GET_FAMILY = 3;
 const ControlAttribute = { FAMILY_ID: 1, FAMILY_NAME: 2, MULTICAST_GROUPS: 7 } as const;
 const GroupAttribute = { NAME: 1, ID: 2 } as const;
 
-const FAMILY_NAME = 'TCM-USER';
+export const FAMILY_NAME = 'TCM-USER';
 const FAMILY_VERSION = 2;
-const GROUP_NAME = 'config';
+export const GROUP_NAME = 'config';
 const SET_FEATURES = 7;
 /** A *_DONE command is its event's number and this. */
 const DONE_OFFSET = 3;
@@ -221,110 +219,4 @@ export function encodeGetFamily(): Uint8Array {
   return encodeMessage(CONTROL_FAMILY_ID, CONTROL_GET_FAMILY, 1, [
     [ControlAttribute.FAMILY_NAME, Buffer.from(`${FAMILY_NAME}\0`)],
   ]);
-}
-
-export interface GenlListener {
-  tcmuEvent(event: TcmuEvent): void;
-  /** Events may have been lost, or came in a form that cannot be read: look for yourself. */
-  eventsLost(reason: string): void;
-}
-
-/** The largest datagram: an event is a few hundred bytes, the kernel may put several into one. */
-const RECEIVE_SIZE = 64 * 1024;
-/** Datagrams taken in one turn of the event loop. */
-const RECEIVE_BATCH = 256;
-
-/** The socket on which the kernel tells of TCMU devices. Needs CAP_NET_ADMIN. */
-export class GenlClient {
-  readonly #native: NativeBindings;
-  readonly #listener: GenlListener;
-  readonly #buffer: Uint8Array = new Uint8Array(RECEIVE_SIZE);
-  #fd = -1;
-  #familyId = 0;
-  #poll: PollHandle | null = null;
-
-  constructor(native: NativeBindings, listener: GenlListener) {
-    this.#native = native;
-    this.#listener = listener;
-  }
-
-  /** Joins the group of events and promises answers. Events come from the next turn on. Throws `StorageError`. */
-  open(): void {
-    try {
-      this.#fd = this.#native.genlSocket();
-    } catch (error) {
-      throw wrapError('Cannot open a generic netlink socket', error);
-    }
-    try {
-      const groupId = this.#resolve();
-      this.#native.netlinkAddMembership(this.#fd, groupId);
-      this.#native.netlinkSend(this.#fd, encodeSetFeatures(this.#familyId, true));
-      this.#poll = this.#native.pollStart(this.#fd, () => this.#receive());
-    } catch (error) {
-      this.close();
-      throw error instanceof StorageError ? error : wrapError('Cannot listen for TCMU events', error);
-    }
-  }
-
-  /** Answers an event: 0, or a negative errno number. Throws `StorageError`. */
-  answer(event: TcmuEvent, status: number): void {
-    if (this.#fd === -1) return;
-    try {
-      this.#native.netlinkSend(this.#fd, encodeDone(this.#familyId, event.kind, event.deviceId, status));
-    } catch (error) {
-      throw wrapError(`Cannot answer the kernel about ${event.uioName}`, error);
-    }
-  }
-
-  /** Takes the promise of answers back, so that the kernel waits for nobody, and closes. */
-  close(): void {
-    if (this.#fd === -1) return;
-    if (this.#poll !== null) {
-      this.#native.pollStop(this.#poll);
-      this.#poll = null;
-      try {
-        this.#native.netlinkSend(this.#fd, encodeSetFeatures(this.#familyId, false));
-      } catch {
-        // The module is gone, and the promise with it.
-      }
-    }
-    closeSync(this.#fd);
-    this.#fd = -1;
-  }
-
-  /** The kernel answers such a request before send(2) returns. Returns the group's id. */
-  #resolve(): number {
-    this.#native.netlinkSend(this.#fd, encodeGetFamily());
-    for (;;) {
-      const length = this.#native.netlinkReceive(this.#fd, this.#buffer);
-      if (length === -1) throw new StorageError('ENOENT', 'Cannot listen for TCMU events: the kernel does not answer');
-      for (const message of decodeDatagram(this.#buffer.subarray(0, length), 0)) {
-        if (message.is === 'error' && message.errno !== 0) {
-          throw new StorageError(
-            'ENOENT',
-            `Cannot listen for TCMU events: the kernel has no ${FAMILY_NAME} family (errno ${message.errno})`,
-          );
-        }
-        if (message.is !== 'family') continue;
-        if (message.groupId === null) throw new StorageError('ENOENT', `${FAMILY_NAME} has no group "${GROUP_NAME}"`);
-        this.#familyId = message.id;
-        return message.groupId;
-      }
-    }
-  }
-
-  #receive(): void {
-    for (let i = 0; i < RECEIVE_BATCH && this.#fd !== -1; i++) {
-      try {
-        const length = this.#native.netlinkReceive(this.#fd, this.#buffer);
-        if (length === -1) return;
-        for (const message of decodeDatagram(this.#buffer.subarray(0, length), this.#familyId)) {
-          if (message.is === 'event') this.#listener.tcmuEvent(message.event);
-        }
-      } catch (error) {
-        this.#listener.eventsLost(wrapError('Cannot receive TCMU events', error).message);
-        return;
-      }
-    }
-  }
 }

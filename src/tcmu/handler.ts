@@ -1,51 +1,31 @@
-import { execFile } from 'node:child_process';
 import { constants as osConstants } from 'node:os';
-import type { Clock, Timer } from '../base/clock.ts';
-import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import type { Timer } from '../base/clock.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
+import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
-import { GenlClient, type TcmuEvent, TcmuEventKind } from './genl.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceStatus } from './tcmu-device.ts';
-import { listUioEntries, readUioEntry, UioDevice, type UioEntry } from './uio.ts';
+import { setAttributes, setWaiting } from './device-attributes.ts';
+import type { PendingAnswer } from './event-answers.ts';
+import { type TcmuEvent, TcmuEventKind } from './genl.ts';
+import type { TcmuHandlerOptions } from './handler-options.ts';
+import { KernelEvents } from './kernel-events.ts';
 
-/** What LIO knows of a device that is to be served. */
-export interface TcmuDeviceInfo {
-  /** The backstore's name in LIO. */
-  readonly name: string;
-  readonly minor: number;
-  /** hw_block_size. */
-  readonly blockSizeBytes: number;
-  /** hw_max_sectors in bytes; LIO reports it nowhere and does not enforce it. */
-  readonly maxTransferBytes: number;
-  /** LIO's unit serial number, which is often set only later. Not to be called while the device is being removed. */
-  readSerial(): Promise<string>;
-}
-
-export interface TcmuHandlerOptions {
-  /** The first part of dev_config that means us. Devices of other subtypes are never answered for. */
-  readonly subtype: string;
-  /** The logical unit of `cfgstring` (what follows the subtype), `sizeBytes` long. Rejects with a `StorageError`. */
-  resolve(cfgstring: string, sizeBytes: number, device: TcmuDeviceInfo): Promise<LogicalUnit>;
-  /** A device does not use the unit any more. */
-  release(cfgstring: string, unit: LogicalUnit): Promise<void> | void;
-  /** Changes the size on LIO's request; the unit says so to its initiators. Rejects with a `StorageError`. */
-  resize(cfgstring: string, sizeBytes: number): Promise<void>;
-  readonly logger: Logger;
-  readonly clock: Clock;
-  /**
-   * No other TCMU handler runs (tcmu-runner): threads of the kernel that wait for an answer from a process before us may be released.
-   * Default true.
-   */
-  readonly exclusive?: boolean;
-  readonly paths?: TcmuPaths;
-}
+import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
+import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
+import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
+import { errnoNumber, hintOf, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
+import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
+import { UioScan } from './uio-scan.ts';
+import { openUnit, RESOLVE_TIMEOUT_MS } from './unit-opening.ts';
 
 const RECONCILE_INTERVAL_MS = 5_000;
-/** An answer to ADDED keeps a thread of the kernel in D state: after this long it is a no. */
-const RESOLVE_TIMEOUT_MS = 20_000;
+/** However a step hangs, the kernel has an answer by then. */
+const ANSWER_TIMEOUT_MS = RESOLVE_TIMEOUT_MS + 5_000;
+/** Devices that could not be served are tried again, so many at a time. */
+const RETRY_LIMIT = 32;
 
 /**
  * Serves every TCMU device of one subtype: those that are there, and those of which the kernel tells while it runs. Devices are independent
@@ -59,9 +39,14 @@ export class TcmuHandler {
   readonly #devices = new Map<number, TcmuDevice>();
   /** The last step under way for a minor. */
   readonly #steps = new Map<number, Promise<void>>();
-  /** Devices of which it was said that they cannot be served: the same is not said again and again. */
-  readonly #complained = new Map<number, string>();
-  #netlink: GenlClient | null = null;
+  /** Devices that cannot be served, oldest failure first: the same is not said again and again. */
+  readonly #unserved = new Map<number, UnservedDevice>();
+  readonly #refusals: RefusalLog;
+  readonly #scan: UioScan;
+  readonly #neighbours: Neighbours;
+  /** Minors of devices that are older than we are. */
+  readonly #older = new Set<number>();
+  #events: KernelEvents | null = null;
   #reconcileTimer: Timer | null = null;
   #stopping = false;
 
@@ -72,34 +57,112 @@ export class TcmuHandler {
     this.#options = options;
     this.#paths = options.paths ?? SYSTEM_PATHS;
     this.#logger = options.logger;
+    this.#scan = new UioScan(this.#paths);
+    this.#neighbours = options.neighbours ?? NO_NEIGHBOURS;
+    this.#refusals = new RefusalLog(options.clock);
   }
 
   /** Takes over what exists, whatever state the process before left it in, and follows changes. Throws `StorageError`. */
   async start(): Promise<void> {
+    const events = await this.#makeEvents();
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    await events.open();
+    this.#events = events;
+    this.#begin();
+    await Promise.all(this.#steps.values());
+  }
+
+  async #makeEvents(): Promise<KernelEvents> {
     const module = new ModuleParameters(this.#paths);
-    if (!module.loaded) await loadModule();
-    if (!module.loaded) {
-      throw new StorageError('ENODEV', 'Cannot serve TCMU: the kernel has no module target_core_user');
-    }
-    if (!module.configfsMounted) {
-      throw new StorageError(
-        'ENODEV',
-        `Cannot serve TCMU: no ${this.#paths.core}: mount configfs on /sys/kernel/config`,
-      );
-    }
-    // Waits for a dead process never end by themselves. A device whose creation waited fails; its creator is told.
-    if (this.#options.exclusive ?? true) await module.releaseWaiters();
-    this.#netlink = new GenlClient(this.#native, {
-      tcmuEvent: (event) => this.#event(event),
-      eventsLost: (reason) => {
-        this.#logger.warn({ reason }, 'TCMU events may have been lost, looking at sysfs');
-        this.#reconcile();
+    await module.require();
+    const { clock, eventBufferSize } = this.#options;
+    return new KernelEvents({
+      native: this.#native,
+      paths: this.#paths,
+      module,
+      clock,
+      logger: this.#logger,
+      eventBufferSize,
+      isOurs: (uioName) => this.#isOurs(uioName),
+      isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
+      neighbours: this.#neighbours,
+      event: (event, answer) => this.#event(event, answer),
+      eventsLost: async () => {
+        this.#reconcile(true);
+        await Promise.all(this.#steps.values());
+      },
+      waitingChanged: (waits) => {
+        for (const [minor, device] of this.#devices) this.#enqueue(minor, () => setWaiting(device.configfs, waits));
       },
     });
-    this.#netlink.open();
-    this.#reconcile();
-    await Promise.all(this.#steps.values());
+  }
+
+  #begin(): void {
+    this.#stopping = false;
+    this.#reconcile(false);
     this.#scheduleReconcile();
+  }
+
+  // --- from one process to another ---
+
+  /**
+   * Takes no commands and no events, which wait in the kernel, until `thaw` or `handOver`; resolves when nothing is in flight. Rejects with EBUSY when
+   * something does not end within `limitMs`.
+   */
+  async freeze(limitMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#reconcileTimer?.cancel();
+    this.#events?.suspend();
+    await Promise.all(this.#steps.values());
+    await freezeDevices(this.#devices.values(), limitMs);
+  }
+
+  /** Goes on after `freeze`, or begins after `takeOver`. */
+  thaw(): void {
+    for (const device of this.#devices.values()) device.thaw();
+    this.#events?.resume();
+    this.#begin();
+  }
+
+  /** After `freeze`: everything for the next process. A device that has failed is left to it as it is. */
+  async handOver(give: GiveFd): Promise<TcmuHandover> {
+    const devices = handOverDevices(this.#devices.values(), give);
+    const events = this.#events!.handOver(give);
+    this.#events = null;
+    await this.abandon();
+    return { events, devices };
+  }
+
+  /** Instead of `start`: goes on from another process, once `thaw` is called. Throws `StorageError`. */
+  async takeOver({ events, devices }: TcmuHandover, take: TakeFd): Promise<void> {
+    this.#stopping = true;
+    this.#events = await this.#makeEvents();
+    await this.#events.takeOver(events, take(events.fd));
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    for (const handover of devices) await this.#adopt(handover, take(handover.fd));
+  }
+
+  /** Leaves everything to another process that has it, too. */
+  async abandon(): Promise<void> {
+    this.#events?.abandon();
+    this.#events = null;
+    const devices = [...this.#devices.values()];
+    this.#devices.clear();
+    for (const device of devices) await this.#close(device);
+  }
+
+  async #adopt({ minor, uioName, shownSizeBytes }: DeviceHandover, fd: number): Promise<void> {
+    const uio = new UioDevice(this.#native, this.#paths, minor, fd);
+    const entry = readUioEntry(this.#paths, minor);
+    // Its removal waits for our answer to the event, or nobody knows of it any more.
+    if (entry?.uioName !== uioName) {
+      uio.close();
+      return;
+    }
+    const configfs = new ConfigfsDevice(this.#paths, entry.name);
+    const maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
+    const unit = await openUnit(this.#options, entry, shownSizeBytes, configfs, false);
+    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, maxTransferBytes, frozen: true });
   }
 
   /**
@@ -112,12 +175,21 @@ export class TcmuHandler {
     const closing: Promise<void>[] = [];
     for (const [minor, device] of this.#devices) closing.push(this.#enqueue(minor, () => this.#leave(device)));
     await Promise.all([...closing, ...this.#steps.values()]);
-    this.#netlink?.close();
-    this.#netlink = null;
+    this.#events?.close();
+    this.#events = null;
   }
 
-  devices(): TcmuDeviceStatus[] {
-    return [...this.#devices.values()].map((device) => device.status());
+  status(): TcmuStatus {
+    return {
+      answersAwaited: this.#events?.waits ?? false,
+      devices: [...this.#devices.values()].map((device) => device.status()),
+      unserved: [...this.#unserved.values()],
+      refusals: this.#refusals.list(),
+    };
+  }
+
+  #isOurs(uioName: string): boolean {
+    return uioName.split('/', 4)[3] === this.#options.subtype;
   }
 
   /** Runs `step` after the steps under way for the same minor. Its failure is logged, not thrown. */
@@ -133,45 +205,47 @@ export class TcmuHandler {
     return after;
   }
 
-  #event(event: TcmuEvent): void {
-    const entry = readUioEntry(this.#paths, event.minor);
-    const known = this.#devices.get(event.minor);
-    const uioName = event.uioName;
-    // Not ours: not even a refusal, as the first answer from anybody counts.
-    if (!isOurs(uioName, this.#options.subtype)) return;
-    this.#logger.debug({ event, known: known !== undefined }, 'TCMU event');
-    let answered = false;
-    const answer = (status: number): void => {
-      if (answered) return;
-      answered = true;
-      this.#netlink?.answer(event, status);
-    };
-    // A step before this one may hang on a folder that the kernel has locked until it has our answer.
-    let early: Timer | null = null;
-    if (event.kind === TcmuEventKind.REMOVED) {
-      early = this.#options.clock.setTimer(DRAIN_TIMEOUT_MS, () => answer(0));
-    }
+  #event(event: TcmuEvent, answer: PendingAnswer): void {
+    this.#logger.debug({ event }, 'TCMU event');
+    const removed = event.kind === TcmuEventKind.REMOVED;
+    // A step may hang on a folder that the kernel has locked until it has our answer.
+    const early = this.#options.clock.setTimer(removed ? DRAIN_TIMEOUT_MS : ANSWER_TIMEOUT_MS, () =>
+      answer.give(removed ? 0 : -osConstants.errno.EAGAIN),
+    );
+    if (removed) this.#older.delete(event.minor);
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
-        if (event.kind === TcmuEventKind.REMOVED) await this.#remove(event.minor);
-        else if (event.kind === TcmuEventKind.RECONFIG) await this.#reconfigure(event);
-        else if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
-        else if (entry === null) throw new StorageError('ENODEV', `Cannot find ${uioName} in ${this.#paths.uioClass}`);
-        else await this.#add(entry, true);
+        await this.#obey(event);
       } catch (error) {
         status = -errnoNumber(error);
-        this.#logger.warn({ device: uioName, status, reason: messageOf(error) }, 'refused what the kernel asked');
+        const reason = messageOf(error);
+        const hint = hintOf(error);
+        this.#logger.warn({ device: event.uioName, status, reason, hint }, 'refused what the kernel asked');
+        this.#refusals.add(event, hint === undefined ? reason : `${reason}. ${hint}`);
       }
-      early?.cancel();
-      answer(status);
+      await this.#events?.settle(answer, status);
+      early.cancel();
+      // A device that waits for nobody has the new size all the same.
+      if (status !== 0 && event.sizeBytes !== null) this.#enqueue(event.minor, () => this.#showSize(event.minor));
     });
+  }
+
+  async #obey(event: TcmuEvent): Promise<void> {
+    if (event.kind === TcmuEventKind.REMOVED) return this.#remove(event.minor);
+    if (event.kind === TcmuEventKind.RECONFIG) return this.#reconfigure(event);
+    if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
+    const entry = readUioEntry(this.#paths, event.minor);
+    if (entry?.uioName !== event.uioName.trimEnd()) {
+      throw new StorageError('ENODEV', `Cannot add ${event.uioName}: it is gone again from ${this.#paths.uioClass}`);
+    }
+    await this.#add(entry, true);
   }
 
   /** Serves a device; nothing when it is served already. `fresh`: no command can have come before. */
   async #add(entry: UioEntry, fresh: boolean): Promise<void> {
     const known = this.#devices.get(entry.minor);
-    if (known?.entry.uioName === entry.uioName) return;
+    if (known?.entry.uioName === entry.uioName && known.isAlive()) return;
     if (known !== undefined) await this.#remove(entry.minor);
 
     const configfs = new ConfigfsDevice(this.#paths, entry.name);
@@ -179,6 +253,7 @@ export class TcmuHandler {
     const uio = new UioDevice(this.#native, this.#paths, entry.minor);
     let unit: LogicalUnit | null = null;
     let sizeBytes: number;
+    let maxTransferBytes: number;
     try {
       if (!fresh) {
         // Entries between tail and head may have been overwritten by responses that came out of order.
@@ -186,106 +261,52 @@ export class TcmuHandler {
         await configfs.resetRing();
       }
       sizeBytes = await configfs.readNumber('dev_size');
-      unit = await this.#resolve(entry, sizeBytes, {
-        name: entry.name.device,
-        minor: entry.minor,
-        blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        maxTransferBytes: (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE,
-        readSerial: () => configfs.readSerial(),
-      });
-      await this.#setAttributes(entry, configfs);
+      maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
+      unit = await openUnit(this.#options, entry, sizeBytes, configfs, !this.#older.has(entry.minor));
+      await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
       uio.close();
-      if (unit !== null) await this.#options.release(entry.name.cfgstring, unit);
+      if (unit !== null) await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
       throw error;
     }
-    let device: TcmuDevice;
-    try {
-      device = new TcmuDevice({
-        native: this.#native,
-        paths: this.#paths,
-        entry,
-        configfs,
-        unit,
-        logger: this.#logger,
-        clock: this.#options.clock,
-        uio,
-        shownSizeBytes: sizeBytes,
-        gone: () => {
-          this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
-        },
-      });
-    } catch (error) {
-      await this.#options.release(entry.name.cfgstring, unit);
-      throw error;
-    }
-    this.#devices.set(entry.minor, device);
-    this.#complained.delete(entry.minor);
+    const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
+    await device.forbidTimeOut();
+    this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
+    if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
   }
 
-  async #resolve(entry: UioEntry, sizeBytes: number, info: TcmuDeviceInfo): Promise<LogicalUnit> {
-    const { cfgstring } = entry.name;
-    let late = false;
-    let timer: Timer | null = null;
-    const timeout = new Promise<never>((_resolve, reject) => {
-      timer = this.#options.clock.setTimer(RESOLVE_TIMEOUT_MS, () => {
-        late = true;
-        reject(new StorageError('EAGAIN', `Cannot open ${cfgstring}: not ready after ${RESOLVE_TIMEOUT_MS / 1000} s`));
-      });
-    });
-    const opening = this.#options.resolve(cfgstring, sizeBytes, info);
-    opening.then(
-      (unit) => late && this.#options.release(cfgstring, unit),
-      () => {},
-    );
+  async #serve(
+    own: Pick<
+      TcmuDeviceOptions,
+      'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+    >,
+  ): Promise<TcmuDevice> {
+    const { entry, unit } = own;
+    const { clock } = this.#options;
     try {
-      return await Promise.race([opening, timeout]);
-    } finally {
-      (timer as Timer | null)?.cancel();
+      const gone = (): void => void this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
+      const common = { native: this.#native, paths: this.#paths, logger: this.#logger, clock, gone };
+      const device = new TcmuDevice({ ...common, ...own });
+      this.#devices.set(entry.minor, device);
+      return device;
+    } catch (error) {
+      await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
+      throw error;
     }
-  }
-
-  /**
-   * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are no
-   * time-outs. Aborts are to be told to us. Both can be set only while nothing exports the device.
-   */
-  async #setAttributes(entry: UioEntry, configfs: ConfigfsDevice): Promise<void> {
-    if ((await configfs.readNumber('cmd_time_out')) !== 0) {
-      await configfs.write('attrib/cmd_time_out', '0').catch(() => {
-        this.#logger.warn(
-          { device: entry.uioName, path: configfs.path },
-          'cmd_time_out is not 0: a write may be executed after its initiator was told that it failed; remove the LUNs, then set it to 0',
-        );
-      });
-    }
-    await configfs.write('attrib/tmr_notification', '1').catch((error: unknown) => {
-      this.#logger.debug({ device: entry.uioName, reason: messageOf(error) }, 'no notice of aborts');
-    });
-    // Made while nobody listened: from now on the kernel waits for our answers. -1: its owner wants no waiting.
-    if ((await configfs.readNumber('nl_reply_supported')) === 0) await configfs.write('attrib/nl_reply_supported', '1');
   }
 
   async #reconfigure(event: TcmuEvent): Promise<void> {
     const device = this.#devices.get(event.minor);
     if (device === undefined) throw new StorageError('ENODEV', `Cannot change ${event.uioName}: it is not served`);
-    const { name } = device.entry;
-    // As it was written, with the newline of an echo.
-    const config = event.devConfig?.trimEnd();
-    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
-      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
-    }
-    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
-    if (event.sizeBytes === null) return;
-    if (event.sizeBytes !== device.sizeBytes) await this.#options.resize(name.cfgstring, event.sizeBytes);
-    device.shownSizeBytes = event.sizeBytes;
+    await device.reconfigure(event, (sizeBytes) => this.#options.resize(device.entry.name.cfgstring, sizeBytes));
   }
 
   /** Ends the service of a device that is going away. Touches no configfs: its folders are locked until the kernel has our answer. */
   async #remove(minor: number): Promise<void> {
     const device = this.#devices.get(minor);
-    this.#complained.delete(minor);
+    this.#unserved.delete(minor);
     if (device === undefined) return;
     this.#devices.delete(minor);
     device.abortAll();
@@ -298,92 +319,85 @@ export class TcmuHandler {
       this.#logger.warn({ device: entry.uioName }, 'its uio file reports an error, opening it again');
     }
     await this.#remove(entry.minor);
-    this.#reconcile();
+    this.#reconcile(false);
   }
 
   /** The clean end of our service of a device that stays. */
   async #leave(device: TcmuDevice): Promise<void> {
     if (this.#devices.get(device.entry.minor) !== device) return;
     this.#devices.delete(device.entry.minor);
-    await device.configfs.setBlocked(true);
-    const drained = await device.drain(DRAIN_TIMEOUT_MS);
-    if (!drained) {
-      // Blocked, so that the next process resets the ring before anybody uses it.
-      this.#logger.error({ device: device.entry.uioName }, 'left blocked: commands are still in flight');
-      await this.#close(device);
-      return;
-    }
-    await this.#close(device);
-    await device.configfs.setBlocked(false);
-    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
-    if ((await device.configfs.readNumber('nl_reply_supported')) > 0) {
-      await device.configfs.write('attrib/nl_reply_supported', '0');
-    }
+    await device.leave(() => this.#close(device));
   }
 
   async #close(device: TcmuDevice): Promise<void> {
     if (!device.close()) this.#logger.error({ device: device.entry.uioName }, 'closed with commands in flight');
-    await this.#options.release(device.entry.name.cfgstring, device.unit);
+    const { name } = device.entry;
+    await this.#options.release(name.cfgstring, device.unit, name.device);
   }
 
-  /** Compares with sysfs: what events did not tell. */
-  #reconcile(): void {
+  /** Compares with sysfs: what events did not tell. `thorough`: events were lost. */
+  #reconcile(thorough: boolean): void {
     if (this.#stopping) return;
-    const present = new Set<number>();
-    for (const entry of listUioEntries(this.#paths)) {
-      present.add(entry.minor);
-      if (entry.name.subtype !== this.#options.subtype) continue;
-      if (this.#devices.get(entry.minor)?.entry.uioName === entry.uioName || this.#steps.has(entry.minor)) continue;
-      this.#enqueue(entry.minor, async () => {
-        try {
-          if (!this.#stopping) await this.#add(entry, false);
-        } catch (error) {
-          this.#complain(entry, messageOf(error));
-        }
-      });
+    const { present, unserved } = this.#scan.look((minor) => this.#devices.has(minor), thorough);
+    for (const minor of this.#older) if (!present.has(minor)) this.#older.delete(minor);
+    for (const minor of this.#unserved.keys()) if (!present.has(minor)) this.#unserved.delete(minor);
+    let retries = 0;
+    for (const entry of unserved) {
+      if (entry.name.subtype !== this.#options.subtype || this.#steps.has(entry.minor)) continue;
+      if (this.#neighbours.server(entry.name.cfgstring).is !== 'ours') continue;
+      if (this.#unserved.has(entry.minor)) continue;
+      this.#enqueue(entry.minor, () => this.#tryToAdd(entry));
+    }
+    for (const [minor, { entry }] of this.#unserved) {
+      if (retries++ >= RETRY_LIMIT) break;
+      if (!this.#steps.has(minor)) this.#enqueue(minor, () => this.#tryToAdd(entry));
     }
     for (const [minor, device] of this.#devices) {
-      if (!present.has(minor)) this.#enqueue(minor, () => this.#removeIfGone(device.entry));
-      else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(device));
+      if (this.#steps.has(minor)) continue;
+      if (!present.has(minor) || (thorough && !device.isAlive())) {
+        this.#enqueue(minor, () => this.#removeIfGone(device.entry));
+      } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      device.lookForReservation();
+      // Not as a step: while the device is being removed it waits for the answer that another step is to give.
+      device.forbidTimeOut().catch(() => {});
     }
-    for (const minor of this.#complained.keys()) if (!present.has(minor)) this.#complained.delete(minor);
   }
 
-  /** The volume was resized by other means than LIO's. */
-  async #showSize(device: TcmuDevice): Promise<void> {
+  /** What nobody has asked for. The same failure is not said again. */
+  async #tryToAdd(entry: UioEntry): Promise<void> {
+    const known = this.#unserved.get(entry.minor)?.reason;
+    this.#unserved.delete(entry.minor); // to the end of the queue, if it fails again
+    if (this.#stopping || readUioEntry(this.#paths, entry.minor)?.uioName !== entry.uioName) return;
+    try {
+      // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
+      if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
+      await this.#add(entry, false);
+    } catch (error) {
+      const reason = messageOf(error);
+      this.#unserved.set(entry.minor, { entry, reason });
+      if (reason === known) return;
+      this.#logger.error(
+        { device: entry.uioName, reason, hint: hintOf(error) },
+        'cannot serve a TCMU device, trying again from time to time',
+      );
+    }
+  }
+
+  /** LIO shows the size of what stands behind the device, whoever changed it. */
+  async #showSize(minor: number): Promise<void> {
+    const device = this.#devices.get(minor);
+    if (device === undefined) return;
     const { sizeBytes } = device;
-    if (this.#devices.get(device.entry.minor) !== device) return;
     await device.configfs.announceSize(sizeBytes);
     device.shownSizeBytes = sizeBytes;
-  }
-
-  #complain(entry: UioEntry, reason: string): void {
-    if (this.#complained.get(entry.minor) === reason) return;
-    this.#complained.set(entry.minor, reason);
-    this.#logger.error({ device: entry.uioName, reason }, 'cannot serve a TCMU device, trying again from time to time');
   }
 
   #scheduleReconcile(): void {
     if (this.#stopping) return;
     this.#reconcileTimer = this.#options.clock.setTimer(RECONCILE_INTERVAL_MS, () => {
-      this.#reconcile();
+      this.#events?.lookAround();
+      this.#reconcile(false);
       this.#scheduleReconcile();
     });
   }
-}
-
-function isOurs(uioName: string, subtype: string): boolean {
-  return uioName.split('/', 4)[3] === subtype;
-}
-
-/** The number for an answer to the kernel. */
-function errnoNumber(error: unknown): number {
-  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
-  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
-}
-
-async function loadModule(): Promise<void> {
-  await new Promise<void>((resolve) => {
-    execFile('modprobe', ['target_core_user'], { timeout: 30_000 }, () => resolve()); // whether it worked shows in /sys
-  });
 }

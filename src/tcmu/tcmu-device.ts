@@ -1,12 +1,18 @@
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import type { GiveFd } from '../base/shared-handle.ts';
+import { DEFAULT_MAX_TRANSFER } from '../scsi/front-end.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
-import { readMailbox } from './mailbox.ts';
+import type { TcmuEvent } from './genl.ts';
+import { LioFrontEnd } from './lio-front-end.ts';
+import { type MailboxLayout, readMailbox } from './mailbox.ts';
+import { RingWatch } from './ring-watch.ts';
+import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
 /** Commands of one device that the logical unit has at once; what is more waits on the ring. */
@@ -28,20 +34,30 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
+  /** Takes nothing from the ring before `thaw`. */
+  readonly frozen?: boolean;
+  /** hw_max_sectors in bytes. */
+  readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
   gone(): void;
 }
 
 export interface TcmuDeviceStatus {
+  /** LIO's folder of it is core/user_<hba>/<device>. */
+  readonly hba: string;
   readonly device: string;
   readonly cfgstring: string;
   readonly minor: number;
   readonly state: 'serving' | 'failed' | 'closed';
+  /** Why it has failed; null while it serves. */
+  readonly problem: string | null;
   readonly inFlight: number;
   readonly commands: number;
   readonly batches: number;
   readonly aborts: number;
   readonly refused: number;
+  /** Commands that waited for too long and were answered BUSY. */
+  readonly busy: number;
 }
 
 /**
@@ -59,9 +75,15 @@ export class TcmuDevice implements UioListener {
   readonly #memory: Uint8Array;
   /** TCMU does not say who asks: all initiators are one nexus. */
   readonly #nexus: Nexus;
+  readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
+  #watch: RingWatch;
+  /** cmd_time_out, in seconds, as last seen. */
+  #timeOutS = 0;
+  #readingTimeOut = false;
   #state: TcmuDeviceStatus['state'] = 'serving';
+  #problem = '';
   #resets = 0;
   #onDrained: (() => void) | null = null;
 
@@ -73,10 +95,20 @@ export class TcmuDevice implements UioListener {
     this.unit = options.unit;
     this.configfs = options.configfs;
     this.#uio = options.uio;
-    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, `tcmu,t,${this.entry.uioName}`, 1);
+    const { configfs, unit, logger, clock } = options;
     try {
       this.#memory = this.#uio.map();
+      const maxTransferBytes = transferLimit(options, readMailbox(this.#memory));
+      this.#frontEnd = new LioFrontEnd({ configfs, maxTransferBytes, serial: unit.state.serial, logger, clock });
+    } catch (error) {
+      this.#uio.close();
+      throw error;
+    }
+    this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
+    try {
       this.#ring = this.#makeRing();
+      this.#ring.paused = options.frozen ?? false;
+      this.#watch = this.#makeWatch();
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -84,6 +116,7 @@ export class TcmuDevice implements UioListener {
       this.#uio.close();
       throw error;
     }
+    this.#watch.start();
     this.#service(); // what came before the first event made none
   }
 
@@ -95,16 +128,56 @@ export class TcmuDevice implements UioListener {
   status(): TcmuDeviceStatus {
     const { stats } = this.#ring;
     return {
+      hba: this.entry.name.hba,
       device: this.entry.name.device,
       cfgstring: this.entry.name.cfgstring,
       minor: this.entry.minor,
       state: this.#state,
+      problem: this.#state === 'failed' ? this.#problem : null,
       inFlight: this.#ring.inFlight,
       commands: stats.commands,
       batches: stats.batches,
       aborts: stats.aborts,
       refused: stats.refused,
+      busy: stats.busy,
     };
+  }
+
+  /**
+   * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are to be
+   * no time-outs. They can be turned off only while nothing exports the device, and on again by anybody: to be repeated from time to time.
+   */
+  async forbidTimeOut(): Promise<void> {
+    if (this.#readingTimeOut) return;
+    this.#readingTimeOut = true;
+    try {
+      let seconds = await this.configfs.readNumber('cmd_time_out');
+      // Refused once is refused: each attempt is a line in the kernel's log.
+      if (seconds !== 0 && seconds !== this.#timeOutS) {
+        await this.configfs.write('attrib/cmd_time_out', '0').then(
+          () => {
+            seconds = 0;
+          },
+          () => this.#sayTimeOut(seconds),
+        );
+      }
+      this.#timeOutS = seconds;
+      this.#watch.timeOutMs = seconds * 1000;
+    } finally {
+      this.#readingTimeOut = false;
+    }
+  }
+
+  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
+  lookForReservation(): void {
+    if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+  }
+
+  /** Whether the kernel still has the device. */
+  isAlive(): boolean {
+    if (!this.#uio.takeEvents()) return false;
+    this.#service(); // an event may have been taken
+    return true;
   }
 
   uioEvent(): void {
@@ -130,9 +203,30 @@ export class TcmuDevice implements UioListener {
     return ended;
   }
 
-  /** Asks for what is in flight to stop early. */
+  /** Takes nothing more from the ring, and waits until nothing is in flight: then another process may go on with it. False when that takes longer than `timeoutMs`. */
+  async freeze(timeoutMs: number): Promise<boolean> {
+    this.#ring.paused = true;
+    this.#service();
+    if (this.#ring.inFlight === 0) return this.#state === 'serving';
+    const quiet = await this.drain(timeoutMs);
+    return quiet && this.#state === 'serving';
+  }
+
+  thaw(): void {
+    this.#ring.paused = false;
+    this.#service();
+  }
+
+  /** For the next process, once it is frozen. `close` follows. */
+  handOver(give: GiveFd): DeviceHandover {
+    const { minor, uioName } = this.entry;
+    return { minor, uioName, shownSizeBytes: this.shownSizeBytes, fd: give(this.#uio.share()) };
+  }
+
+  /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
-    this.#ring.abortAll();
+    this.#frontEnd.close();
+    this.#ring.abortTakenBefore(Number.POSITIVE_INFINITY);
   }
 
   /**
@@ -141,12 +235,44 @@ export class TcmuDevice implements UioListener {
    */
   close(): boolean {
     this.#state = 'closed';
+    this.#watch.stop();
     this.#uio.stopListening();
     this.#ring.detach();
+    this.#frontEnd.close();
     this.unit.detach(this.#nexus);
     if (this.#ring.inFlight > 0) return false;
     this.#uio.close();
     return true;
+  }
+
+  /** The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the ring. */
+  async leave(close: () => Promise<void>): Promise<void> {
+    const { configfs } = this;
+    await configfs.setBlocked(true);
+    const drained = await this.drain(DRAIN_TIMEOUT_MS);
+    await close();
+    if (!drained) {
+      // Blocked, so that the next process resets the ring before anybody uses it.
+      this.#options.logger.error({ device: this.entry.uioName }, 'left blocked: commands are still in flight');
+      return;
+    }
+    await configfs.setBlocked(false);
+    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
+    if ((await configfs.readNumber('nl_reply_supported')) > 0) await configfs.write('attrib/nl_reply_supported', '0');
+  }
+
+  /** The kernel asks whether the device may change. Rejects with a `StorageError`. */
+  async reconfigure(event: TcmuEvent, resize: (sizeBytes: number) => Promise<void>): Promise<void> {
+    const { name } = this.entry;
+    // As it was written, with the newline of an echo.
+    const config = event.devConfig?.trimEnd();
+    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
+      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
+    }
+    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
+    if (event.sizeBytes === null) return;
+    if (event.sizeBytes !== this.sizeBytes) await resize(event.sizeBytes);
+    this.shownSizeBytes = event.sizeBytes;
   }
 
   #makeRing(): CommandRing {
@@ -172,10 +298,29 @@ export class TcmuDevice implements UioListener {
     });
   }
 
+  #makeWatch(): RingWatch {
+    const watch = new RingWatch(this.#ring, this.#options.clock, this.#serviceBound, (commands, waitedMs) => {
+      const waitedS = Math.round(waitedMs / 1000);
+      this.#options.logger.warn(
+        { device: this.entry.uioName, commands, waitedS },
+        'commands that may have waited for that long were answered BUSY, not executed: their initiators may have given them up',
+      );
+    });
+    watch.timeOutMs = this.#timeOutS * 1000;
+    return watch;
+  }
+
+  #sayTimeOut(seconds: number): void {
+    this.#options.logger.warn(
+      { device: this.entry.uioName, path: this.configfs.path, seconds },
+      'cmd_time_out is not 0: commands that take longer are aborted; remove the LUNs, then set it to 0',
+    );
+  }
+
   #service(): void {
     if (this.#state === 'serving') {
       try {
-        this.#ring.service();
+        this.#watch.service();
       } catch (error) {
         this.#fail(error);
       }
@@ -184,7 +329,7 @@ export class TcmuDevice implements UioListener {
   }
 
   #drained(): boolean {
-    return this.#state === 'serving' ? this.#ring.idle : this.#ring.inFlight === 0;
+    return this.#state === 'serving' && !this.#ring.paused ? this.#ring.idle : this.#ring.inFlight === 0;
   }
 
   /** Initiators get BUSY from a blocked device and try again; meanwhile the ring is made anew, where that helps. */
@@ -193,6 +338,7 @@ export class TcmuDevice implements UioListener {
     const device = this.entry.uioName;
     logger.error({ device, reason: messageOf(error) }, 'device failed');
     this.#state = 'failed';
+    this.#problem = messageOf(error);
     const broken = (error as { code?: unknown }).code === 'EILSEQ';
     this.#recover(broken && this.#resets++ < MAX_RING_RESETS).catch((reason: unknown) => {
       logger.error({ device, reason: messageOf(reason) }, 'device stays blocked');
@@ -209,10 +355,19 @@ export class TcmuDevice implements UioListener {
     await this.drain(DRAIN_TIMEOUT_MS * 6);
     if (this.#ring.inFlight > 0 || this.#state !== 'failed') return;
     await this.configfs.resetRing();
+    this.#watch.stop();
     this.#ring = this.#makeRing();
+    this.#watch = this.#makeWatch();
+    this.#watch.start();
     this.#state = 'serving';
     this.#service();
     await this.configfs.setBlocked(false);
     this.#options.logger.warn({ device: this.entry.uioName }, 'ring was reset, device serves again');
   }
+}
+
+/** LIO shows hw_max_sectors and does not enforce it; a command larger than the data area it refuses. */
+function transferLimit({ maxTransferBytes, unit }: TcmuDeviceOptions, layout: MailboxLayout): number {
+  const room = Math.min(maxTransferBytes, layout.mapSize - layout.dataOffset, DEFAULT_MAX_TRANSFER);
+  return Math.max(room, unit.state.blockSize);
 }

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type NativeBindings, POLL_DISCONNECT, POLL_ERROR, type PollHandle } from '../base/native.ts';
@@ -24,23 +24,6 @@ export function readUioEntry(paths: TcmuPaths, minor: number): UioEntry | null {
   return name === null ? null : { minor, uioName, name };
 }
 
-/** All TCMU devices that are enabled. Reads sysfs only, never configfs. */
-export function listUioEntries(paths: TcmuPaths): UioEntry[] {
-  let folders: string[];
-  try {
-    folders = readdirSync(paths.uioClass);
-  } catch {
-    return []; // no uio device was ever made
-  }
-  const entries: UioEntry[] = [];
-  for (const folder of folders) {
-    const match = /^uio(\d+)$/.exec(folder);
-    const entry = match === null ? null : readUioEntry(paths, Number(match[1]));
-    if (entry !== null) entries.push(entry);
-  }
-  return entries.sort((a, b) => a.minor - b.minor);
-}
-
 export interface UioListener {
   /** The kernel has put something on the ring. */
   uioEvent(): void;
@@ -62,8 +45,8 @@ export class UioDevice {
   #poll: PollHandle | null = null;
   #open = true;
 
-  /** Throws `StorageError`: EBUSY when another process has it. */
-  constructor(native: NativeBindings, paths: TcmuPaths, minor: number) {
+  /** `inherited` is an open of it by another process, which is ours from here on. Throws `StorageError`: EBUSY when another process has it. */
+  constructor(native: NativeBindings, paths: TcmuPaths, minor: number, inherited: number | null = null) {
     this.#native = native;
     this.path = join(paths.dev, `uio${minor}`);
     const sizePath = join(paths.uioClass, `uio${minor}`, 'maps', 'map0', 'size');
@@ -77,10 +60,15 @@ export class UioDevice {
     }
     try {
       // Node sets O_CLOEXEC by itself.
-      this.#fd = openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK);
+      this.#fd = inherited ?? openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK);
     } catch (error) {
       throw wrapError(`Cannot open ${this.path}`, error);
     }
+  }
+
+  /** A descriptor of it for the next process. */
+  share(): number {
+    return this.#native.duplicateFd(this.#fd);
   }
 
   /** Maps the mailbox, the ring and the data area: exactly the size that the kernel names, as it refuses any other. */
@@ -96,7 +84,7 @@ export class UioDevice {
   /** Events from here on; what is on the ring already makes none. */
   listen(listener: UioListener): void {
     this.#poll = this.#native.pollStart(this.#fd, (events) => {
-      if ((events & (POLL_ERROR | POLL_DISCONNECT)) !== 0 || !this.#takeEvents()) {
+      if ((events & (POLL_ERROR | POLL_DISCONNECT)) !== 0 || !this.takeEvents()) {
         this.stopListening();
         listener.uioGone();
         return;
@@ -133,7 +121,7 @@ export class UioDevice {
   }
 
   /** One read clears any number of events; false when the device is gone. */
-  #takeEvents(): boolean {
+  takeEvents(): boolean {
     try {
       this.#native.readFd(this.#fd, this.#word, 0, 4);
       return true;

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { monotonicClock } from '../../src/base/clock.ts';
 import { StorageError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { AdvisedError } from '../../src/daemon/advised-error.ts';
 import { DbusConnection, type DbusMessage } from '../../src/daemon/dbus-connection.ts';
 import { TcmuDbus } from '../../src/daemon/tcmu-dbus.ts';
 import { requireTool } from '../support/tools.ts';
@@ -59,11 +60,15 @@ describe('the handler on the bus', () => {
     rmSync(folder, { recursive: true });
   });
 
-  function service(check: (cfgstring: string) => void | Promise<void> = () => {}): TcmuDbus {
+  function service(
+    check: (cfgstring: string) => void | Promise<void> = () => {},
+    isServer: (pid: number) => boolean = () => false,
+  ): TcmuDbus {
     const one = new TcmuDbus({
       subtype: 'thin',
       description: 'POOL/VOLUME',
       check,
+      isServer,
       logger: silentLogger,
       clock: monotonicClock,
       busAddress: address,
@@ -170,6 +175,44 @@ describe('the handler on the bus', () => {
     expect(good).toBe(true);
     runner.close();
     await expect.poll(() => one.mode, { timeout: 5000 }).toBe('owner');
+  });
+
+  const ofUs = (pid: number): boolean => pid === process.pid;
+
+  test('of several servers one has the name, and the next gets it when that ends', async () => {
+    const asked: string[] = [];
+    const make = (name: string): TcmuDbus => service(() => void asked.push(name), ofUs);
+    const [a, b, c] = [make('a'), make('b'), make('c')];
+    expect([await a.start(), await b.start(), await c.start()]).toEqual(['owner', 'queued', 'queued']);
+    const check = (): Promise<string> => call(HANDLER, 'org.kernel.TCMUService1.CheckConfig', 'thin/pool/vol');
+    await check();
+    b.stop();
+    a.stop();
+    await expect.poll(() => c.mode, { timeout: 5000 }).toBe('owner');
+    await check();
+    expect(asked).toEqual(['a', 'c']);
+  });
+
+  test('of several servers beside tcmu-runner one is registered, and the next when that ends', async () => {
+    const registered: unknown[][] = [];
+    const runner = await tcmuRunner(registered);
+    const [a, b] = [service(), service()];
+    expect([await a.start(), await b.start()]).toEqual(['guest', 'guest']);
+    expect(registered).toHaveLength(1);
+    a.stop();
+    await expect.poll(() => registered.length, { timeout: 5000 }).toBe(2);
+    expect(b.mode).toBe('guest');
+    runner.close();
+    await expect.poll(() => b.mode, { timeout: 5000 }).toBe('owner');
+  });
+
+  test('says what can be done about a refusal', async () => {
+    await service(() => {
+      throw new AdvisedError('ENODEV', 'Cannot use "none/a": no pool "none" is served here', 'Serve it.');
+    }).start();
+    expect(await call(HANDLER, 'org.kernel.TCMUService1.CheckConfig', 'thin/none/a')).toBe(
+      `(false, 'Cannot use "none/a": no pool "none" is served here. Serve it.')`,
+    );
   });
 
   test('does without a bus, and comes back when there is one again', async () => {

@@ -1,22 +1,24 @@
 #!/bin/bash
 # Boots the User-Mode Linux guest, runs one command in it as root, powers it off, and exits with the command's status.
 #
-# usage: boot.sh [--root DIR] [--mem 1G] [--timeout 300] [--bind HOST:GUEST[:ro]]... [-i] -- COMMAND
+# usage: boot.sh [--root DIR] [--mem 1G] [--timeout 300] [--bind HOST:GUEST[:ro]]... [--systemd] [-i] -- COMMAND
 #
 # The root folder is read-only to the guest, so that several may run from it; /tmp, /run, /etc, /var and /root of a
 # guest are its own and gone afterwards. Mounts are made in a private mount namespace: nothing stays mounted. Standard
-# output is the guest's console. -i gives the command this terminal. Exit status 124: the time was over.
+# output is the guest's console. -i gives the command this terminal. Exit status 124: the time was over. --systemd runs the
+# command twice: with BOOT=before, and, when that ends well, with BOOT=done in a guest that systemd has booted since.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-root=${THINLUN_LAB:-/var/tmp/thinlun-lab} mem=1G limit=300 binds=() input=/dev/null
+root=${THINLUN_LAB:-/var/tmp/thinlun-lab} mem=1G limit=300 binds=() input=/dev/null systemd=no
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
   case $1 in
     --root) root=$2; shift 2 ;;
     --mem) mem=$2; shift 2 ;;
     --timeout) limit=$2; shift 2 ;;
     --bind) binds+=("$2"); shift 2 ;;
+    --systemd) systemd=yes; shift ;;
     -i) input=/dev/stdin; shift ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "boot.sh: unknown option $1" >&2; exit 2 ;;
   esac
 done
@@ -34,6 +36,7 @@ cp "$here/guest-init.sh" "$lab/init"
 chmod +x "$lab/init"
 printf '%s\n' "$*" >"$lab/command"
 [ "$input" = /dev/null ] || touch "$lab/interactive"
+[ $systemd = no ] || touch "$lab/systemd"
 binds+=("$lab:/lab")
 export root mem limit binds_text lab
 binds_text=$(printf '%s\n' "${binds[@]}")

@@ -30,6 +30,7 @@ for module in configfs sd_mod sg loop target_core_mod target_core_user target_co
 done
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 dbus-daemon --system --fork
+[ ! -e /lab/systemd ] || . /project/test/kernel/guest-systemd.sh
 if [ -e /lab/interactive ]; then bash /lab/command; else bash /lab/command </dev/null; fi
 echo $? >/lab/status
 [ ! -e /lab/on-host ] || exit 0

@@ -62,6 +62,7 @@ function readScenario(file) {
     title: field('title') ?? '(no title)',
     timeoutS: Number(field('timeout') ?? DEFAULT_TIMEOUT_S),
     memory: field('memory') ?? DEFAULT_MEMORY,
+    systemd: field('init') === 'systemd',
     // A measurement, which asserts nothing: not among "all of them".
     measures: field('kind') === 'measurement',
     // It boots, or does to the kernel what nobody wants to have done to a machine.
@@ -158,6 +159,7 @@ async function runScenario(scenario, remainingS) {
   const program = scenario.file.endsWith('.mjs') ? 'node' : 'bash';
   const args = [join(here, onHost ? 'on-host.sh' : 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
   for (const bind of binds()) args.push('--bind', bind);
+  if (scenario.systemd) args.push('--systemd');
   args.push('--', `cd /tmp && ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`);
   const begin = performance.now();
   const status = await run('bash', args, onText, limitS);

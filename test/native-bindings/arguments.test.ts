@@ -68,6 +68,7 @@ const OFFSET: Argument = { good: 0, bad: WRONG_OFFSETS };
 const LENGTH: Argument = { good: 64, bad: WRONG_OFFSETS };
 const POSITION: Argument = { good: 0, bad: WRONG_NUMBERS };
 const COUNT: Argument = { good: 4096, bad: [0, ...WRONG_NUMBERS] };
+const FDS: Argument = { good: new Uint8Array(8), bad: [...WRONG_BYTES, new Uint8Array(3), new Uint8Array(254 * 4)] };
 const FUNCTION: Argument = { good: callback, bad: WRONG_FUNCTIONS };
 
 const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
@@ -95,11 +96,22 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   pollStop: [{ good: {}, bad: [1, 'x', true, bytes, callback, new Map()] }],
   readFd: [FD, BYTES, OFFSET, LENGTH],
   writeFd: [FD, BYTES, OFFSET, LENGTH],
-  genlSocket: [],
+  genlSocket: [
+    { good: 0, bad: [...WRONG_NUMBERS, 2 ** 32] },
+    { good: 65536, bad: [0, ...WRONG_NUMBERS, 2 ** 31] },
+  ],
   netlinkAddMembership: [FD, { good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],
-  setIoFlusher: [],
+  duplicateFd: [FD],
+  sendWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
+  receiveWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
+  setIoFlusher: [{ good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
+  lockMemory: [
+    { good: 0, bad: WRONG_NUMBERS },
+    { good: 0, bad: WRONG_NUMBERS },
+  ],
+  sendDatagram: [{ good: bytes, bad: [...WRONG_BYTES, new Uint8Array(0), new Uint8Array(108), detached] }, BYTES],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],
 };
 
@@ -195,14 +207,14 @@ test('a ring takes no row that is wrong in any number, and starts nothing of its
   const good = [3, 0, fd, 0, 512, 0, 0, 0];
   const wrong: [number, number[]][] = [
     [RingRow.SLOT, [-1, 8, 0.5, Number.NaN, 1e300]],
-    [RingRow.OP, [-1, 4, 0.5, Number.NaN]],
+    [RingRow.OP, [-1, 5, 0.5, Number.NaN]],
     [RingRow.FD, [-1, 0.5, 2 ** 31, Number.NaN]],
     [RingRow.OFFSET, [-1, 0.5, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY]],
     [RingRow.LENGTH, [0, -1, 1025, 0.5, 2 ** 32, Number.NaN]],
     [RingRow.MEMORY, [-1, 1, 0.5, Number.NaN]],
     [RingRow.MEMORY_OFFSET, [-1, 513, 1025, 0.5, Number.NaN]],
   ];
-  for (const op of [0, 1]) {
+  for (const op of [0, 1, 4]) {
     for (const [at, values] of wrong) {
       for (const value of values) {
         ring.queue.set([1, op, fd, 0, 512, 0, 0, 0], 0);

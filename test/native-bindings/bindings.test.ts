@@ -189,6 +189,24 @@ test('microtasks of a callback run before the next callback', async () => {
   expect(order).toEqual(['callback', 'tick', 'microtask', 'callback', 'tick', 'microtask']);
 });
 
+test('what a ring writes at once has completed, and waits to be reaped', async () => {
+  let calls = 0;
+  const ring = native.createRing(8, () => calls++);
+  const bytes = new Uint8Array(8).fill(0x5a);
+  ring.queue.set([3, 4, fd, 100, 8, 0, 0, 0, 5, 4, 1_000_000, 0, 8, 0, 0, 0], 0);
+  expect(ring.submit(2, [bytes], 1)).toBe(0);
+  const back = Buffer.alloc(8);
+  readSync(fd, back, 0, 8, 100);
+  expect(back.equals(bytes)).toBe(true);
+  expect(() => ring.close()).toThrow(expect.objectContaining({ code: 'EBUSY' }));
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(calls).toBe(0);
+  expect(ring.reap()).toBe(2);
+  expect(Array.from(ring.results.subarray(0, 4))).toEqual([3, 8, 5, -9]);
+  expect(ring.reap()).toBe(0);
+  ring.close();
+});
+
 /** Bytes of one netlink message: CTRL_CMD_GETFAMILY for the name. */
 function getFamily(name: string): Uint8Array {
   const attribute = 4 + name.length + 1;
@@ -206,7 +224,7 @@ function getFamily(name: string): Uint8Array {
 }
 
 test('the kernel answers on a generic netlink socket', async () => {
-  const socket = native.genlSocket();
+  const socket = native.genlSocket(0, 65536);
   const reply = new Uint8Array(8192);
   expect(native.netlinkReceive(socket, reply)).toBe(-1);
   native.netlinkSend(socket, getFamily('nlctrl'));
@@ -243,7 +261,7 @@ const WORKER = `
   const { fd } = workerData;
   const arena = new Uint8Array(native.alignedBuffer(1 << 20, 4096));
   const map = native.mapShared(fd, 4096);
-  const socket = native.genlSocket();
+  const socket = native.genlSocket(0, 65536);
   native.pollStart(socket, () => {});
   const ring = native.createRing(64, () => again());
   function again() {

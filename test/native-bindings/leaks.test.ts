@@ -97,7 +97,7 @@ test('rings and watchers leave nothing when they are closed', async () => {
     ring.submit(1, [new Uint8Array(4096)], 1);
     while (ring.reap() === 0) await new Promise((resolve) => setImmediate(resolve));
     ring.close();
-    const socket = native.genlSocket();
+    const socket = native.genlSocket(0, 65536);
     native.pollStop(native.pollStart(socket, () => {}));
     closeSync(socket);
     await new Promise((resolve) => setImmediate(resolve));
@@ -152,7 +152,7 @@ test('a worker thread that is terminated while it is busy leaves nothing', async
     const native = require(addon);
     const arena = new Uint8Array(native.alignedBuffer(1 << 20, 4096)).fill(1);
     native.mapShared(fd, 4096);
-    native.pollStart(native.genlSocket(), () => {});
+    native.pollStart(native.genlSocket(0, 65536), () => {});
     const ring = native.createRing(64, () => submit());
     const submit = () => {
       for (let slot = 0; slot < 32; slot++) ring.queue.set([slot, 0, fd, 0, 4096, 0, slot * 4096, 0], slot * 8);

@@ -3,6 +3,7 @@ import type { IoVector } from '../../src/block/io-vector.ts';
 import { serviceActionOf } from '../../src/scsi/cdb.ts';
 import { Access } from '../../src/scsi/command.ts';
 import { REMOVABLE_COMMANDS } from '../../src/scsi/commands.ts';
+import { FixedFrontEnd } from '../../src/scsi/front-end.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Status } from '../../src/scsi/spec.ts';
@@ -73,9 +74,12 @@ describe('any CDB with any data', () => {
     const units = [
       new LogicalUnit(unitOptions(luns[0]!)),
       new LogicalUnit(unitOptions(luns[1]!, { logicalBlockSize: 4096, removable: true, maxWriteSameBytes: 32768 })),
-      new LogicalUnit(unitOptions(luns[2]!, { writeCache: false, maxTransferBytes: 8192 })),
+      new LogicalUnit(unitOptions(luns[2]!, { writeCache: false })),
     ];
-    const nexuses = [0, 1].map((i) => new Nexus(`iqn.test:${i},i,0x1`, i === 0 ? '' : 'iqn.test:t,t,0x0001', 1));
+    const nexuses = [
+      new Nexus('iqn.test:0,i,0x1', '', 1, new FixedFrontEnd([], 8192)),
+      new Nexus('iqn.test:1,i,0x1', 'iqn.test:t,t,0x0001', 1),
+    ];
     for (const unit of units) for (const nexus of nexuses) unit.attach(nexus);
     let done = 0;
     const owner = { taskDone: () => void done++, taskAborted: () => expect.unreachable() };

@@ -4,7 +4,16 @@ import { NO_LUN } from '../../src/scsi/lun.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { Target } from '../../src/scsi/target.ts';
 import type { ScsiTask } from '../../src/scsi/task.ts';
-import { checkCondition, GOOD, NO_DATA, Pending, type Result, senseText, unitOptions } from './support/initiator.ts';
+import {
+  checkCondition,
+  GOOD,
+  Initiator,
+  NO_DATA,
+  Pending,
+  type Result,
+  senseText,
+  unitOptions,
+} from './support/initiator.ts';
 import { RamLun } from './support/ram-lun.ts';
 
 const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];
@@ -109,12 +118,12 @@ describe('a target', () => {
     const groups = (format: number, length: number): number[] => [
       ...send(0, [0xa3, 0x0a | format, 0, 0, 0, 0, 0, 0, 0, length, 0, 0], length).data,
     ];
-    expect(groups(0, 64)).toEqual([0, 0, 0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
-    expect(groups(0x20, 64)).toEqual([0, 0, 0, 16, 0x10, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
-    expect(groups(0, 8)).toEqual([0, 0, 0, 12, 0, 1, 0, 1]);
+    expect(groups(0, 64)).toEqual([0, 0, 0, 12, 0, 1, 0x74, 0x68, 0, 0, 0, 1, 0, 0, 0, 1]);
+    expect(groups(0x20, 64)).toEqual([0, 0, 0, 16, 0x10, 0, 0, 0, 0, 1, 0x74, 0x68, 0, 0, 0, 1, 0, 0, 0, 1]);
+    expect(groups(0, 8)).toEqual([0, 0, 0, 12, 0, 1, 0x74, 0x68]);
     expect(send(0, [0xa3, 0x4a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], 64)).toMatchObject(checkCondition('5/24/00'));
     const identification = Buffer.from(send(0, [0x12, 1, 0x83, 0, 255, 0], 255).data).toString('hex');
-    expect(identification).toContain('5195000400000001');
+    expect(identification).toContain('5195000400007468');
     expect(identification).toContain('5194000400000001');
   });
 
@@ -132,10 +141,10 @@ describe('a target', () => {
     };
     const stpg = (length: number): number[] => [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, length, 0, 0];
     expect(set()).toMatchObject(GOOD);
-    expect(set(0, 0, 0, 0, 0, 0, 0, 1)).toMatchObject(GOOD);
-    expect(set(0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1)).toMatchObject(GOOD);
+    expect(set(0, 0, 0, 0, 0, 0, 0x74, 0x68)).toMatchObject(GOOD);
+    expect(set(0, 0, 0, 0, 0, 0, 0x74, 0x68, 0, 0, 0x74, 0x68)).toMatchObject(GOOD);
     for (const state of [1, 2, 3, 0x0e]) {
-      expect(set(0, 0, 0, 0, state, 0, 0, 1)).toMatchObject(checkCondition('5/26/00'));
+      expect(set(0, 0, 0, 0, state, 0, 0x74, 0x68)).toMatchObject(checkCondition('5/26/00'));
     }
     expect(set(0, 0, 0, 0, 0, 0, 0, 2)).toMatchObject(checkCondition('5/26/00'));
     expect(set(0, 0, 0, 0)).toMatchObject(checkCondition('5/1a/00'));
@@ -153,12 +162,14 @@ describe('a target', () => {
     expect(ports.subarray(20).toString().replace(/\0+$/, '')).toBe(nexus.targetPort);
     expect([...send(0, [0x12, 1, 0x87, 0, 255, 0], 255).data]).toEqual([0, 0x87, 0, 4, 0x3f, 0xff, 0, 0]);
     expect([...send(0, [0x12, 1, 0, 0, 255, 0], 255).data.slice(4)]).toContain(0x88);
+    pending = new Pending(new Initiator().nexus);
     pending.start(unit(), [0x12, 1, 0x88, 0, 255, 0], NO_DATA, 255);
     expect(pending.result()).toMatchObject(checkCondition('5/24/00'));
   });
 
   it('leaves target ports to LIO where a unit stands alone', () => {
     const alone = unit();
+    pending = new Pending(new Initiator().nexus);
     pending.start(alone, [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0], NO_DATA, 64);
     expect(pending.result()).toMatchObject(checkCondition('5/24/00'));
     pending.start(alone, [0x12, 0, 0, 0, 36, 0], NO_DATA, 36);

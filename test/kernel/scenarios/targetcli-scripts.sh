@@ -1,89 +1,286 @@
-# title: an administrator creates, lists, saves, restores, resizes and removes LUNs with targetcli and the scripts
-# needs: dist native-bindings/build/Release
-# timeout: 180
+# title: the scripts for LIO: create, grow, snapshot, clone, list and remove LUNs, twice each, dry, interrupted, with CHAP, and when things fail
+# timeout: 240
+# memory: 2G
 . /project/test/kernel/lib.sh
-SCRIPTS=$PROJECT/targetcli-scripts
+ok() { echo "ok: $* [$SECONDS]"; }
+PATH=$PROJECT/targetcli-scripts:$PATH
+export IQN=iqn.2026-11.org.example:pool CLIENT=iqn.2026-11.org.example:initiator; POOL=/tmp/pool PORTAL=127.0.0.1:3260 SAVED=/etc/target/saveconfig.json
+mkdir -p /tmp/mnt /tmp/clone /tmp/bin
 
-background serve node $KERNEL_TESTS/support/serve-ram.mjs
-wait_for 20 'the handler' grep -q ^ready /tmp/serve.log
-grep -q 'dbus owner' /tmp/serve.log || fail 'the bus name is not ours'
+# Between the scripts and targetcli: notes each command that is done, and fails or waits at the one that is asked for.
+real=$(command -v targetcli)
+cat >/tmp/bin/targetcli <<END
+#!/bin/bash
+echo >>/tmp/count
+n=\$(wc -l </tmp/count)
+[ "\$n" != "\${FAIL_AT:-}" ] || { echo 'made to fail' >&2; exit 1; }
+[ "\$n" != "\${SLOW_AT:-}" ] || { touch /tmp/slow; sleep 2; }
+echo "targetcli \$*" >>/tmp/commands
+exec $real "\$@"
+END
+chmod +x /tmp/bin/targetcli
+count_anew() { : >/tmp/count; }
+PATH=/tmp/bin:$PATH
+# All that LIO is told to be, what is saved of it, and the pool's volumes.
+state() {
+  (
+    cd $CONFIGFS
+    find . -name statistics -prune -o -name discovery_auth -prune -o \( -type d -o -type l \) -printf '%p %l\n' | sort
+    find . -name statistics -prune -o -type f \( -path '*/attrib/*' -o -path '*/auth/*' -o -name enable -o -name vpd_unit_serial \) -print0 |
+      sort -z | xargs -0 grep -s ''
+  ) || true
+  [ ! -e $SAVED ] || cat $SAVED
+  sed 's/"transactionId": *[0-9]*//' $POOL/pool.json
+}
+# unchanged WHAT STATE: that is the state now.
+unchanged() {
+  echo "$2" >/tmp/expected
+  state | diff /tmp/expected - >/tmp/changed || { cat /tmp/changed; fail "$1: the state has changed"; }
+}
+# What differs each time: names of links, numbers of device groups.
+forget_links() { sed -E 's/\b[0-9a-f]{10}\b//g'; }
+# refuses STATUS WORDS COMMAND...: with that exit status and those words, and nothing is changed.
+refuses() {
+  local wanted=$1 words=$2 status=0
+  shift 2
+  "$@" >/tmp/out 2>/tmp/err </dev/null || status=$?
+  [ $status = "$wanted" ] && grep -qF -- "$words" /tmp/err || { cat /tmp/out /tmp/err; fail "$*: status $status, not $wanted with '$words'"; }
+}
+luns() { thinlun-list-luns --json | json "$1"; }
 
-targetcli ls /backstores >/tmp/ls
-grep -q user:thin /tmp/ls || { cat /tmp/ls; fail 'targetcli does not show user:thin'; }
-if targetcli /backstores/user:thin create name=no size=1M cfgstring=absent/no >/tmp/no 2>&1; then fail 'an absent volume was accepted'; fi
-grep -q 'there is no such volume' /tmp/no || { cat /tmp/no; fail 'the reason is not shown'; }
-ok "targetcli shows user:thin and says why a configuration is refused"
+# As installed: nobody starts tcmu-runner while there is no server.
+mountpoint -q /usr/local || mount -t tmpfs tmpfs /usr/local
+thinlun-service --no-start install >/dev/null
+dbus-send --system --type=method_call --dest=org.freedesktop.DBus / org.freedesktop.DBus.ReloadConfig
+thinlun pool create $POOL --data-size 192M
+start_thinlun $POOL --tcmu --no-portal
+# Settled before commands are counted.
+TARGETCLI_HOME=/run/thinlun-targetcli targetcli set global color_mode=false auto_add_default_portal=false auto_enable_tpgt=false auto_add_mapped_luns=false >/dev/null
+touch /run/thinlun-targetcli/ready
+targetcli saveconfig >/dev/null
+[ -e $SAVED ] || SAVED=/etc/rtslib-fb-target/saveconfig.json
 
-$SCRIPTS/thinlun-create-lun --size 64M ram/one | tee /tmp/create
-disk=$(sed -n 's/^disk: //p' /tmp/create)
-[ -b "$disk" ] || fail "no disk: $disk"
-same 'size' 67108864 "$(blockdev --getsize64 $disk)"
-$SCRIPTS/thinlun-create-lun --size 64M ram/one >/tmp/again
-grep -q "disk: $disk" /tmp/again || { cat /tmp/again; fail 'the second time is not the same'; }
-if $SCRIPTS/thinlun-create-lun --size 128M ram/one 2>/dev/null; then fail 'another size was accepted'; fi
-ok "thinlun-create-lun makes a disk, twice is once, another size is refused"
+empty=$(state)
+same 'nothing to list' '[]' "$(thinlun-list-luns --json)"
 
-IQN=iqn.2026-11.org.example:pool
-$SCRIPTS/thinlun-create-lun --size 64M --iscsi $IQN --portal 127.0.0.1:3260 --acl iqn.2026-11.org.example:initiator ram/two
-$SCRIPTS/thinlun-create-lun --iscsi $IQN --portal 127.0.0.1:3260 --acl iqn.2026-11.org.example:initiator ram/two
+# ---- a local disk
+refuses 2 '--size is needed' thinlun-create-lun pool/one
+refuses 1 "no server has a pool 'absent' open" thinlun-create-lun --size 64M absent/one
+refuses 1 'there is no volume' thinlun-grow-lun pool/one 64M
+refuses 1 'there is no volume' thinlun-clone-lun pool/one two
+thinlun-create-lun --dry-run --size 64M pool/one >/tmp/dry
+unchanged 'state after refusals and a dry run' "$empty"
+: >/tmp/commands
+thinlun-create-lun --size 64M pool/one >/tmp/create
+one=$(sed -n 's/^disk: //p' /tmp/create)
+[ -b "$one" ] || { cat /tmp/create; fail "no disk: $one"; }
+same 'size' 67108864 "$(blockdev --getsize64 $one)"
+serial=$(thinlun volume list $POOL --json | json '[0].serial')
+same 'commands of the dry run' "$(sed "s/wwn=$serial/wwn=SERIAL/" /tmp/commands)" "$(grep ^targetcli /tmp/dry)"
+same "LIO's serial number" "T10 VPD Unit Serial Number: $serial" "$(cat $CONFIGFS/core/user_*/pool-one/wwn/vpd_unit_serial)"
+once=$(state)
+thinlun-create-lun --size 64M $POOL/one >/tmp/again
+same 'the second time' "$(cat /tmp/create)" "$(cat /tmp/again)"
+unchanged 'the second time' "$once"
+refuses 1 'thinlun-grow-lun makes it larger' thinlun-create-lun --size 128M pool/one
+refuses 1 'has the backstore pool-one already' thinlun-create-lun --name other pool/one
+refuses 1 "a backstore 'pool-one' already" thinlun-create-lun --size 64M --name pool-one pool/two
+unchanged 'state after refusals' "$once"
+ok "create-lun: a dry run shows the commands and does nothing, the command makes a disk, twice is once"
+
+# ---- iSCSI with an access list and CHAP both ways, in one command
+echo 'the secret of web' >/tmp/secret
+echo 'what pool proves' >/tmp/mutual
+create_web() {
+  thinlun-create-lun --size 128M pool/web --iscsi $IQN --portal 127.0.0.1 --acl $CLIENT --user web --secret-file /tmp/secret \
+    --mutual-user pool --mutual-secret-file /tmp/mutual "$@"
+}
+create_web --dry-run >/tmp/dry
+unchanged 'state after a dry run' "$once"
+# Each time it comes two commands further. Who may read /proc sees no secret all the time.
+failures=0
+: >/tmp/commands
+until count_anew && FAIL_AT=3 strace -f -qq -s 4000 -e trace=execve -A -o /tmp/executed \
+  bash -c "$(declare -f create_web); create_web" >/tmp/created 2>/tmp/err; do
+  grep -q 'made to fail' /tmp/err || { cat /tmp/err; fail 'another failure'; }
+  failures=$((failures + 1))
+  grep -q saveconfig /tmp/executed || [ $failures -lt 9 ] || fail 'it does not come to an end'
+done
+[ $failures = 4 ] || fail "it failed $failures times"
+grep -qx "target: $IQN on $PORTAL, LUN 0" /tmp/created || { cat /tmp/created; fail 'it is not said where'; }
+serial=$(thinlun volume list $POOL --json | json '.find((v) => v.name === "web").serial')
+same 'commands of the dry run' "$(sed "s/wwn=$serial/wwn=SERIAL/" /tmp/commands)" "$(grep ^targetcli /tmp/dry)"
+grep -q saveconfig /tmp/executed || fail 'strace saw nothing'
+if grep -e 'the secret of web' -e 'what pool proves' /tmp/executed /tmp/dry; then fail 'a secret is among the arguments of a process'; fi
+web=$(state)
+: >/tmp/commands
+create_web >/dev/null 2>&1
+same 'commands of the second time' "targetcli saveconfig" "$(cat /tmp/commands)"
+unchanged 'the second time' "$web"
+tpg=$CONFIGFS/iscsi/$IQN/tpgt_1
+same 'demo mode, discovery by strangers, authentication' '0 0 1' \
+  "$(cat $tpg/attrib/generate_node_acls $tpg/attrib/demo_mode_discovery $tpg/attrib/authentication | xargs)"
+refuses 1 'has an access list' thinlun-create-lun --size 64M pool/two --iscsi $IQN --anybody
+refuses 1 'wants CHAP' thinlun-create-lun --size 64M pool/two --iscsi $IQN --acl iqn.2026-11.org.example:other
+unchanged 'state after refusals' "$web"
+ok "one command makes a target with ACL and CHAP; failed $failures times on the way, the same once more finished it; no secret is seen"
+
+# ---- Ctrl-C in the middle of a command of targetcli
+count_anew
+: >/tmp/commands
+SLOW_AT=2 python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL); os.setpgrp(); os.execvp(sys.argv[1], sys.argv[1:])' thinlun-create-lun --size 64M pool/two --no-save >/tmp/two 2>&1 &
+wait_for 30 'the second command' test -e /tmp/slow
+kill -INT -- -$!
+status=0
+wait $! || status=$?
+same 'status after Ctrl-C' 130 $status
+grep -q 'interrupted' /tmp/two || { cat /tmp/two; fail 'it is not said'; }
+same 'what was done' 2 "$(wc -l </tmp/commands)"
+thinlun-create-lun --no-save --size 64M pool/two >/dev/null 2>&1
+thinlun-remove-lun --no-save --delete-volume pool/two 2>/dev/null
+unchanged 'state after removing' "$web"
+ok "Ctrl-C ends a script between two commands, once more finishes it"
+
+# ---- the initiator
 start_iscsid
-iscsiadm -m discovery -t st -p 127.0.0.1:3260 | grep $IQN
-iscsiadm -m node -T $IQN -p 127.0.0.1:3260 -l
+[ -z "$(iscsi-ls -i iqn.2026-11.org.example:stranger iscsi://$PORTAL 2>/dev/null)" ] || fail 'a stranger sees the target'
+iscsiadm -m node -T $IQN -p $PORTAL -o new >/dev/null
+auth() { iscsiadm -m node -T $IQN -p $PORTAL -o update -n node.session.auth.$1 -v "$2"; }
+auth authmethod CHAP
+auth username web
+auth password 'another secret'
+if iscsiadm -m node -T $IQN -p $PORTAL -l >/tmp/login 2>&1; then fail 'a wrong secret was accepted'; fi
+auth password 'the secret of web'
+auth username_in pool
+auth password_in 'what pool does not prove'
+if iscsiadm -m node -T $IQN -p $PORTAL -l >/tmp/login 2>&1; then fail 'the initiator took a wrong secret of the target'; fi
+auth password_in 'what pool proves'
+iscsiadm -m node -T $IQN -p $PORTAL -l >/dev/null
 wait_for 30 'the disk' iscsi_disk $IQN 0
-two=$(iscsi_disk $IQN 0)
-mkfs.ext4 -q -F $two
-mkdir -p /tmp/two
-mount $two /tmp/two
-fio --name=v --directory=/tmp/two --size=16M --rw=randwrite --bs=4k-64k --ioengine=libaio --direct=1 --iodepth=16 --verify=crc32c --output=/tmp/fio.two ||
-  { cat /tmp/fio.two; fail fio; }
-umount /tmp/two
-fsck.ext4 -fn $two >/dev/null
-ok "a LUN over LIO's iSCSI with open-iscsi: login, mkfs, fio --verify, fsck"
+web=$(iscsi_disk $IQN 0)
+make_fs ext4 $web
+mount $web /tmp/mnt
+echo before >/tmp/mnt/file
+ok "open-iscsi logs in with both secrets, and with no other"
 
-$SCRIPTS/thinlun-list-luns
-same 'LUNs listed' '["ram/one","ram/two"] ["served","served"] ["loopback","iscsi"]' \
-  "$($SCRIPTS/thinlun-list-luns --json | node -e 'const l=JSON.parse(require("fs").readFileSync(0)); console.log(JSON.stringify(l.map(x=>x.volume)), JSON.stringify(l.map(x=>x.state)), JSON.stringify(l.map(x=>x.exports[0].fabric)))')"
-ok "thinlun-list-luns shows both"
+# ---- grow, snapshot, clone
+for _ in 1 2; do
+  thinlun-grow-lun pool/web 256M
+  thinlun-grow-lun pool/one 96M
+done
+refuses 1 'not made smaller' thinlun-grow-lun pool/web 128M
+same 'the local disk' 100663296 "$(blockdev --getsize64 $one)"
+iscsiadm -m session --rescan >/dev/null
+same 'the disk of the initiator' 268435456 "$(blockdev --getsize64 $web)"
+resize2fs $web 2>/dev/null
+[ "$(df -BM --output=size /tmp/mnt | tail -n 1 | tr -dc 0-9)" -gt 200 ] || fail 'the file system has not grown'
+ok "grow-lun: the volume, LIO, the local disk and the initiator's file system have grown"
 
-if $SCRIPTS/thinlun-remove-lun ram/two 2>/tmp/err; then fail 'a LUN in use was removed'; fi
-grep -q 'logged in' /tmp/err || { cat /tmp/err; fail 'the reason is not shown'; }
-mkdir -p /tmp/one
-mkfs.ext4 -q -F $disk
-mount $disk /tmp/one
-if $SCRIPTS/thinlun-remove-lun ram/one 2>/tmp/err; then fail 'a mounted LUN was removed'; fi
-umount /tmp/one
-ok "what is in use is not removed"
+sync -f /tmp/mnt
+before=$(state)
+thinlun-snapshot-lun --dry-run --read-only pool/web web-1 --loop >/dev/null
+thinlun-clone-lun --dry-run pool/web web-2 >/dev/null
+unchanged 'state after dry runs' "$before"
+for _ in 1 2; do thinlun-snapshot-lun --read-only pool/web web-1 --loop >/tmp/snapshot; done
+snapshot=$(sed -n 's/^disk: //p' /tmp/snapshot)
+echo after >/tmp/mnt/file
+sync -f /tmp/mnt
+mount -o ro,noload $snapshot /tmp/clone
+same 'the file in the snapshot' before "$(cat /tmp/clone/file)"
+umount /tmp/clone
+same 'the snapshot is read-only' 1 "$(blockdev --getro $snapshot)"
+refuses 1 'is ro, not rw' thinlun-snapshot-lun pool/web web-1
+refuses 1 'no snapshot of one' thinlun-snapshot-lun pool/one web-1
+for _ in 1 2; do
+  thinlun-clone-lun pool/web web-2 --iscsi $IQN --portal 127.0.0.1 --acl $CLIENT --user web --secret-file - </tmp/secret >/tmp/cloned
+done
+grep -q 'LUN 1$' /tmp/cloned || { cat /tmp/cloned; fail 'it is not said where'; }
+iscsiadm -m session --rescan >/dev/null
+wait_for 30 'the disk' iscsi_disk $IQN 1
+mount "$(iscsi_disk $IQN 1)" /tmp/clone
+same 'the file in the clone' after "$(cat /tmp/clone/file)"
+echo clone >/tmp/clone/file
+sync -f /tmp/clone
+same 'the file in the origin' after "$(cat /tmp/mnt/file)"
+ok "snapshot-lun and clone-lun: a read-only disk here, a writable LUN there, twice is once"
 
-targetcli /backstores/user:thin/ram-one set attribute dev_size=134217728 >/dev/null
-echo 1 >/sys/block/${disk##*/}/device/rescan
-same 'size after growing' 134217728 "$(blockdev --getsize64 $disk)"
-ok "targetcli set attribute dev_size grows the disk"
+dd if=/dev/urandom of=/tmp/mnt/big bs=1M count=64 conv=fsync 2>/dev/null
+filled=$(pool_used $POOL)
+rm /tmp/mnt/big
+sync -f /tmp/mnt
+fstrim /tmp/mnt
+wait_for 20 'the space to come back' bash -c "[ \"\$(node $PROJECT/bin/thinlun pool status $POOL --json | node -pe 'JSON.parse(require(\"fs\").readFileSync(0)).dataUsedBytes')\" -lt $((filled - 60 * 1048576)) ]"
+ok "fstrim gives the space back"
 
-iscsiadm -m node -T $IQN -u
-targetcli saveconfig /tmp/saved.json >/dev/null
+# ---- list
+thinlun-list-luns
+same 'listed' '[["pool/one","served",1,100663296],["pool/web","served",1,268435456],["pool/web-1","served",1,268435456],["pool/web-2","served",1,268435456]]' \
+  "$(luns '.sort((a, b) => a.volume < b.volume ? -1 : 1).map((l) => [l.volume, l.state, l.exports.length, l.bytes])')"
+same 'the export' "{\"wwn\":\"$IQN\",\"lun\":0,\"enabled\":true,\"anybody\":false,\"portals\":[\"$PORTAL\"],\"initiators\":[{\"name\":\"$CLIENT\",\"lun\":0,\"chap\":\"mutual\",\"loggedIn\":true}]}" \
+  "$(luns '.find((l) => l.volume === "pool/web").exports.map(({fabric, tpg, ...rest}) => rest)[0]')"
+same 'the snapshot' "[true,\"web\",\"$snapshot\",true]" \
+  "$(luns '.filter((l) => l.volume === "pool/web-1").map((l) => [l.readOnly, l.origin, l.exports[0].disk, l.serial.length > 8])[0]')"
+ok "list-luns shows volumes, states, sizes, disks, initiators, and who is logged in"
+
+# ---- what is in use, and what fails
+before=$(state)
+refuses 3 'is logged in' thinlun-remove-lun pool/web
+mount $snapshot /tmp/clone -o ro,noload
+refuses 3 "is in use (/tmp/clone)" thinlun-remove-lun pool/web-1
+umount /tmp/clone
+python3 -c 'import os, time; os.open("'$snapshot'", os.O_RDONLY | os.O_EXCL); print("", flush=True); time.sleep(60)' >/tmp/held &
+held=$!
+wait_for 20 'it to be held' test -s /tmp/held
+refuses 3 'is in use (another process)' thinlun-remove-lun pool/web-1
+kill $held
+wait $held || true
+thinlun pool set $POOL --read-only on >/dev/null
+refuses 1 'read-only' thinlun-create-lun --size 64M pool/more
+refuses 1 'read-only' thinlun-snapshot-lun pool/web more
+thinlun pool set $POOL --read-only off >/dev/null
+unchanged 'state after refusals' "$before"
+thinlun pool set $POOL --error-if-no-space on >/dev/null
+dd if=/dev/urandom of=$one bs=1M oflag=direct 2>/dev/null || true
+dd if=/dev/urandom of=/tmp/mnt/full bs=1M oflag=direct 2>/dev/null || true
+same 'mode' out-of-data-space "$(thinlun pool status $POOL --json | json .mode)"
+thinlun-snapshot-lun pool/one one-1 >/dev/null
+thinlun-remove-lun --delete-volume pool/one-1
+rm /tmp/mnt/full
+ok "what is in use is not removed; a pool that is full or read-only says so, and nothing is left half done"
+
+stop_thinlun
+same 'states without a server' unserved "$(luns '.map((l) => l.state).filter((s, n, all) => all.indexOf(s) === n).join()')"
+refuses 1 "no server has a pool 'pool' open" thinlun-create-lun pool/one
+refuses 1 'the backstore pool-one is' thinlun-grow-lun $POOL/one 128M
+thinlun-remove-lun pool/web-1
+start_thinlun $POOL --tcmu --no-portal
+ok "without a server: said, and removed without anybody's answer"
+
+# ---- what is saved comes back, and everything goes
+umount /tmp/mnt /tmp/clone
+iscsiadm -m node -T $IQN -u >/dev/null
+targetcli saveconfig >/dev/null
+before=$(state | forget_links)
 targetcli clearconfig confirm=True >/dev/null
-wait_for 10 'both to be released' bash -c '[ "$(grep -c ^released /tmp/serve.log)" = 2 ]'
-targetcli restoreconfig /tmp/saved.json >/tmp/restore 2>&1
-cat /tmp/restore
-grep -q -i 'cannot set\|skipped\|error' /tmp/restore && fail 'restore complained'
-$SCRIPTS/thinlun-list-luns
-wait_for 20 'the restored disk' bash -c "$SCRIPTS/thinlun-list-luns --json | grep -q /dev/sd"
-disk=$($SCRIPTS/thinlun-list-luns --json | json '[0].exports[0].disk')
-fsck.ext4 -fn $disk >/dev/null
-ok "saveconfig, clearconfig, restoreconfig: the LUNs are back with their data, without a complaint"
+targetcli restoreconfig >/tmp/restore 2>&1
+if grep -i 'cannot set\|skipped\|error' /tmp/restore; then fail 'restoreconfig complained'; fi
+same 'state after restoring' "$before" "$(state | forget_links)"
+iscsiadm -m node -T $IQN -p $PORTAL -l >/dev/null
+wait_for 30 'the disks' iscsi_disk $IQN 1
+check_fs ext4 "$(iscsi_disk $IQN 0)"
+ok "saveconfig, clearconfig, restoreconfig: targets, access lists and secrets are back"
 
-$SCRIPTS/thinlun-remove-lun --dry-run ram/one >/tmp/dry
-grep -q 'targetcli /backstores/user:thin delete' /tmp/dry || fail 'the dry run is silent'
-$SCRIPTS/thinlun-list-luns | grep -c ram/ | grep -qx 2 || fail 'the dry run did something'
-$SCRIPTS/thinlun-remove-lun ram/one
-$SCRIPTS/thinlun-remove-lun ram/one
-$SCRIPTS/thinlun-remove-lun ram/two
-same 'what is left' '[]' "$($SCRIPTS/thinlun-list-luns --json)"
-same 'targets left' '' "$(ls -d $CONFIGFS/iscsi/iqn* $CONFIGFS/loopback/naa* 2>/dev/null || true)"
-ok "thinlun-remove-lun leaves nothing behind, twice is once"
-
-kill -TERM "$(cat /tmp/serve.pid)"
-ended serve 0
+thinlun-remove-lun --force --keep-targets pool/web
+same 'initiators without a LUN' "$CLIENT" "$(basename $CONFIGFS/iscsi/$IQN/tpgt_1/acls/*)"
+iscsiadm -m node -T $IQN -u >/dev/null
+before=$(state)
+for volume in web web-2 one; do thinlun-remove-lun --dry-run --delete-volume pool/$volume >/dev/null; done
+unchanged 'after dry runs' "$before"
+for volume in web web-1 web-2 one web; do thinlun-remove-lun --delete-volume pool/$volume; done
+unchanged 'at the end' "$empty"
+stop_thinlun
+check_pool $POOL
 no_stuck_tasks
 kernel_log_clean
-ok "nothing is stuck, the kernel's log is clean"
+ok "remove-lun leaves nothing, twice is once; nothing is stuck, the kernel's log is clean"

@@ -34,7 +34,6 @@ function open(cfgstring, sizeBytes, device) {
     logicalBlockSize: device.blockSizeBytes,
     writeCache: true,
     random: (bytes) => randomFillSync(bytes),
-    maxTransferBytes: device.maxTransferBytes,
   });
   disks.set(cfgstring, { backend, unit });
   return unit;
@@ -67,7 +66,7 @@ const handler = new TcmuHandler({
   },
   logger,
   clock: monotonicClock,
-  exclusive: mode !== 'guest',
+  ...(process.env.EVENT_BUFFER && { eventBufferSize: Number(process.env.EVENT_BUFFER) }),
 });
 await handler.start();
 const alive = setInterval(() => {}, 1000); // timers and descriptors of the handler alone do not keep a process alive
@@ -80,7 +79,7 @@ process.on('SIGUSR2', () => {
   for (const { backend } of disks.values()) backend.thaw();
   console.log('thawed');
 });
-process.on('SIGHUP', () => console.log('status', JSON.stringify(handler.devices()), 'rss', process.memoryUsage().rss));
+process.on('SIGHUP', () => console.log('status', JSON.stringify(handler.status()), 'rss', process.memoryUsage().rss));
 process.on('SIGTERM', async () => {
   await handler.stop();
   dbus.stop();

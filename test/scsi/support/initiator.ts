@@ -1,6 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { assert } from '../../../src/base/assert.ts';
 import type { ProvisioningResources } from '../../../src/block/lun-backend.ts';
+import { FixedFrontEnd } from '../../../src/scsi/front-end.ts';
 import { LogicalUnit } from '../../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../../src/scsi/nexus.ts';
 import { Status } from '../../../src/scsi/spec.ts';
@@ -181,13 +182,19 @@ export class Initiator {
       sizeBytes?: number;
       unmapGranularityBytes?: number;
       resources?: ProvisioningResources;
+      maxTransferBytes?: number;
     } = {},
   ) {
-    const { sizeBytes = MIB, unmapGranularityBytes, resources, ...rest } = options;
+    const { sizeBytes = MIB, unmapGranularityBytes, resources, maxTransferBytes, ...rest } = options;
     this.lun = new RamLun(sizeBytes, unmapGranularityBytes);
     if (resources !== undefined) this.lun.resources = resources;
     this.unit = new LogicalUnit(unitOptions(this.lun, rest));
-    this.nexus = new Nexus('iqn.2026-01.test:initiator,i,0x1', 'iqn.2026-01.test:target,t,0x0001', 1);
+    this.nexus = new Nexus(
+      'iqn.2026-01.test:initiator,i,0x1',
+      'iqn.2026-01.test:target,t,0x0001',
+      1,
+      new FixedFrontEnd([], maxTransferBytes),
+    );
     this.unit.attach(this.nexus, false);
     this.pending = new Pending(this.nexus);
   }

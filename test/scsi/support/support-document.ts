@@ -69,7 +69,7 @@ Only on a removable unit:
 |---|---|---|---|---|---|--:|
 ${removable.map(rowText).join('\n')}
 
-REPORT and SET TARGET PORT GROUPS and the commands of reservations are there only behind the portal: under LIO the ports and the reservations are LIO's.
+The commands of reservations are there only behind the portal: under LIO the kernel has them. REPORT and SET TARGET PORT GROUPS tell under LIO of the groups that LIO has for the backstore, unless its \`alua_support\` is 0.
 
 All other operation codes are answered ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE. Those that other disks may have:
 
@@ -83,12 +83,12 @@ ${missing.join('\n')}
 |---|---|
 | 00 | supported pages |
 | 80 | unit serial number |
-| 83 | NAA and T10 vendor designators of the unit; relative port, port group, port name and device name of the target |
+| 83 | NAA and T10 vendor designators of the unit, by whatever front end; relative port, port group, port name and device name of the target. Under LIO the relative port and the port group, where all commands come through the same |
 | 86 | extended INQUIRY: HEADSUP and ORDSUP (not under LIO), SIMPSUP, V_SUP, LUICLR |
 | 87 | mode page policy: all shared |
 | 88 | SCSI ports, with their names; only behind the portal |
 | 8F | third-party copy: block device ROD token limits, supported commands, descriptors, CSCD IDs and ROD types, ROD token features, general copy operations |
-| B0 | block limits; 3Ch bytes; WSNZ 0; atomic writes of up to 1 MiB, of whole physical blocks |
+| B0 | block limits; 3Ch bytes; WSNZ 0; transfers of up to 8 MiB, under LIO of what \`hw_max_sectors\` says; atomic writes of up to 1 MiB, of whole physical blocks |
 | B1 | block device characteristics: not rotating; WABEREQ, WACEREQ 01b: what was erased reads without errors |
 | B2 | logical block provisioning: thin, LBPU, LBPWS, LBPWS10, LBPRZ (see below), ANC_SUP; threshold sets of 1 MiB |
 
