@@ -78,6 +78,8 @@ const STEPS = [
       'iscsi-inq',
       'iscsi-readcapacity16',
       'mkfs.ext4',
+      'gcc',
+      'pgrep',
     ],
     vitest: true,
     after: ['build'],

@@ -116,7 +116,7 @@ const unit = new LogicalUnit({
   writeCache: true,
   random: (bytes) => bytes.fill(1),
 });
-const nexus = new Nexus('tcmu,i,bench', 'tcmu,t,bench', 1);
+const nexus = new Nexus('tcmu,i,bench', '', 0);
 unit.attach(nexus, false);
 const service = () => ring.service();
 const ring = new CommandRing({
