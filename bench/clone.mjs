@@ -23,6 +23,7 @@ if (options.help) {
   console.log('usage: npm run bench:clone -- [--gib N]');
   process.exit(0);
 }
+if (!/^[1-9]\d*$/.test(options.gib)) throw new Error(`--gib ${options.gib} is not a whole number`);
 const SIZE = Number(options.gib) * GIB;
 
 const folder = mkdtempSync(join(process.env['TMPDIR'] ?? tmpdir(), 'thinlun-clone-'));

@@ -36,7 +36,7 @@ const { values: flags } = parseArgs({
   allowNegative: true,
 });
 
-const HELP = `usage: npm run bench -- [options]
+const HELP = `usage: npm run bench -- [options]                 all of it takes about 25 minutes
   --list           what is measured, by id
   --only REGEX     only what has an id that matches
   --rounds N       samples of each side, in turn (5)
@@ -62,6 +62,46 @@ function wantedOf(groups, only) {
 /** @param {string} name */
 function jsonFile(name) {
   return flags.json ?? join(ROOT, 'bench-results', `${name}.json`);
+}
+
+/**
+ * Measures; what fails is said and left out, so that the rest of a long run is not lost. `save` is called with what there is after each measurement.
+ * @param {Bench} bench @param {ReturnType<typeof wantedOf>} chosen @param {number} rounds
+ * @param {(results: import('./lib/report.mjs').Result[]) => void} save
+ */
+async function measureAll(bench, chosen, rounds, save) {
+  const progress = new Progress();
+  /** @type {import('./lib/report.mjs').Result[]} */
+  const results = [];
+  /** @param {string} what @param {() => Promise<void>} work */
+  const attempt = async (what, work) => {
+    try {
+      await work();
+    } catch (error) {
+      progress.end();
+      bench.leaveOut(`${what}, which failed`);
+      console.error(error);
+      process.exitCode = 1;
+    }
+  };
+  for (const { group, wanted } of chosen) {
+    await attempt(`the group ${group.name}`, async () => {
+      progress.show(`${group.name}: setting up`);
+      const setup = await group.open(bench, wanted);
+      for (const measurement of wanted) {
+        await attempt(measurement.title, async () => {
+          const sides = await measure(measurement, setup, rounds, (text) => progress.show(text));
+          const { id, title, plot = {} } = measurement;
+          results.push({ id, title, plot, sides, figures: measurement.figures.map((one) => evaluate(one, sides)) });
+        });
+        save(results);
+      }
+      progress.show(`${group.name}: ending`);
+      await setup.close();
+    });
+  }
+  progress.end();
+  return results;
 }
 
 async function main() {
@@ -93,33 +133,18 @@ async function main() {
     if (flags.install) installTools(tools);
     const machine = await describeMachine(bench.folder, tools);
     for (const [name, value] of Object.entries(machine)) console.log(`${name.padEnd(20)} ${value}`);
-    const progress = new Progress();
-    const results = [];
-    for (const { group, wanted } of chosen) {
-      progress.show(`${group.name}: setting up`);
-      const setup = await group.open(bench, wanted);
-      try {
-        for (const measurement of wanted) {
-          const sides = await measure(measurement, setup, rounds, (text) => progress.show(text));
-          const figures = measurement.figures.map((figure) => evaluate(figure, sides));
-          results.push({ id: measurement.id, title: measurement.title, plot: measurement.plot ?? {}, sides, figures });
-        }
-      } finally {
-        progress.show(`${group.name}: ending`);
-        await setup.close();
-      }
-    }
-    progress.end();
+    const file = jsonFile('latest');
+    const results = await measureAll(bench, chosen, rounds, (sofar) => {
+      const { settings, leftOut } = bench;
+      writeJson(file, { machine, settings, leftOut, options: { rounds, seconds, sizeMib }, results: sofar });
+    });
     for (const [name, value] of Object.entries(bench.settings)) console.log(`${name.padEnd(20)} ${value}`);
     for (const text of [figureTable(results), detailTable(results), caveats(results).join('\n')]) {
       if (text !== '') console.log(`\n${text}`);
     }
-    const { settings, leftOut } = bench;
-    const file = jsonFile('latest');
-    writeJson(file, { machine, settings, leftOut, options: { rounds, seconds, sizeMib }, results });
     console.log(`\nAll figures: ${file}`);
     const verdicts = new Set(results.flatMap(({ figures }) => figures.map(({ verdict }) => verdict)));
-    if (flags.strict) process.exitCode = verdicts.has('noisy') ? 3 : verdicts.has('missed') ? 4 : 0;
+    if (flags.strict) process.exitCode ||= verdicts.has('noisy') ? 3 : verdicts.has('missed') ? 4 : 0;
   } finally {
     bench.removeAtExit();
   }

@@ -73,6 +73,7 @@ const STEPS = [
       'thin_check',
       'qemu-img',
       'qemu-io',
+      'qemu-nbd',
       'qemu-iscsi',
       'iscsi-ls',
       'iscsi-inq',

@@ -1,10 +1,12 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compile } from '../../bench/lib/compile.mjs';
+import { freePort } from '../../bench/peers/free-port.mjs';
 import { makePool, ThinlunPeer } from '../../bench/peers/thinlun.mjs';
 import { FastInitiator } from '../support/fast-initiator.mjs';
+import { FastNbd } from '../support/fast-nbd.mjs';
 import { run, runOk, TestProcess } from '../support/processes.mjs';
 import { requireTool } from '../support/tools.ts';
 
@@ -13,6 +15,7 @@ const SIZE_MIB = 8;
 const PAGE = 4096;
 const PAGES = (SIZE_MIB * 2 ** 20) / PAGE;
 const SEED = 77;
+const IMAGE_SIZE = 4 * 2 ** 20;
 
 let folder: string;
 let pool: string;
@@ -40,6 +43,48 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const load = (name: string, options: object): Promise<string> =>
   runOk(process.execPath, [join(ROOT, 'bench', 'load', name), JSON.stringify(options)]);
 const leftovers = (): string[] => readdirSync(folder).filter((name) => name.startsWith('thinlun-bench-'));
+
+describe('the NBD client of the benchmark', () => {
+  it('reads what it has written, at depth, by a server that others wrote', async () => {
+    requireTool('qemu-nbd');
+    const image = join(folder, 'nbd.img');
+    writeFileSync(image, Buffer.alloc(IMAGE_SIZE));
+    const port = await freePort();
+    const server = new TestProcess('qemu-nbd', [
+      '-f',
+      'raw',
+      '-t',
+      '-b',
+      '127.0.0.1',
+      '-p',
+      String(port),
+      '-x',
+      'x',
+      image,
+    ]);
+    const connect = () => FastNbd.connect({ host: '127.0.0.1', port, name: 'x' }).catch(() => null);
+    await expect.poll(async () => (await connect())?.close().then(() => true) ?? false, { timeout: 10_000 }).toBe(true);
+    const client = await FastNbd.connect({ host: '127.0.0.1', port, name: 'x' });
+    expect(client.blockCount).toBe(IMAGE_SIZE / 512);
+    const pieces = Array.from({ length: 16 }, (_, i) => Buffer.alloc(i === 0 ? 131_072 : 4096, i + 1));
+    await Promise.all(pieces.map((piece, i) => client.runGood((command) => command.write(256 * i, 0, piece))));
+    await client.runGood((command) => command.flush());
+    const found = pieces.map((piece) => Buffer.alloc(piece.length));
+    await Promise.all(
+      found.map((into, i) => client.runGood((command) => command.read(256 * i, into.length / 512, 512, into))),
+    );
+    expect(found.every((bytes, i) => bytes.equals(pieces[i]!))).toBe(true);
+    expect(
+      readFileSync(image)
+        .subarray(131_072, 131_072 + 4096)
+        .equals(pieces[1]!),
+    ).toBe(true);
+    await expect(client.runGood((command) => command.read(IMAGE_SIZE / 512, 1, 512))).rejects.toThrow('errno');
+    await client.close();
+    await server.stop();
+    await expect(FastNbd.connect({ host: '127.0.0.1', port, name: 'x' })).rejects.toThrow();
+  });
+});
 
 describe('the benchmark', () => {
   it('reads the same bytes through the command ring as the same loop in C', async () => {

@@ -21,6 +21,7 @@ export const DEBIAN_PACKAGES = {
   thin_restore: 'thin-provisioning-tools',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
   'qemu-iscsi': 'qemu-block-extra',
   'qemu-storage-daemon': 'qemu-system-common',
   'iscsi-ls': 'libiscsi-bin',
