@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { ROOT } from './lib/bench.mjs';
+import { INTERRUPTED, ROOT } from './lib/bench.mjs';
 import { describeMachine } from './lib/machine.mjs';
 import { evaluate, iopsOf } from './lib/measure.mjs';
 import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
@@ -119,6 +119,12 @@ function runScenarios(names, onLine) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     createInterface({ input: child.stdout }).on('line', onLine);
+    // The runner ends its guest first.
+    const interrupted = () => {
+      child.kill('SIGINT');
+      child.once('close', () => process.exit(INTERRUPTED));
+    };
+    for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) process.once(signal, interrupted);
     child.on('close', (code) => resolve(code ?? 1));
   });
 }

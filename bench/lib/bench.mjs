@@ -5,7 +5,8 @@ import { runOk } from '../../test/support/processes.mjs';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
 const LOAD = join(ROOT, 'bench', 'load', 'load.mjs');
-const INTERRUPTED = 130;
+/** Exit status after Ctrl-C. */
+export const INTERRUPTED = 130;
 
 /**
  * @typedef {object} BenchOptions

@@ -109,9 +109,22 @@ function binds() {
   return list;
 }
 
+/** What runs now. */
+const children = new Set();
+let interrupted = false;
+
+/** A guest is in a process group of its own, which Ctrl-C does not reach: it ends, and what booted it cleans up. */
+function interrupt() {
+  if (interrupted) return;
+  interrupted = true;
+  for (const child of children) spawn('pkill', ['-TERM', '-P', String(child.pid)], { stdio: 'ignore' });
+}
+if (!onHost) for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, interrupt);
+
 function run(command, args, onText, limitS) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: project });
+    children.add(child);
     // boot.sh bounds the guest; this bounds boot.sh.
     const timer = limitS === undefined ? null : setTimeout(() => child.kill('SIGKILL'), (limitS + 30) * 1000);
     child.stdout.on('data', onText);
@@ -121,7 +134,9 @@ function run(command, args, onText, limitS) {
       resolve(127);
     });
     child.on('close', (code) => {
+      children.delete(child);
       if (timer !== null) clearTimeout(timer);
+      if (interrupted && children.size === 0) process.exit(130);
       resolve(code ?? 1);
     });
   });
