@@ -42,6 +42,12 @@ export interface TcmuDeviceOptions {
   gone(): void;
 }
 
+/** What is different for each of a handler's devices. */
+export type OwnDeviceOptions = Pick<
+  TcmuDeviceOptions,
+  'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+>;
+
 export interface TcmuDeviceStatus {
   /** LIO's folder of it is core/user_<hba>/<device>. */
   readonly hba: string;
@@ -168,9 +174,11 @@ export class TcmuDevice implements UioListener {
     }
   }
 
-  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
-  lookForReservation(): void {
+  /** From time to time, for a device that is not being removed: looks at what others have set in configfs. Waits for nothing. */
+  lookAround(): void {
+    // Reservations of LIO bind nobody else who uses the volume.
     if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+    this.forbidTimeOut().catch(() => {});
   }
 
   /** Whether the kernel still has the device. */
