@@ -1,4 +1,6 @@
+import { constants as osConstants } from 'node:os';
 import type { Clock } from '../base/clock.ts';
+import { errnoOf } from '../base/errors.ts';
 import { parseUioName } from './configfs.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceStatus } from './tcmu-device.ts';
@@ -57,4 +59,15 @@ export class RefusalLog {
     const nowMs = this.#clock.nowMs();
     return this.#entries.map(({ atMs, ...refusal }) => ({ ...refusal, ageMs: nowMs - atMs }));
   }
+}
+
+/** What its reader can do about a failure, where that is known. */
+export function hintOf(error: unknown): unknown {
+  return (error as { hint?: unknown }).hint;
+}
+
+/** The number for an answer to the kernel. */
+export function errnoNumber(error: unknown): number {
+  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
+  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
 }

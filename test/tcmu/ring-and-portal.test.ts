@@ -9,12 +9,13 @@ import { RamLun } from '../scsi/support/ram-lun.ts';
 import { KernelRing } from './kernel-ring.ts';
 
 const TASK_ABORTED = 0x40;
+const RESERVATION_CONFLICT = 0x18;
 
 /** A logical unit that LIO's initiators reach by a ring, and another nexus directly. */
 function setUp() {
   const lun = new RamLun(MIB);
   const unit = new LogicalUnit(unitOptions(lun));
-  const lio = new Nexus('tcmu,i,test', 'tcmu,t,test', 1);
+  const lio = new Nexus('tcmu,i,test', '', 0);
   const other = new Nexus('iqn.test:other,i,0x1', 'iqn.test:t,t,0x0001', 1);
   for (const nexus of [lio, other]) unit.attach(nexus, false);
   const kernel = new KernelRing(4096 - MAILBOX_SIZE, 32);
@@ -125,6 +126,27 @@ describe('a ring and a portal at one logical unit', () => {
     ring.service();
     expect(kernel.completions.map(({ tag, status }) => [tag, status])).toEqual([[1, 0]]);
     expect(lun.data[512]).toBe(1);
+  });
+
+  test('what the portal has reserved, the ring may not write', () => {
+    const { unit, other, kernel, submit, lun, ring } = setUp();
+    const { reservations } = unit.state;
+    const registrant = { initiatorPort: other.initiatorPort, targetPort: 1, key: '0000000000000abc' };
+    const state = { registrants: [registrant], type: 1, holder: registrant, aptpl: false } as const;
+    reservations.request({
+      counts: false,
+      decide: () => ({ kind: 'change', state, notices: [], preempted: [] }),
+      done: () => {},
+    });
+    submit(1, 0x2a);
+    expect(lun.queue).toHaveLength(0);
+    submit(2, 0x28);
+    lun.drain();
+    ring.service();
+    expect(kernel.completions.map(({ tag, status }) => [tag, status])).toEqual([
+      [1, RESERVATION_CONFLICT],
+      [2, 0],
+    ]);
   });
 
   test('what the kernel wants to be stopped ends though its turn has not come', () => {
