@@ -12,6 +12,7 @@ import { addOptionFlags, describeOptions, type OptionFlags, optionsOf } from './
 import { addPoolRenumberCommand } from './pool-renumber.ts';
 import { addPoolSetCommand } from './pool-set.ts';
 import { type RunContext, UsageError } from './run-context.ts';
+import { adviceForDevices, describeDevice, describeRefusal, describeTcmu } from './tcmu-lines.ts';
 import { withPool } from './with-pool.ts';
 
 interface GrowFlags {
@@ -170,11 +171,15 @@ function printStatus(output: Output, status: PoolMessage): void {
       : ([
           ['target', server.target],
           ['portal', describePortals(server).join(', ') || 'none'],
-          ['tcmu', server.tcmu ? 'yes' : 'no'],
+          ['tcmu', describeTcmu(server)],
+          ...(server.tcmuDevices?.devices ?? []).map((device) => ['backstore', describeDevice(device)] as const),
+          ...(server.tcmuDevices?.refusals ?? []).map((refusal) => ['refused', describeRefusal(refusal)] as const),
           ...server.sessions.map((session) => ['session', describeSession(session)] as const),
         ] as const)),
   ]);
   if (status.needsCheck || status.mode !== 'write') output.line(adviceFor(status));
+  const advice = adviceForDevices(server);
+  if (advice !== null) output.line(advice);
 }
 
 function adviceFor(status: PoolMessage): string {

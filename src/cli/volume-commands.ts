@@ -181,6 +181,7 @@ const VOLUME_COLUMNS = [
   { title: 'ACCESS' },
   { title: 'ORIGIN' },
   { title: 'SERIAL' },
+  { title: 'BACKSTORES' },
 ];
 
 function volumeRow(volume: VolumeMessage): string[] {
@@ -193,6 +194,7 @@ function volumeRow(volume: VolumeMessage): string[] {
     accessOf(volume),
     volume.origin ?? '-',
     volume.serial,
+    volume.backstores.join(',') || '-',
   ];
 }
 

@@ -5,6 +5,7 @@
  */
 import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
+import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
@@ -31,6 +32,8 @@ export interface ServerMessage extends PortalsMessage {
   target: string;
   /** Whether volumes are reachable for LIO. */
   tcmu: boolean;
+  /** LIO's devices on the pool's volumes; null when volumes are not reachable for LIO, and of older servers. */
+  tcmuDevices: PoolTcmuMessage | null;
   /** Initiators that are logged in to the pool's target. */
   sessions: SessionMessage[];
 }
@@ -106,6 +109,8 @@ export interface VolumeMessage {
   receivedBytes: number | null;
   /** What shows where the volume has no blocks of its own, and what is wrong with it; null when the volume has none. */
   externalOrigin: { path: string; problem: string | null } | null;
+  /** LIO's names of the backstores that stand on it; none from older servers. */
+  backstores: string[];
 }
 
 /** What is left out stays as it is. */
@@ -206,6 +211,7 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   target: z.string(),
   ...portalsShape,
   tcmu: z.boolean(),
+  tcmuDevices: poolTcmuSchema.nullable().default(null),
   sessions: z.array(sessionSchema),
 });
 
@@ -260,6 +266,7 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   physicalBlockSize: positiveSize,
   receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
+  backstores: z.array(z.string()).default([]),
 });
 
 export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });

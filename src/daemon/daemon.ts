@@ -25,6 +25,7 @@ import type { ServedPortal } from './portal-address.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
+import { poolTcmuMessage } from './tcmu-messages.ts';
 import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
@@ -156,7 +157,7 @@ export class Daemon {
     const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
     const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
     if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#lio !== null) parts.push(`${this.#lio.deviceCount} TCMU devices`);
+    if (this.#lio !== null) parts.push(`${this.#lio.status().devices.length} TCMU devices`);
     if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
     return parts.join('; ');
   }
@@ -318,7 +319,7 @@ export class Daemon {
       pauseMs,
       drainMs,
       sessions: this.#portal?.sessions().length ?? 0,
-      devices: this.#lio?.deviceCount ?? 0,
+      devices: this.#lio?.status().devices.length ?? 0,
     };
     this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
   }
@@ -365,7 +366,9 @@ export class Daemon {
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
     const { tcmu } = this.#options;
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, sessions };
+    const name = this.#pools.get(target)?.service.pool.name;
+    const tcmuDevices = this.#lio === null || name === undefined ? null : poolTcmuMessage(this.#lio.status(), name);
+    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, tcmuDevices, sessions };
   }
 
   #describePortals(): PortalsMessage {

@@ -66,7 +66,7 @@ export function poolOptions(message: SetOptionsMessage, blockSizeBytes: number):
   return options;
 }
 
-export function volumeMessage(volume: VolumeInfo): VolumeMessage {
+export function volumeMessage(volume: VolumeInfo, backstores: readonly string[]): VolumeMessage {
   const { name, id, lun, sizeBytes, mappedBytes, logicalBlockSize, serial, naa, externalOrigin: image } = volume;
   const externalOrigin = image === undefined ? null : { path: image.path, problem: originProblem(image) };
   const { originName: origin, readOnly = false, removable = false } = volume;
@@ -86,5 +86,6 @@ export function volumeMessage(volume: VolumeInfo): VolumeMessage {
     physicalBlockSize: physicalBlockSizeOf(volume),
     receivedBytes,
     externalOrigin,
+    backstores: [...backstores],
   };
 }

@@ -5,6 +5,7 @@ import { formatSize } from '../base/units.ts';
 import { CatalogueError } from '../thin/catalogue.ts';
 import { Pool } from '../thin/pool.ts';
 import type { PoolEvent } from '../thin/pool-mode.ts';
+import type { VolumeInfo } from '../thin/pool-volumes.ts';
 import { parseThinMessage, type ThinMessage } from '../thin/thin-message.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import type {
@@ -110,7 +111,7 @@ export class PoolService implements PoolControl {
   async listVolumes(): Promise<VolumeMessage[]> {
     return this.pool
       .volumes()
-      .map(volumeMessage)
+      .map((volume) => this.#describe(volume))
       .sort((a, b) => a.lun - b.lun);
   }
 
@@ -118,7 +119,7 @@ export class PoolService implements PoolControl {
     return this.#exclusive(async () => {
       const volume = await this.pool.createVolume(name, sizeBytes, options);
       this.exports?.add(volume);
-      return volumeMessage(volume);
+      return this.#describe(volume);
     });
   }
 
@@ -134,7 +135,7 @@ export class PoolService implements PoolControl {
       }
       const volume = await this.pool.resizeVolume(name, sizeBytes);
       this.exports?.resized(name);
-      return volumeMessage(volume);
+      return this.#describe(volume);
     });
   }
 
@@ -143,7 +144,7 @@ export class PoolService implements PoolControl {
       const before = this.pool.volume(name);
       const volume = await this.pool.setVolume(name, request);
       this.exports?.settingsChanged(before, volume);
-      return volumeMessage(volume);
+      return this.#describe(volume);
     });
   }
 
@@ -151,7 +152,7 @@ export class PoolService implements PoolControl {
     return this.#exclusive(async () => {
       const made = await this.pool.createSnapshots(snapshots, { readOnly: readOnly ?? false });
       for (const volume of made) this.exports?.add(volume);
-      return made.map(volumeMessage);
+      return made.map((volume) => this.#describe(volume));
     });
   }
 
@@ -161,7 +162,7 @@ export class PoolService implements PoolControl {
       return this.access.renamed(name, request.name, async () => {
         const volume = await this.pool.renameVolume(name, request.name);
         this.exports?.rename(name, request.name);
-        return volumeMessage(volume);
+        return this.#describe(volume);
       });
     });
   }
@@ -185,7 +186,7 @@ export class PoolService implements PoolControl {
           'Add --force if the volume is to have its content all the same.',
         );
       }
-      return volumeMessage(await this.#changeContent(name, () => this.pool.rollbackVolume(name, snapshot)));
+      return this.#describe(await this.#changeContent(name, () => this.pool.rollbackVolume(name, snapshot)));
     });
   }
 
@@ -205,7 +206,7 @@ export class PoolService implements PoolControl {
       const volume = await this.#changeContent(name, () => this.#transfers.receive(name, input));
       if (before === undefined) this.exports?.add(volume);
       else if (before.sizeBytes !== volume.sizeBytes) this.exports?.resized(volume.name);
-      return volumeMessage(volume);
+      return this.#describe(volume);
     });
   }
 
@@ -331,6 +332,10 @@ export class PoolService implements PoolControl {
     const result = this.#alive(() => this.#turn.catch(() => {}).then(call));
     this.#turn = result;
     return result;
+  }
+
+  #describe(volume: VolumeInfo): VolumeMessage {
+    return volumeMessage(volume, this.exports?.backstoresOf(volume.name) ?? []);
   }
 
   async #alive<T>(call: () => Promise<T>): Promise<T> {

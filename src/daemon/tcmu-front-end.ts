@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { TcmuHandler } from '../tcmu/handler.ts';
+import type { TcmuStatus } from '../tcmu/tcmu-status.ts';
 import type { TcmuFrontEndHandover } from './handover-messages.ts';
 import { HostRegistry } from './host-registry.ts';
 import type { PoolService } from './pool-service.ts';
@@ -34,7 +35,7 @@ export class TcmuFrontEnd {
     this.#handler = new TcmuHandler({
       subtype: SUBTYPE,
       resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
-      release: (cfgstring, unit) => volumes.release(cfgstring, unit),
+      release: (cfgstring, unit, device) => volumes.release(cfgstring, unit, device),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
       logger,
       clock,
@@ -42,8 +43,8 @@ export class TcmuFrontEnd {
     });
   }
 
-  get deviceCount(): number {
-    return this.#handler.status().devices.length;
+  status(): TcmuStatus {
+    return this.#handler.status();
   }
 
   /** The pool is this server's for LIO. Throws EEXIST when another one on this host has a pool of that name. */

@@ -3,6 +3,9 @@ import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
+import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
+import type { TcmuDeviceInfo } from '../tcmu/handler-options.ts';
+import { isValidName } from '../thin/catalogue.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlClient } from './control-client.ts';
 import type { PoolServer } from './host-registry.ts';
@@ -44,14 +47,27 @@ export class TcmuVolumes {
   }
 
   /**
-   * Whether a backstore could be made of it by us or another process of this host, before LIO makes it. Changes nothing. Rejects with a
-   * `StorageError` that has the reason, after some seconds where the pool's process does not answer.
+   * Whether a backstore could be made of it by us or another process of this host, before LIO makes it: its size is not known then. Changes
+   * nothing. Rejects with a `StorageError` that has the reason, after some seconds where the pool's process does not answer.
    */
   async check(cfgstring: string): Promise<void> {
     const { pool } = parseVolumePath(cfgstring);
     const other = this.#find(pool) === undefined ? this.#findElsewhere(pool) : null;
-    if (other === null) this.#locate(cfgstring);
+    if (other === null) this.#checkHere(cfgstring);
     else await this.#checkElsewhere(pool, other);
+  }
+
+  #checkHere(cfgstring: string): void {
+    const { service, volume } = this.#locate(cfgstring);
+    const { pool } = service;
+    if (pool.mode === 'fail') {
+      throw new StorageError('EIO', `Cannot use "${cfgstring}": the pool has failed; see "thinlun pool status"`);
+    }
+    const known = pool.volumes().find(({ name }) => name === volume);
+    if (known === undefined) requireRoom(cfgstring, service, volume);
+    else if (known.receiving !== undefined || known.temporary) {
+      throw new StorageError('EBUSY', `Cannot use the volume "${volume}": it has not been received whole`);
+    }
   }
 
   async #checkElsewhere(pool: string, { pid, directory }: PoolServer): Promise<void> {
@@ -66,10 +82,10 @@ export class TcmuVolumes {
   async resolve(
     cfgstring: string,
     sizeBytes: number,
-    { blockSizeBytes, isNew }: { readonly blockSizeBytes: number; readonly isNew: boolean },
+    { name: backstore, blockSizeBytes, isNew }: Pick<TcmuDeviceInfo, 'name' | 'blockSizeBytes' | 'isNew'>,
   ): Promise<LogicalUnit> {
     const { service, volume } = this.#locate(cfgstring);
-    const known = (await service.listVolumes()).find(({ name }) => name === volume);
+    const known = service.pool.volumes().find(({ name }) => name === volume);
     if (known === undefined) {
       if (!isNew) {
         // An initiator may have it mounted: it would see an empty disk.
@@ -94,12 +110,12 @@ export class TcmuVolumes {
       this.#logger.warn({ cfgstring, ...sizes }, "the volume's size is served, not the backstore's");
     }
     assert(service.exports !== null, 'a served pool has exports');
-    return service.exports.acquire(volume);
+    return service.exports.acquire(volume, backstore);
   }
 
-  release(cfgstring: string, unit: LogicalUnit): void {
+  release(cfgstring: string, unit: LogicalUnit, backstore: string): void {
     const { pool } = parseVolumePath(cfgstring);
-    this.#find(pool)?.exports?.release(unit);
+    this.#find(pool)?.exports?.release(unit, backstore);
   }
 
   async resize(cfgstring: string, sizeBytes: number): Promise<void> {
@@ -118,5 +134,25 @@ export class TcmuVolumes {
       );
     }
     return { service, volume };
+  }
+}
+
+/** Throws unless a volume of this name, which is not there, could be made. */
+function requireRoom(cfgstring: string, { pool, exports }: PoolService, volume: string): void {
+  if (!isValidName(volume)) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot make the volume "${volume}": a name has letters, digits, ".", "_" and "-", begins with a letter or a digit, and has 128 at most`,
+    );
+  }
+  if (pool.mode !== 'write' && pool.mode !== 'out-of-data-space') {
+    throw new StorageError(
+      'EROFS',
+      `Cannot make the volume "${volume}": the pool is in mode ${pool.mode}; see "thinlun pool status ${pool.dir}"`,
+    );
+  }
+  assert(exports !== null, 'a served pool has exports');
+  if (exports.target.allLuns.length >= MAX_REPORTED_LUNS) {
+    throw new StorageError('ENOSPC', `Cannot use "${cfgstring}": the pool has all the volumes that can be served`);
   }
 }

@@ -20,8 +20,8 @@ interface Export {
   readonly device: ThinDevice;
   readonly unit: LogicalUnit;
   readonly lun: number;
-  /** TCMU devices that stand on it. */
-  tcmuUsers: number;
+  /** LIO's names of the TCMU devices that stand on it. */
+  readonly backstores: string[];
 }
 
 function toHex(bytes: Uint8Array): string {
@@ -98,7 +98,7 @@ export class VolumeExports {
       clock: monotonicClock,
       random: (bytes) => randomFillSync(bytes),
     });
-    this.#exports.set(name, { device, unit, lun, tcmuUsers: 0 });
+    this.#exports.set(name, { device, unit, lun, backstores: [] });
     this.#names.set(lun, name);
     this.target.setLun(lun, unit);
   }
@@ -108,10 +108,15 @@ export class VolumeExports {
     return this.#names.get(lun);
   }
 
-  /** Initiators that are logged in and TCMU devices: who may have something of the volume in a cache. */
+  /** Initiators that are logged in, and TCMU devices: who may have something of the volume in a cache. */
   usersOf(name: string): number {
     const entry = this.#exports.get(name);
-    return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.tcmuUsers);
+    return entry === undefined ? 0 : Math.max(entry.unit.state.nexuses.size, entry.backstores.length);
+  }
+
+  /** LIO's names of the TCMU devices that stand on a volume. */
+  backstoresOf(name: string): readonly string[] {
+    return this.#exports.get(name)?.backstores ?? [];
   }
 
   /** Null for a volume that is not served. */
@@ -130,11 +135,12 @@ export class VolumeExports {
 
   /** Throws EBUSY while a TCMU device stands on the volume. */
   requireNoTcmu(name: string, action: string): void {
-    if ((this.#exports.get(name)?.tcmuUsers ?? 0) === 0) return;
+    const [backstore] = this.backstoresOf(name);
+    if (backstore === undefined) return;
     throw new AdvisedError(
       'EBUSY',
-      `Cannot ${action} the volume "${name}": a TCMU device stands on it`,
-      'Delete its backstore first, with targetcli /backstores/user:thin delete.',
+      `Cannot ${action} the volume "${name}": the backstore "${backstore}" of LIO stands on it`,
+      `Delete that first, with "targetcli /backstores/user:thin delete ${backstore}".`,
     );
   }
 
@@ -181,8 +187,8 @@ export class VolumeExports {
     }
   }
 
-  /** The logical unit of a volume for a TCMU device, until `release`. Throws ENOENT. */
-  acquire(name: string): LogicalUnit {
+  /** The logical unit of a volume for the TCMU device with this name in LIO, until `release`. Throws ENOENT; ENODEV when it cannot be served. */
+  acquire(name: string, backstore: string): LogicalUnit {
     const entry = this.#exports.get(name);
     if (entry === undefined) {
       if (this.#pool.volumes().some((volume) => volume.name === name)) {
@@ -190,16 +196,23 @@ export class VolumeExports {
       }
       throw new StorageError('ENOENT', `There is no volume "${name}" in the pool "${this.#pool.name}"`);
     }
-    entry.tcmuUsers++;
+    if (entry.backstores.length > 0) {
+      this.#logger.warn(
+        { volume: name, backstores: [...entry.backstores, backstore] },
+        'several backstores stand on a volume: LIO keeps reservations of each by itself, so they protect from no initiator of another',
+      );
+    }
+    entry.backstores.push(backstore);
     return entry.unit;
   }
 
-  /** Gives back what `acquire` returned. */
-  release(unit: LogicalUnit): void {
+  /** Gives back what `acquire` returned for this name. */
+  release(unit: LogicalUnit, backstore: string): void {
     for (const entry of this.#exports.values()) {
       if (entry.unit !== unit) continue;
-      assert(entry.tcmuUsers > 0, 'a released unit was acquired');
-      entry.tcmuUsers--;
+      const at = entry.backstores.indexOf(backstore);
+      assert(at !== -1, 'a released unit was acquired');
+      entry.backstores.splice(at, 1);
     }
   }
 

@@ -20,8 +20,8 @@ export interface TcmuHandlerOptions {
   readonly subtype: string;
   /** The logical unit of `cfgstring` (what follows the subtype), `sizeBytes` long. Rejects with a `StorageError`. */
   resolve(cfgstring: string, sizeBytes: number, device: TcmuDeviceInfo): Promise<LogicalUnit>;
-  /** A device does not use the unit any more. */
-  release(cfgstring: string, unit: LogicalUnit): Promise<void> | void;
+  /** The device with this name in LIO does not use the unit any more. */
+  release(cfgstring: string, unit: LogicalUnit, device: string): Promise<void> | void;
   /** Changes the size on LIO's request; the unit says so to its initiators. Rejects with a `StorageError`. */
   resize(cfgstring: string, sizeBytes: number): Promise<void>;
   readonly logger: Logger;

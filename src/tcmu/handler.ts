@@ -220,11 +220,9 @@ export class TcmuHandler {
       } catch (error) {
         status = -errnoNumber(error);
         const reason = messageOf(error);
-        this.#logger.warn(
-          { device: event.uioName, status, reason, hint: hintOf(error) },
-          'refused what the kernel asked',
-        );
-        this.#refusals.add(event, reason);
+        const hint = hintOf(error);
+        this.#logger.warn({ device: event.uioName, status, reason, hint }, 'refused what the kernel asked');
+        this.#refusals.add(event, hint === undefined ? reason : `${reason}. ${hint}`);
       }
       await this.#events?.settle(answer, status);
       early.cancel();
@@ -268,7 +266,7 @@ export class TcmuHandler {
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
     } catch (error) {
       uio.close();
-      if (unit !== null) await this.#options.release(entry.name.cfgstring, unit);
+      if (unit !== null) await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
       throw error;
     }
     const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
@@ -293,7 +291,7 @@ export class TcmuHandler {
       this.#devices.set(entry.minor, device);
       return device;
     } catch (error) {
-      await this.#options.release(entry.name.cfgstring, unit);
+      await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
       throw error;
     }
   }
@@ -332,7 +330,8 @@ export class TcmuHandler {
 
   async #close(device: TcmuDevice): Promise<void> {
     if (!device.close()) this.#logger.error({ device: device.entry.uioName }, 'closed with commands in flight');
-    await this.#options.release(device.entry.name.cfgstring, device.unit);
+    const { name } = device.entry;
+    await this.#options.release(name.cfgstring, device.unit, name.device);
   }
 
   /** Compares with sysfs: what events did not tell. `thorough`: events were lost. */

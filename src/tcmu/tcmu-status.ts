@@ -48,10 +48,14 @@ export class RefusalLog {
     this.#clock = clock;
   }
 
+  /** Once for what is asked again and again, as rtslib does. */
   add(event: TcmuEvent, reason: string): void {
     const uioName = event.uioName.trimEnd();
     const { device = uioName, cfgstring = '' } = parseUioName(uioName) ?? {};
-    this.#entries.push({ cfgstring, device, action: ACTIONS[event.kind], reason, atMs: this.#clock.nowMs() });
+    const action = ACTIONS[event.kind];
+    const last = this.#entries.at(-1);
+    if (last?.device === device && last.action === action && last.reason === reason) this.#entries.pop();
+    this.#entries.push({ cfgstring, device, action, reason, atMs: this.#clock.nowMs() });
     if (this.#entries.length > MAX_REFUSALS) this.#entries.shift();
   }
 

@@ -147,6 +147,7 @@ export class FakePoolControl implements PoolControl {
       physicalBlockSize: 4096,
       receivedBytes: null,
       externalOrigin: null,
+      backstores: [],
     });
     return this.#volume(name);
   }

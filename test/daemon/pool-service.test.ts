@@ -172,7 +172,7 @@ describe('the volumes of a served pool', () => {
     const second = await openServed(dir, logger);
     expect(second.exports.target.allLuns).toEqual([1]);
     expect(logger.texts('error')).toEqual(['the volume cannot be opened and is not served']);
-    expect((await failureOf(Promise.resolve().then(() => second.exports.acquire('over')))).code).toBe('ENODEV');
+    expect((await failureOf(Promise.resolve().then(() => second.exports.acquire('over', 'lun')))).code).toBe('ENODEV');
     await second.service.deleteVolume('over');
   });
 
@@ -194,13 +194,13 @@ describe('the volumes of a served pool', () => {
   it('are not deleted while a TCMU device stands on them', async () => {
     const { service, exports } = await openServed(await createPool());
     await service.createVolume({ name: 'a', sizeBytes: MIB });
-    const unit = exports.acquire('a');
+    const unit = exports.acquire('a', 'lun');
     const failure = await failureOf(service.deleteVolume('a'));
     expect([failure.code, hintOf(failure)]).toEqual(['EBUSY', expect.stringContaining('targetcli')]);
     expect(exports.target.unitAt(0)).toBe(unit);
-    exports.release(unit);
+    exports.release(unit, 'lun');
     await service.deleteVolume('a');
-    expect((await failureOf(Promise.resolve().then(() => exports.acquire('a')))).code).toBe('ENOENT');
+    expect((await failureOf(Promise.resolve().then(() => exports.acquire('a', 'lun')))).code).toBe('ENOENT');
   });
 });
 

@@ -108,16 +108,16 @@ describe('a snapshot of a served pool', () => {
   it('is not taken from a TCMU device by a new name', async () => {
     const { service, exports } = await openServed(await createPool());
     await service.createVolume({ name: 'a', sizeBytes: MIB });
-    const unit = exports.acquire('a');
+    const unit = exports.acquire('a', 'lun');
     expect(await failureOf(service.renameVolume('a', { name: 'b' }))).toEqual([
       'EBUSY',
-      expect.stringContaining('TCMU'),
+      expect.stringContaining('the backstore "lun" of LIO'),
       expect.stringContaining('targetcli'),
     ]);
     expect((await failureOf(service.rollbackVolume('a', { snapshot: 'a' })))[0]).toBe('EBUSY');
-    exports.release(unit);
+    exports.release(unit, 'lun');
     await service.renameVolume('a', { name: 'b' });
-    exports.release(exports.acquire('b'));
+    exports.release(exports.acquire('b', 'lun'), 'lun');
     await service.deleteVolume('b');
     expect(exports.target.allLuns).toEqual([]);
   });

@@ -6,8 +6,8 @@ import type { PoolService } from '../../src/daemon/pool-service.ts';
 import { parseVolumePath, TcmuVolumes } from '../../src/daemon/tcmu-volumes.ts';
 import { createPool, openServed, RecordingLogger } from './served-pool.ts';
 
-const NEW = { blockSizeBytes: 512, isNew: true };
-const NEW_4K = { blockSizeBytes: 4096, isNew: true };
+const NEW = { name: 'lun', blockSizeBytes: 512, isNew: true };
+const NEW_4K = { name: 'lun', blockSizeBytes: 4096, isNew: true };
 
 let service: PoolService;
 let logger: RecordingLogger;
@@ -49,7 +49,7 @@ describe('a backstore of LIO', () => {
   });
 
   it('that is older than the server gets no empty volume in the place of one that is gone', async () => {
-    const failure = await failureOf(() => volumes.resolve('pool/gone', MIB, { blockSizeBytes: 512, isNew: false }));
+    const failure = await failureOf(() => volumes.resolve('pool/gone', MIB, { ...NEW, isNew: false }));
     expect([failure.code, hintOf(failure)]).toEqual(['ENOENT', expect.stringContaining('thinlun volume create')]);
     expect(await service.listVolumes()).toEqual([]);
   });
@@ -57,7 +57,7 @@ describe('a backstore of LIO', () => {
   it('keeps its volume from being deleted until it is gone', async () => {
     const unit = await volumes.resolve('pool/a', MIB, NEW);
     expect((await failureOf(() => service.deleteVolume('a'))).code).toBe('EBUSY');
-    volumes.release('pool/a', unit);
+    volumes.release('pool/a', unit, 'lun');
     await service.deleteVolume('a');
   });
 
@@ -86,7 +86,41 @@ describe('a backstore of LIO', () => {
   it('of a pool that is not served here is refused before LIO makes it', async () => {
     const failure = await failureOf(() => volumes.check('other/a'));
     expect([failure.code, failure.message]).toEqual(['ENODEV', 'Cannot use "other/a": no pool "other" is served here']);
-    expect(() => volumes.check('pool/whatever')).not.toThrow();
+    await volumes.check('pool/whatever');
+    expect(await service.listVolumes()).toEqual([]);
+  });
+
+  it.each(['pool/a b', 'pool/-a', `pool/${'x'.repeat(129)}`])(
+    'with the name of no volume ("%s") is refused, too',
+    async (text) => {
+      const failure = await failureOf(() => volumes.check(text));
+      expect([failure.code, failure.message]).toEqual([
+        'EINVAL',
+        expect.stringContaining('a name has letters, digits'),
+      ]);
+    },
+  );
+
+  it('on a volume that another one stands on is a second path to it; what LIO cannot do then is said', async () => {
+    const first = await volumes.resolve('pool/a', MIB, { ...NEW, name: 'first' });
+    await volumes.check('pool/a');
+    expect(await volumes.resolve('pool/a', MIB, { ...NEW, name: 'second' })).toBe(first);
+    expect(await service.listVolumes()).toMatchObject([{ name: 'a', backstores: ['first', 'second'] }]);
+    volumes.release('pool/a', first, 'first');
+    expect((await failureOf(() => service.deleteVolume('a'))).message).toContain('the backstore "second" of LIO');
+    volumes.release('pool/a', first, 'second');
+    await service.deleteVolume('a');
+  });
+
+  it('of a pool that takes no writes needs a volume that is there', async () => {
+    await service.createVolume({ name: 'a', sizeBytes: GIB });
+    await service.setOptions({ readOnly: true });
+    await volumes.check('pool/a');
+    const failure = await failureOf(() => volumes.check('pool/new'));
+    expect([failure.code, failure.message]).toEqual([
+      'EROFS',
+      expect.stringContaining('the pool is in mode read-only'),
+    ]);
   });
 
   it.each(['', 'pool', 'pool/', '/a', 'pool/a/b', '/'])('with the configuration "%s" is refused', (text) => {
