@@ -19,9 +19,11 @@ import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { listenFailure } from './listen-failure.ts';
 import { OpenPoolWarnings } from './open-pool-warnings.ts';
+import { OwnLuns, ownVolumes } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
+import type { ProcessProtection } from './process-protection.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
@@ -35,6 +37,8 @@ export interface DaemonOptions {
   /** Where to listen for iSCSI. */
   portals: readonly ServedPortal[];
   tcmu: boolean;
+  /** What this process is protected with; for the status. */
+  protection?: ProcessProtection;
   logger: DaemonLogger;
   clock: Clock;
   /** Who served before, and is to be gone on from. */
@@ -77,6 +81,7 @@ export class Daemon {
   #portal: Portal | null = null;
   #lio: TcmuFrontEnd | null = null;
   readonly #targetPorts: readonly number[];
+  readonly #ownLuns: OwnLuns = new OwnLuns(() => this.services.flatMap(ownVolumes));
   readonly #listeners: BoundPortal[] = [];
   readonly #warnings: OpenPoolWarnings;
   #signalAllFailed: () => void = () => {};
@@ -109,13 +114,22 @@ export class Daemon {
       if (options.tcmu) daemon.#lio = daemon.#makeLio();
       await daemon.#lio?.startBus();
       await daemon.#inherit();
-      for (const dir of options.dirs) await daemon.#openPool(dir);
+      // Those that lie on a disk of ours last: whose disk that is shows when the others are open.
+      const nested = options.dirs.filter((dir) => daemon.#ownLuns.liesOnLun(dir));
+      for (const dir of options.dirs) if (!nested.includes(dir)) await daemon.#openPool(dir);
+      for (const dir of nested) {
+        await daemon.#openPool(dir, async () => {
+          daemon.#ownLuns.requireForeign(dir);
+          await daemon.#ownLuns.requireAnswers(dir, options.clock);
+        });
+      }
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
       for (const { dir, error } of none ? failed.slice(1) : failed) {
         daemon.#logger.error({ pool: dir, code: errnoOf(error) }, messageOf(error));
       }
       if (none) throw failed[0]!.error;
+      daemon.#warnOfSwap();
       await daemon.#startFrontEnds();
       if (daemon.#inheritance !== null) await daemon.#goOn(daemon.#inheritance);
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
@@ -178,8 +192,9 @@ export class Daemon {
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
-  async #openPool(dir: string): Promise<void> {
+  async #openPool(dir: string, check: () => Promise<void> = async () => {}): Promise<void> {
     try {
+      await check();
       const logger = this.#logger.child({ pool: dir });
       let served: ServedPool | null = null;
       const inherited = this.#inheritedPool(dir);
@@ -207,6 +222,7 @@ export class Daemon {
           );
         }
         await this.#lio?.claim(service.pool.name, dir);
+        this.#ownLuns.requireForeignPool(service);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
@@ -222,6 +238,16 @@ export class Daemon {
     } catch (error) {
       if (this.#options.predecessor?.canGoOn && this.#inheritedPool(dir) !== undefined) throw error;
       this.failures.push({ dir, error });
+    }
+  }
+
+  #warnOfSwap(): void {
+    const problem = this.#ownLuns.swapProblem();
+    if (problem !== null && this.#options.protection?.swap !== 'excluded') {
+      this.#logger.error(
+        { problem },
+        'memory is swapped out to a disk of this process: it can wait for itself for ever; run "swapoff"',
+      );
     }
   }
 
@@ -365,10 +391,11 @@ export class Daemon {
       const { exports } = this.#pools.get(target)!.service;
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
-    const { tcmu } = this.#options;
+    const { tcmu, protection = null } = this.#options;
     const name = this.#pools.get(target)?.service.pool.name;
     const tcmuDevices = this.#lio === null || name === undefined ? null : poolTcmuMessage(this.#lio.status(), name);
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, tcmuDevices, sessions };
+    const portals = this.#describePortals();
+    return { pid: process.pid, version: VERSION, target, ...portals, tcmu, tcmuDevices, protection, sessions };
   }
 
   #describePortals(): PortalsMessage {

@@ -270,6 +270,7 @@ export class TcmuHandler {
       throw error;
     }
     const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
+    await device.forbidTimeOut();
     this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
@@ -357,6 +358,8 @@ export class TcmuHandler {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
       } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
       device.lookForReservation();
+      // Not as a step: while the device is being removed it waits for the answer that another step is to give.
+      device.forbidTimeOut().catch(() => {});
     }
   }
 
