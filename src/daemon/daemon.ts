@@ -1,15 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Portal } from '../iscsi/portal.ts';
 import type { BoundPortal } from '../iscsi/portal-listener.ts';
-import type { Target } from '../scsi/target.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { Giving } from './give-away.ts';
 import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
@@ -25,10 +22,10 @@ import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
 import type { ProcessProtection } from './process-protection.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
+import type { PoolFailure, ServedPool } from './served-pool.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
+import { readyMessage, type ServerParts, serverMessage, summaryLine } from './server-description.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
-import { poolTcmuMessage } from './tcmu-messages.ts';
-import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
 export interface DaemonOptions {
@@ -43,23 +40,13 @@ export interface DaemonOptions {
   clock: Clock;
   /** Who served before, and is to be gone on from. */
   predecessor?: Predecessor;
+  /** Whether the process with that id may take over from this one; throws why not. Default: every one may. */
+  checkSuccessor?: (pid: number) => void;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
 export interface DaemonLogger extends Logger {
   child(fields: object): Logger;
-}
-
-interface ServedPool {
-  readonly dir: string;
-  readonly service: PoolService;
-  readonly target: Target;
-  control: ControlServer | null;
-}
-
-export interface PoolFailure {
-  readonly dir: string;
-  readonly error: unknown;
 }
 
 /**
@@ -149,31 +136,13 @@ export class Daemon {
   }
 
   /** What is served, and where. */
-  async ready(): Promise<ReadyMessage> {
-    const pools = [];
-    for (const { service, target } of this.#pools.values()) {
-      const { name, uuid, directory, mode, access } = await service.status();
-      pools.push({ name, uuid, directory, target: target.name, mode, access, volumes: await service.listVolumes() });
-    }
-    const failed = this.failures.map(({ dir, error }) => ({
-      directory: resolve(dir),
-      code: errnoOf(error),
-      message: messageOf(error),
-    }));
-    const { tcmu } = this.#options;
-    const { takeover } = this;
-    const about = { pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu };
-    return { event: 'ready', ...about, pools, failed, takeover };
+  ready(): Promise<ReadyMessage> {
+    return readyMessage(this.#parts);
   }
 
   /** One line for who looks at the process. */
   summary(): string {
-    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
-    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
-    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#lio !== null) parts.push(`${this.#lio.status().devices.length} TCMU devices`);
-    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
-    return parts.join('; ');
+    return summaryLine(this.#parts);
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -229,7 +198,7 @@ export class Daemon {
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
-        service.describeServer = () => this.#describe(targetName);
+        service.describeServer = () => serverMessage(this.#parts, service);
         this.#pools.set(targetName, served);
       } catch (error) {
         await service.close();
@@ -256,7 +225,8 @@ export class Daemon {
     const inheritance = this.#inheritance;
     const lio = inheritance?.state.lio ?? null;
     if (lio === null) await this.#lio?.start();
-    else await this.#lio?.takeOver(lio, (index) => inheritance!.take(index));
+    else
+      await this.#lio?.takeOver(lio, (index) => inheritance!.take(index), machineMs() - inheritance!.state.drainedMs);
     if (portal !== null) {
       const addresses = inheritance === null ? this.#options.portals : [];
       if (inheritance !== null) {
@@ -318,8 +288,12 @@ export class Daemon {
 
   /** Who served before stops, and gives us everything. */
   async #inherit(): Promise<void> {
-    const inheritance = (await this.#options.predecessor?.begin()) ?? null;
+    const { predecessor } = this.#options;
+    const inheritance = (await predecessor?.begin()) ?? null;
     this.#inheritance = inheritance;
+    if (predecessor !== undefined && inheritance === null) {
+      this.#logger.warn({}, 'the server to take over from has ended: starting as usual');
+    }
     const lio = inheritance?.state.lio ?? null;
     if (lio !== null) this.#lio?.takeOverNames(lio, (index) => inheritance!.take(index));
   }
@@ -358,11 +332,12 @@ export class Daemon {
 
   #makeGiving(): Giving {
     const self = this;
-    const { portals, tcmu } = this.#options;
+    const { portals, tcmu, checkSuccessor } = this.#options;
     return new Giving({
       portals,
       tcmu,
       logger: this.#logger,
+      checkSuccessor: checkSuccessor ?? (() => {}),
       get isStopping() {
         return self.#stopping !== null;
       },
@@ -384,28 +359,18 @@ export class Daemon {
     });
   }
 
-  #describe(target: string): ServerMessage {
-    const sessions = [];
-    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
-      if (name !== target) continue;
-      const { exports } = this.#pools.get(target)!.service;
-      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
-    }
-    const { tcmu, protection = null } = this.#options;
-    const name = this.#pools.get(target)?.service.pool.name;
-    const tcmuDevices = this.#lio === null || name === undefined ? null : poolTcmuMessage(this.#lio.status(), name);
-    const portals = this.#describePortals();
-    return { pid: process.pid, version: VERSION, target, ...portals, tcmu, tcmuDevices, protection, sessions };
-  }
-
-  #describePortals(): PortalsMessage {
-    const groups = this.#options.portals.length === 0 ? [] : this.#targetPorts;
+  get #parts(): ServerParts {
+    const { portals, tcmu, protection = null } = this.#options;
     return {
-      portals: this.#listeners.map(({ address }) => address),
-      portalGroups: groups.map((tag) => ({
-        tag,
-        portals: this.#listeners.filter((listener) => listener.tag === tag).map(({ address }) => address),
-      })),
+      pools: [...this.#pools.values()],
+      portal: this.#portal,
+      listeners: this.#listeners,
+      targetPorts: portals.length === 0 ? [] : this.#targetPorts,
+      lio: this.#lio,
+      tcmu,
+      protection,
+      failures: this.failures,
+      takeover: this.takeover,
     };
   }
 

@@ -8,7 +8,7 @@ import { UnitAttention } from '../scsi/unit-attention.ts';
 import { AbortMarks } from './abort-marks.ts';
 import * as mb from './mailbox.ts';
 import { decodeCommand, encodeResponse } from './ring-entry.ts';
-import type { RingAtomics, RingHost, RingUnit } from './ring-host.ts';
+import type { RingAtomics, RingHost, RingStats, RingUnit } from './ring-host.ts';
 import { RingTask } from './ring-task.ts';
 
 export interface CommandRingOptions {
@@ -73,15 +73,7 @@ export class CommandRing implements ScsiTaskOwner {
   caughtUp = false;
 
   /** Commands, responses, and so on since the ring was made. */
-  readonly stats: {
-    commands: number;
-    responses: number;
-    batches: number;
-    aborts: number;
-    refused: number;
-    shortReads: number;
-    busy: number;
-  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
+  readonly stats: RingStats = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
 
   /** Starts at the kernel's cmd_tail. Throws EINVAL when that lies outside the ring. */
   constructor(options: CommandRingOptions) {

@@ -42,8 +42,8 @@ function run(text) {
     stdio: ['ignore', 'pipe', 'inherit'],
     timeout: 3 * PATIENCE_MS,
   });
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: colours
   const output = stdout
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: colours
     .replace(/\x1b\[[0-9;]*[A-Za-z]/g, '')
     .replace(/[ \t]+$/gm, '')
     .replace(/\n+$/, '');
@@ -57,14 +57,14 @@ function matches(expected, output) {
         ? '(?:.*\n)*?'
         : `${line
             .split('…')
-            .map(RegExp.escape ?? escape)
+            .map(RegExp.escape ?? escapePattern)
             .join('.*')}\n`,
     )
     .join('');
   return new RegExp(`^${pattern}$`).test(output === '' ? '' : `${output}\n`);
 }
 
-function escape(text) {
+function escapePattern(text) {
   return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
 }
 
