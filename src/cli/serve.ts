@@ -123,10 +123,14 @@ function printReady(output: Output, ready: ReadyMessage): void {
     }
   }
   if (ready.tcmu && first !== undefined) {
-    const volume = `${first.name}/${first.volumes[0]?.name ?? 'VOLUME'}`;
-    const size = first.volumes[0]?.sizeBytes ?? '1G';
+    const known = first.volumes[0];
+    const volume = `${first.name}/${known?.name ?? 'VOLUME'}`;
+    const size = known?.sizeBytes ?? '1G';
+    const more = known === undefined ? '' : ` wwn=${known.serial}`;
     output.line('\nMake a LIO backstore of a volume:');
-    output.line(`    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume}`);
+    output.line(
+      `    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume} hw_max_sectors=2048${more}`,
+    );
   }
   if (ready.takeover !== null) {
     const { pid, pauseMs, sessions, devices } = ready.takeover;

@@ -37,6 +37,7 @@ export class TcmuFrontEnd {
       resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit, device) => volumes.release(cfgstring, unit, device),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
+      works: (cfgstring) => volumes.has(cfgstring),
       logger,
       clock,
       neighbours: registry,

@@ -320,7 +320,7 @@ export class TcmuHandler {
   async #leave(device: TcmuDevice): Promise<void> {
     if (this.#devices.get(device.entry.minor) !== device) return;
     this.#devices.delete(device.entry.minor);
-    await device.leave(() => this.#close(device));
+    await device.leave(() => this.#close(device), this.#options.works?.(device.entry.name.cfgstring) ?? true);
   }
 
   async #close(device: TcmuDevice): Promise<void> {

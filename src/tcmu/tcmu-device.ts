@@ -254,8 +254,11 @@ export class TcmuDevice implements UioListener {
     return true;
   }
 
-  /** The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the ring. */
-  async leave(close: () => Promise<void>): Promise<void> {
+  /**
+   * The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the
+   * ring; unless it does not work any more, and they would wait in vain.
+   */
+  async leave(close: () => Promise<void>, works: boolean): Promise<void> {
     const { configfs } = this;
     await configfs.setBlocked(true);
     const drained = await this.drain(DRAIN_TIMEOUT_MS);
@@ -265,7 +268,8 @@ export class TcmuDevice implements UioListener {
       this.#options.logger.error({ device: this.entry.uioName }, 'left blocked: commands are still in flight');
       return;
     }
-    await configfs.setBlocked(false);
+    if (works) await configfs.setBlocked(false);
+    else this.#options.logger.warn({ device: this.entry.uioName }, 'left blocked: its pool has failed');
     // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
     if ((await configfs.readNumber('nl_reply_supported')) > 0) await configfs.write('attrib/nl_reply_supported', '0');
   }
