@@ -1,5 +1,5 @@
 # title: the scripts for LIO: create, grow, snapshot, clone, list and remove LUNs, twice each, dry, interrupted, with CHAP, and when things fail
-# timeout: 240
+# timeout: 400
 # memory: 2G
 . /project/test/kernel/lib.sh
 ok() { echo "ok: $* [$SECONDS]"; }
