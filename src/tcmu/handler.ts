@@ -12,9 +12,8 @@ import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
-
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
+import { DRAIN_TIMEOUT_MS, type OwnDeviceOptions, TcmuDevice } from './tcmu-device.ts';
 import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
 import { errnoNumber, hintOf, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
@@ -270,18 +269,14 @@ export class TcmuHandler {
       throw error;
     }
     const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
+    await device.forbidTimeOut();
     this.#unserved.delete(entry.minor);
     if (!fresh) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
   }
 
-  async #serve(
-    own: Pick<
-      TcmuDeviceOptions,
-      'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
-    >,
-  ): Promise<TcmuDevice> {
+  async #serve(own: OwnDeviceOptions): Promise<TcmuDevice> {
     const { entry, unit } = own;
     const { clock } = this.#options;
     try {
@@ -355,8 +350,11 @@ export class TcmuHandler {
       if (this.#steps.has(minor)) continue;
       if (!present.has(minor) || (thorough && !device.isAlive())) {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
-      } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
-      device.lookForReservation();
+        continue;
+      }
+      if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      // Not as a step: while the device is being removed it waits for the answer that another step is to give.
+      device.lookAround();
     }
   }
 
