@@ -6,7 +6,7 @@ import { type NativeBindings, native, nativeError } from '../base/native.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
-import { setAttributes, setWaiting } from './device-attributes.ts';
+import { isEnabled, setAttributes, setWaiting, untilEnabled } from './device-attributes.ts';
 import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
@@ -86,8 +86,8 @@ export class TcmuHandler {
       },
     });
     for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
-    await events.open();
     this.#events = events;
+    await events.open();
     this.#reconcile(false);
     await Promise.all(this.#steps.values());
     this.#scheduleReconcile();
@@ -144,7 +144,7 @@ export class TcmuHandler {
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
-        await this.#obey(event);
+        await this.#obey(event, answer);
       } catch (error) {
         status = -errnoNumber(error);
         const reason = messageOf(error);
@@ -159,7 +159,7 @@ export class TcmuHandler {
     });
   }
 
-  async #obey(event: TcmuEvent): Promise<void> {
+  async #obey(event: TcmuEvent, answer: PendingAnswer): Promise<void> {
     if (event.kind === TcmuEventKind.REMOVED) return this.#remove(event.minor);
     if (event.kind === TcmuEventKind.RECONFIG) return this.#reconfigure(event);
     if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
@@ -167,11 +167,11 @@ export class TcmuHandler {
     if (entry?.uioName !== event.uioName.trimEnd()) {
       throw new StorageError('ENODEV', `Cannot add ${event.uioName}: it is gone again from ${this.#paths.uioClass}`);
     }
-    await this.#add(entry, true);
+    await this.#add(entry, answer);
   }
 
-  /** Serves a device; nothing when it is served already. `fresh`: no command can have come before. */
-  async #add(entry: UioEntry, fresh: boolean): Promise<void> {
+  /** Serves a device; nothing when it is served already. A new one, of which no command can have come, has an answer that is due. */
+  async #add(entry: UioEntry, answer: PendingAnswer | null): Promise<void> {
     const known = this.#devices.get(entry.minor);
     if (known?.entry.uioName === entry.uioName && known.isAlive()) return;
     if (known !== undefined) await this.#remove(entry.minor);
@@ -183,7 +183,10 @@ export class TcmuHandler {
     let sizeBytes: number;
     let maxTransferBytes: number;
     try {
-      if (!fresh) {
+      if (answer === null) {
+        if (!(await isEnabled(configfs))) {
+          throw new StorageError('EAGAIN', `Cannot serve ${entry.uioName}: its creation has not ended`);
+        }
         // Entries between tail and head may have been overwritten by responses that came out of order.
         await configfs.setBlocked(true);
         await configfs.resetRing();
@@ -197,6 +200,10 @@ export class TcmuHandler {
         isNew: !this.#older.has(entry.minor),
       });
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
+      if (answer !== null) {
+        await this.#events?.settle(answer, 0);
+        await untilEnabled(configfs, entry, this.#paths, this.#options.clock);
+      }
     } catch (error) {
       uio.close();
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
@@ -225,9 +232,9 @@ export class TcmuHandler {
     }
     this.#devices.set(entry.minor, device);
     this.#unserved.delete(entry.minor);
-    if (!fresh) await configfs.setBlocked(false);
+    if (answer === null) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
-    this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
+    this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: answer === null }, 'serving a TCMU device');
   }
 
   async #resolve(entry: UioEntry, sizeBytes: number, info: TcmuDeviceInfo): Promise<LogicalUnit> {
@@ -346,7 +353,7 @@ export class TcmuHandler {
     try {
       // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
       if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
-      await this.#add(entry, false);
+      await this.#add(entry, null);
     } catch (error) {
       const reason = messageOf(error);
       this.#unserved.set(entry.minor, { entry, reason });
