@@ -10,6 +10,7 @@
         'src/mmap.c',
         'src/module.c',
         'src/netlink.c',
+        'src/pass-fds.c',
         'src/notify.c',
         'src/poll.c',
         'src/uring.c',

@@ -72,6 +72,7 @@ bool crc32c_register(napi_env env, napi_value exports, struct instance *instance
 bool files_register(napi_env env, napi_value exports, struct instance *instance);
 bool mmap_register(napi_env env, napi_value exports, struct instance *instance);
 bool netlink_register(napi_env env, napi_value exports, struct instance *instance);
+bool pass_fds_register(napi_env env, napi_value exports, struct instance *instance);
 bool notify_register(napi_env env, napi_value exports, struct instance *instance);
 bool poll_register(napi_env env, napi_value exports, struct instance *instance);
 bool uring_register(napi_env env, napi_value exports, struct instance *instance);

@@ -93,6 +93,15 @@ export interface NativeBindings {
   netlinkSend(fd: number, bytes: Uint8Array): void;
   /** One datagram: its bytes, or -1 for EAGAIN. EMSGSIZE when it did not fit, EPERM when it is not the kernel's (both: it is gone). */
   netlinkReceive(fd: number, bytes: Uint8Array): number;
+  /** The same open file description once more. */
+  duplicateFd(fd: number): number;
+  /**
+   * One sendmsg(2) on a Unix stream socket: bytes sent, -1 for EAGAIN. `fds`, up to 253 of them as an Int32Array's bytes, go with the first byte; `length` is
+   * not 0 then.
+   */
+  sendWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
+  /** One recvmsg(2): bytes received, 0 at the end, -1 for EAGAIN. Descriptors that came fill `fds` from its begin, -1 follows. EMSGSIZE when there were more. */
+  receiveWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
   /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
   sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
   /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */

@@ -1,16 +1,15 @@
 import { type Command, Option } from 'commander';
 import { defaultDemoDir } from '../daemon/demo-dir.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
-import { parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { DEFAULT_PORTAL, type ServedPortal } from '../daemon/portal-address.ts';
 import { logLevelArgument, portalArgument } from './arguments.ts';
 import { type RunContext, UsageError } from './run-context.ts';
-
-const DEFAULT_PORTAL = '127.0.0.1:3260';
 
 interface ServeFlags {
   /** false with --no-portal. */
   portal?: ServedPortal[] | false;
   tcmu?: boolean;
+  takeover?: boolean;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -20,10 +19,6 @@ interface DemoFlags {
   portal?: ServedPortal[];
   logLevel: LogLevel;
   json?: boolean;
-}
-
-function defaultPortals(): ServedPortal[] {
-  return [parseServedPortal(DEFAULT_PORTAL)];
 }
 
 export function addServeCommands(program: Command, context: RunContext): void {
@@ -47,6 +42,10 @@ export function addServeCommands(program: Command, context: RunContext): void {
       '--tcmu',
       "serve the backstores of LIO's /backstores/user:thin (needs root and a kernel with target_core_user)",
     )
+    .option(
+      '--takeover',
+      'take over from the server that serves these pools: initiators notice a pause, no more; it serves where and as that one does',
+    )
     .addOption(logLevel())
     .option('--json', 'print one line of JSON when ready, instead of text')
     .addHelpText(
@@ -60,14 +59,17 @@ Examples:
   thinlun serve /srv/pool
   thinlun serve /srv/fast /srv/slow --portal 0.0.0.0:3260
   thinlun serve /srv/pool --portal 10.0.0.1,1 --portal 10.0.1.1,2
-  thinlun serve /srv/pool --no-portal --tcmu`,
+  thinlun serve /srv/pool --no-portal --tcmu
+  thinlun serve /srv/pool --takeover`,
     )
     .action(async (dirs: string[], flags: ServeFlags) => {
-      const { portal = defaultPortals(), tcmu = false, json = false, logLevel } = flags;
-      if (portal === false && !tcmu) throw new UsageError('There is nothing to serve on: --no-portal needs --tcmu');
+      const { portal, tcmu, json = false, logLevel, takeover = false } = flags;
+      if (portal === false && !tcmu && !takeover)
+        throw new UsageError('There is nothing to serve on: --no-portal needs --tcmu');
       // The server is most of the program: other commands do not load it.
       const { serve } = await import('./serve.ts');
-      await serve(context, dirs, { portals: portal === false ? [] : portal, tcmu, logLevel, json });
+      const portals = portal === false ? [] : (portal ?? null);
+      await serve(context, dirs, { portals, tcmu: tcmu ?? null, takeover, logLevel, json });
     });
 
   program
@@ -91,7 +93,7 @@ Examples:
     )
     .action(async (flags: DemoFlags) => {
       const { serveDemo } = await import('./serve.ts');
-      const { dir, portal = defaultPortals(), logLevel, json = false } = flags;
-      await serveDemo(context, dir, { portals: portal, tcmu: false, logLevel, json });
+      const { dir, portal, logLevel, json = false } = flags;
+      await serveDemo(context, dir, { portals: portal ?? null, tcmu: false, takeover: false, logLevel, json });
     });
 }

@@ -1,20 +1,26 @@
 import { monotonicClock } from '../base/clock.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
-import type { ReadyMessage } from '../daemon/control-messages.ts';
-import { Daemon } from '../daemon/daemon.ts';
+import { Daemon, type DaemonLogger } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
+import { hasTaken } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
-import { parsePortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import type { ReadyMessage } from '../daemon/ready-message.ts';
 import { ServiceManager } from '../daemon/service-manager.ts';
+import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
 
 export interface ServeOptions {
-  portals: readonly ServedPortal[];
-  tcmu: boolean;
+  /** Null: what is usual, or with `takeover` where the running server is. */
+  portals: readonly ServedPortal[] | null;
+  /** Null: no, or with `takeover` as the running server. */
+  tcmu: boolean | null;
+  /** Go on from a running server of the pools. */
+  takeover: boolean;
   logLevel: LogLevel;
   json: boolean;
 }
@@ -28,20 +34,52 @@ export async function serveDemo(context: RunContext, dir: string, options: Serve
 
 /** Serves pools until a signal, or the failure of the last of them, ends it. */
 export async function serve(context: RunContext, dirs: readonly string[], options: ServeOptions): Promise<void> {
-  const { portals, tcmu } = options;
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
   const manager = ServiceManager.fromEnvironment(process.env, logger, monotonicClock);
-  const daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
+  let daemon = options.takeover ? await takeOver(dirs, options, logger) : await start(dirs, options, logger);
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
   manager?.ready(() => daemon.summary());
-  await Promise.race([life.stopRequested, daemon.allFailed]);
+  for (;;) {
+    const given = await Promise.race([life.stopRequested, daemon.allFailed, daemon.givenAway]);
+    if (typeof given !== 'object') break;
+    if (await hasTaken(given, logger)) {
+      logger.info({ pid: given.pid }, 'handed over to another process');
+      return;
+    }
+    const { inheritance } = given;
+    const { portals, tcmu } = inheritance.state;
+    const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
+    daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor });
+  }
   manager?.stopping();
   await life.stopping(daemon.stop());
   logger.info({}, 'stopped');
   context.exitCode = daemon.failures.length > 0 ? 1 : 0;
+}
+
+function start(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
+  const portals = wishes.portals ?? [parseServedPortal(DEFAULT_PORTAL)];
+  const tcmu = wishes.tcmu ?? false;
+  return Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
+}
+
+/** Goes on from the running server of the pools; without one it begins as usual. */
+async function takeOver(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
+  const takeover = await Takeover.prepare(dirs, wishes);
+  if (takeover === null) {
+    logger.info({}, 'there is no server to take over from: starting as usual');
+    return start(dirs, wishes, logger);
+  }
+  const { portals, tcmu } = takeover.running;
+  try {
+    return await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor: takeover });
+  } catch (error) {
+    await takeover.failed(error);
+    throw error;
+  }
 }
 
 function printReady(output: Output, ready: ReadyMessage): void {
@@ -74,6 +112,16 @@ function printReady(output: Output, ready: ReadyMessage): void {
     output.line('\nMake a LIO backstore of a volume:');
     output.line(`    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume}`);
   }
+  if (ready.takeover !== null) {
+    const { pid, pauseMs, sessions, devices } = ready.takeover;
+    const kept = [counted(sessions, 'session'), counted(devices, 'device')].flatMap((each) => each ?? []);
+    const goOn = kept.length === 0 ? '' : `, ${kept.join(' and ')} go on`;
+    output.line(`\nTook over from process ${pid}: initiators have waited ${pauseMs} ms${goOn}.`);
+  }
   const where = [...describePortals(ready).map((address) => `portal ${address}`), ...(ready.tcmu ? ['tcmu'] : [])];
   output.line(`\nReady: ${where.join(', ')}. Ctrl-C stops.`);
+}
+
+function counted(count: number, what: string): string | null {
+  return count === 0 ? null : `${count} ${what}${count === 1 ? '' : 's'}`;
 }

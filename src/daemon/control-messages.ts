@@ -9,6 +9,9 @@ import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
 export const CONTROL_VERSION = 'v1';
+/** A takeover is an upgrade of HTTP: see handover-messages.ts. */
+export const TAKEOVER_PROTOCOL = 'thinlun-takeover';
+export const TAKEOVER_PATH: string = `/${CONTROL_VERSION}/takeover`;
 
 export const POOL_MODES = ['write', 'read-only', 'out-of-data-space', 'out-of-metadata-space', 'fail'] as const;
 export type PoolMode = (typeof POOL_MODES)[number];
@@ -190,27 +193,6 @@ export interface DeletedMessage {
   deleted: string;
 }
 
-export interface ReadyPoolMessage {
-  name: string;
-  uuid: string;
-  directory: string;
-  target: string;
-  mode: PoolMode;
-  access: PoolAccessMessage;
-  volumes: VolumeMessage[];
-}
-
-/** What `thinlun serve --json` prints once, when it is ready. */
-export interface ReadyMessage extends PortalsMessage {
-  event: 'ready';
-  pid: number;
-  version: string;
-  tcmu: boolean;
-  pools: ReadyPoolMessage[];
-  /** Pools that could not be opened. */
-  failed: { directory: string; code: string; message: string }[];
-}
-
 export interface ErrorMessage {
   error: { code: string; message: string; hint: string | null };
 }
@@ -218,7 +200,7 @@ export interface ErrorMessage {
 const size = z.int().min(0);
 const positiveSize = z.int().min(1);
 
-const portalsShape = {
+export const portalsShape: { portals: z.ZodType<string[]>; portalGroups: z.ZodType<PortalsMessage['portalGroups']> } = {
   portals: z.array(z.string()),
   portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
 };
@@ -285,26 +267,6 @@ export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
   receivedBytes: size.nullable(),
   externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
   backstores: z.array(z.string()).default([]),
-});
-
-export const readySchema: z.ZodType<ReadyMessage> = z.object({
-  event: z.literal('ready'),
-  pid: z.int().min(1),
-  version: z.string(),
-  ...portalsShape,
-  tcmu: z.boolean(),
-  pools: z.array(
-    z.object({
-      name: z.string(),
-      uuid: z.string(),
-      directory: z.string(),
-      target: z.string(),
-      mode: z.enum(POOL_MODES),
-      access: poolAccessSchema,
-      volumes: z.array(volumeSchema),
-    }),
-  ),
-  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
 });
 
 export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });

@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { Server } from 'node:http';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
@@ -8,6 +9,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import type { z } from 'zod';
 import { type Errno, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { native } from '../base/native.ts';
 import { accessSchema, allowSchema, denySchema, openSchema } from './access-messages.ts';
 import { hintOf } from './advised-error.ts';
 import {
@@ -27,10 +29,13 @@ import {
   setOptionsSchema,
   setVolumeSchema,
   statusLinesSchema,
+  TAKEOVER_PATH,
+  TAKEOVER_PROTOCOL,
   volumeListSchema,
   volumeSchema,
 } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
+import { HandoverChannel } from './handover-channel.ts';
 import type { PoolControl, VolumeChunks } from './pool-control.ts';
 import { clearReservationsSchema, reservationListSchema, volumeReservationsSchema } from './reservation-messages.ts';
 import {
@@ -246,10 +251,25 @@ export class ControlServer {
     this.#name = name;
   }
 
-  /** Throws `StorageError` when the socket cannot be made. */
-  static async listen(dir: string, control: PoolControl, logger: Logger): Promise<ControlServer> {
+  /** `onTakeover` gets the connections of processes that want to take over. Throws `StorageError` when the socket cannot be made. */
+  static async listen(
+    dir: string,
+    control: PoolControl,
+    logger: Logger,
+    onTakeover: ((channel: HandoverChannel) => void) | null = null,
+  ): Promise<ControlServer> {
     const name = new ControlSocketName(dir);
     const made = new ControlServer(control, name, logger);
+    made.#server.on('upgrade', (request, socket) => {
+      const known = request.url === TAKEOVER_PATH && request.headers.upgrade === TAKEOVER_PROTOCOL;
+      if (!known || onTakeover === null || native === null) {
+        socket.end('HTTP/1.1 501 Not Implemented\r\nconnection: close\r\n\r\n');
+        return;
+      }
+      const channel = HandoverChannel.of(socket as Socket);
+      channel.greet(`HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${TAKEOVER_PROTOCOL}\r\n\r\n`);
+      onTakeover(channel);
+    });
     try {
       rmSync(name.path, { force: true });
       await made.#bind();

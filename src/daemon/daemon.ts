@@ -1,25 +1,30 @@
 import { randomBytes } from 'node:crypto';
+import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { resolve } from 'node:path';
-import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { type BoundPortal, Portal } from '../iscsi/portal.ts';
+import { Portal } from '../iscsi/portal.ts';
+import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { Target } from '../scsi/target.ts';
-import { TcmuHandler } from '../tcmu/handler.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ReadyMessage, ServerMessage } from './control-messages.ts';
+import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
-import { HostRegistry } from './host-registry.ts';
+import { Giving } from './give-away.ts';
+import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
+import type { HandoverChannel } from './handover-channel.ts';
+import type { PoolHandover } from './handover-messages.ts';
+import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
+import { listenFailure } from './listen-failure.ts';
+import { OpenPoolWarnings } from './open-pool-warnings.ts';
 import { openForServing } from './pool-access.ts';
-import type { PoolService } from './pool-service.ts';
-import { formatPortal, isLoopback, type PortalAddress, type ServedPortal } from './portal-address.ts';
+import { PoolService } from './pool-service.ts';
+import type { ServedPortal } from './portal-address.ts';
+import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
-import { TcmuDbus } from './tcmu-dbus.ts';
-import { poolTcmuMessage } from './tcmu-messages.ts';
-import { TcmuVolumes } from './tcmu-volumes.ts';
+import { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
@@ -31,6 +36,8 @@ export interface DaemonOptions {
   tcmu: boolean;
   logger: DaemonLogger;
   clock: Clock;
+  /** Who served before, and is to be gone on from. */
+  predecessor?: Predecessor;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
@@ -59,28 +66,36 @@ export class Daemon {
   readonly failures: PoolFailure[] = [];
   /** Resolves when the last pool has failed: there is nothing left to serve. */
   readonly allFailed: Promise<void>;
+  /** Resolves when another process has been given everything: there is nothing left to serve here, unless that process fails. */
+  readonly givenAway: Promise<GivenAway>;
+  /** Null unless it has taken over from another process. */
+  takeover: TakeoverMessage | null = null;
   readonly #options: DaemonOptions;
   readonly #logger: DaemonLogger;
   readonly #pools: Map<string, ServedPool> = new Map();
   #portal: Portal | null = null;
-  /** With TCMU: who serves what on this host. */
-  #registry: HostRegistry | null = null;
-  #tcmu: TcmuHandler | null = null;
-  #dbus: TcmuDbus | null = null;
+  #lio: TcmuFrontEnd | null = null;
   readonly #targetPorts: readonly number[];
   readonly #listeners: BoundPortal[] = [];
-  /** Folders of pools that everybody was warned of. */
-  readonly #warnedOf: Set<string> = new Set();
+  readonly #warnings: OpenPoolWarnings;
   #signalAllFailed: () => void = () => {};
+  #signalGivenAway: (given: GivenAway) => void = () => {};
+  readonly #giving: Giving;
+  #inheritance: Inheritance | null = null;
   #stopping: Promise<void> | null = null;
 
   private constructor(options: DaemonOptions) {
     this.#options = options;
     this.#logger = options.logger;
+    this.#giving = this.#makeGiving();
+    this.#warnings = new OpenPoolWarnings(options.logger);
     const tags = new Set(options.portals.map(({ tag }) => tag));
     this.#targetPorts = tags.size === 0 ? [1] : [...tags].sort((a, b) => a - b);
     this.allFailed = new Promise((done) => {
       this.#signalAllFailed = done;
+    });
+    this.givenAway = new Promise((done) => {
+      this.#signalGivenAway = done;
     });
   }
 
@@ -88,7 +103,11 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options);
     try {
-      if (options.tcmu) daemon.#registry = new HostRegistry({ clock: options.clock });
+      // Before anybody waits for it: the rest is done while initiators do.
+      if (options.portals.length > 0) daemon.#portal = daemon.#makePortal();
+      if (options.tcmu) daemon.#lio = daemon.#makeLio();
+      await daemon.#lio?.startBus();
+      await daemon.#inherit();
       for (const dir of options.dirs) await daemon.#openPool(dir);
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
@@ -97,10 +116,14 @@ export class Daemon {
       }
       if (none) throw failed[0]!.error;
       await daemon.#startFrontEnds();
+      if (daemon.#inheritance !== null) await daemon.#goOn(daemon.#inheritance);
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
       return daemon;
     } catch (error) {
+      // What was inherited and not taken is still another's: nothing may be said to its initiators.
+      if (daemon.takeover === null && daemon.#inheritance !== null) await daemon.#abandon();
       await daemon.stop();
+      daemon.#inheritance?.close();
       throw error;
     }
   }
@@ -123,7 +146,9 @@ export class Daemon {
       message: messageOf(error),
     }));
     const { tcmu } = this.#options;
-    return { event: 'ready', pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu, pools, failed };
+    const { takeover } = this;
+    const about = { pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu };
+    return { event: 'ready', ...about, pools, failed, takeover };
   }
 
   /** One line for who looks at the process. */
@@ -131,7 +156,7 @@ export class Daemon {
     const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
     const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
     if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#tcmu !== null) parts.push(`${this.#tcmu.status().devices.length} TCMU devices`);
+    if (this.#lio !== null) parts.push(`${this.#lio.deviceCount} TCMU devices`);
     if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
     return parts.join('; ');
   }
@@ -143,11 +168,12 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
+    await this.#giving.settled();
+    this.#lio?.stopBus();
+    if (this.#giving.isOver) return;
     const pools = [...this.#pools.values()];
     await Promise.all(pools.map(({ control }) => control?.close()));
-    this.#dbus?.stop();
-    await Promise.all([this.#portal?.close(), this.#tcmu?.stop()]);
-    this.#registry?.close();
+    await Promise.all([this.#portal?.close(), this.#lio?.stop()]);
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
@@ -155,7 +181,10 @@ export class Daemon {
     try {
       const logger = this.#logger.child({ pool: dir });
       let served: ServedPool | null = null;
-      const service = await openForServing(dir, {
+      const inherited = this.#inheritedPool(dir);
+      const open = inherited === undefined ? openForServing : PoolService.open;
+      const service = await open(dir, {
+        ...(inherited === undefined ? {} : { lockFd: this.#inheritance!.take(inherited.lock) }),
         logger,
         clock: this.#options.clock,
         onEvent: (event) => {
@@ -176,11 +205,12 @@ export class Daemon {
             'Serve the two in different processes, on different portals.',
           );
         }
-        await this.#registry?.claim(service.pool.name, dir);
+        await this.#lio?.claim(service.pool.name, dir);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
+        if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
         service.describeServer = () => this.#describe(targetName);
         this.#pools.set(targetName, served);
@@ -189,21 +219,22 @@ export class Daemon {
         throw error;
       }
     } catch (error) {
+      if (this.#options.predecessor?.canGoOn && this.#inheritedPool(dir) !== undefined) throw error;
       this.failures.push({ dir, error });
     }
   }
 
   async #startFrontEnds(): Promise<void> {
-    const addresses = this.#options.portals;
-    if (this.#options.tcmu) await this.#startTcmu();
-    if (addresses.length > 0) {
-      const portal = new Portal({
-        targets: new ServedTargets(() => this.#served()),
-        logger: this.#logger.child({ part: 'portal' }),
-        clock: this.#options.clock,
-        randomBytes,
-      });
-      this.#portal = portal;
+    const portal = this.#portal;
+    const inheritance = this.#inheritance;
+    const lio = inheritance?.state.lio ?? null;
+    if (lio === null) await this.#lio?.start();
+    else await this.#lio?.takeOver(lio, (index) => inheritance!.take(index));
+    if (portal !== null) {
+      const addresses = inheritance === null ? this.#options.portals : [];
+      if (inheritance !== null) {
+        this.#listeners.push(...portal.takeOver(inheritance.state, (index) => inheritance.take(index)));
+      }
       for (const address of addresses) {
         const { host, port, tag } = address;
         // `::` would take the IPv4 addresses, too, which another portal asks for.
@@ -214,40 +245,22 @@ export class Daemon {
           throw listenFailure(address, error);
         }
       }
-      this.#warnOfOpenPools();
+      this.#warnings.look(this.#listeners, this.#pools.values());
     }
   }
 
-  async #startTcmu(): Promise<void> {
-    const { clock } = this.#options;
-    const logger = this.#logger.child({ part: 'tcmu' });
-    const registry = this.#registry;
-    assert(registry !== null, 'TCMU is served with a registry');
-    const volumes = new TcmuVolumes(
-      (name) => this.#poolNamed(name)?.service,
-      (name) => registry.find(name),
-      logger,
-    );
-    this.#dbus = new TcmuDbus({
-      subtype: SUBTYPE,
-      description:
-        'A thin volume of a pool that thinlun serves. cfgstring: POOL/VOLUME; a volume that is not there is made.',
-      check: (cfgstring) => volumes.check(cfgstring),
-      isServer: (pid) => registry.isServer(pid),
-      logger,
-      clock,
+  #makeLio(): TcmuFrontEnd {
+    const find = (name: string): PoolService | undefined => this.#poolNamed(name)?.service;
+    return new TcmuFrontEnd(find, this.#logger.child({ part: 'tcmu' }), this.#options.clock);
+  }
+
+  #makePortal(): Portal {
+    return new Portal({
+      targets: new ServedTargets(() => this.#served()),
+      logger: this.#logger.child({ part: 'portal' }),
+      clock: this.#options.clock,
+      randomBytes,
     });
-    await this.#dbus.start();
-    this.#tcmu = new TcmuHandler({
-      subtype: SUBTYPE,
-      resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
-      release: (cfgstring, unit, device) => volumes.release(cfgstring, unit, device),
-      resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
-      logger,
-      clock,
-      neighbours: registry,
-    });
-    await this.#tcmu.start();
   }
 
   *#served(): Iterable<ServedTarget> {
@@ -258,25 +271,7 @@ export class Daemon {
 
   #accessChanged(): void {
     this.#portal?.accessChanged();
-    this.#warnOfOpenPools();
-  }
-
-  /** For who made a portal reachable and has said nothing about who may use it. */
-  #warnOfOpenPools(): void {
-    const reachable = this.#listeners.filter(({ host }) => !isLoopback(host)).map(({ address }) => address);
-    if (reachable.length === 0) return;
-    for (const { dir, service } of this.#pools.values()) {
-      if (!service.access.summary().open) this.#warnedOf.delete(dir);
-      else if (!this.#warnedOf.has(dir)) this.#warnOf(dir, reachable);
-    }
-  }
-
-  #warnOf(dir: string, portals: readonly string[]): void {
-    this.#warnedOf.add(dir);
-    this.#logger.warn(
-      { pool: dir, portals },
-      'whoever reaches the portal can read and write every volume: see "thinlun access allow --help"',
-    );
+    this.#warnings.look(this.#listeners, this.#pools.values());
   }
 
   #poolNamed(name: string): ServedPool | undefined {
@@ -284,7 +279,82 @@ export class Daemon {
   }
 
   async #startControl(pool: ServedPool): Promise<void> {
-    pool.control = await ControlServer.listen(pool.dir, pool.service, this.#logger.child({ pool: pool.dir }));
+    const logger = this.#logger.child({ pool: pool.dir });
+    pool.control = await ControlServer.listen(pool.dir, pool.service, logger, (channel) => void this.#give(channel));
+  }
+
+  // --- from one process to another ---
+
+  #inheritedPool(dir: string): PoolHandover | undefined {
+    return this.#inheritance?.state.pools.find(({ directory }) => directory === realpathSync(dir));
+  }
+
+  /** Who served before stops, and gives us everything. */
+  async #inherit(): Promise<void> {
+    const inheritance = (await this.#options.predecessor?.begin()) ?? null;
+    this.#inheritance = inheritance;
+    const lio = inheritance?.state.lio ?? null;
+    if (lio !== null) this.#lio?.takeOverNames(lio, (index) => inheritance!.take(index));
+  }
+
+  async #abandon(): Promise<void> {
+    this.#portal?.abandon();
+    await this.#lio?.abandon();
+    this.#lio = null;
+  }
+
+  /** Begins to serve what was inherited; everything is ready. */
+  async #goOn({ state }: Inheritance): Promise<void> {
+    for (const { service } of this.#pools.values()) service.exports?.endTakeOver();
+    await this.#options.predecessor?.taken();
+    await this.#portal?.resume();
+    if (state.lio !== null) this.#lio?.thaw();
+    const pauseMs = Math.round((machineMs() - state.stoppedMs) * 10) / 10;
+    const drainMs = Math.round((state.drainedMs - state.stoppedMs) * 10) / 10;
+    const { pid, version } = state;
+    this.takeover = {
+      pid,
+      version,
+      pauseMs,
+      drainMs,
+      sessions: this.#portal?.sessions().length ?? 0,
+      devices: this.#lio?.deviceCount ?? 0,
+    };
+    this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
+  }
+
+  /** Another process wants everything. */
+  async #give(channel: HandoverChannel): Promise<void> {
+    const given = await giveTo(channel, this.#giving, this.#logger);
+    if (given !== null) this.#signalGivenAway(given);
+  }
+
+  #makeGiving(): Giving {
+    const self = this;
+    const { portals, tcmu } = this.#options;
+    return new Giving({
+      portals,
+      tcmu,
+      logger: this.#logger,
+      get isStopping() {
+        return self.#stopping !== null;
+      },
+      get pools() {
+        return [...self.#pools.values()];
+      },
+      get portal() {
+        return self.#portal;
+      },
+      get lio() {
+        return self.#lio;
+      },
+      closeControl: async () => {
+        await Promise.all([...this.#pools.values()].map(({ control }) => control?.close()));
+      },
+      openControl: async () => {
+        for (const pool of this.#pools.values()) await this.#startControl(pool);
+      },
+    });
   }
 
   #describe(target: string): ServerMessage {
@@ -295,8 +365,7 @@ export class Daemon {
       sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
     }
     const { tcmu } = this.#options;
-    const name = this.#pools.get(target)?.service.pool.name;
-    const tcmuDevices = this.#tcmu === null || name === undefined ? null : poolTcmuMessage(this.#tcmu.status(), name);
+    const tcmuDevices = this.#lio?.describe(this.#pools.get(target)!.service.pool.name) ?? null;
     return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, tcmuDevices, sessions };
   }
 
@@ -330,38 +399,5 @@ export class Daemon {
       this.failures.push({ dir, error });
       this.#logger.error({ pool: dir, err: error }, 'the pool was not closed as it should be');
     }
-  }
-}
-
-/** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
-const SUBTYPE = 'thin';
-
-function listenFailure(address: PortalAddress, error: unknown): unknown {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } };
-  const where = formatPortal(address);
-  const next = formatPortal({ host: address.host, port: address.port + 1 });
-  switch (cause?.code ?? code) {
-    case 'EBUSY':
-      return new AdvisedError(
-        'EBUSY',
-        `Cannot listen on ${where}: another program listens there`,
-        `Choose another port with --portal ${next}, or find that program with "ss -ltnp".`,
-      );
-    case 'EACCES':
-      return new AdvisedError(
-        'EACCES',
-        `Cannot listen on ${where}: ports below 1024 are for root`,
-        'Choose another port with --portal, as in --portal 127.0.0.1:3260.',
-      );
-    case 'EADDRNOTAVAIL':
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return new AdvisedError(
-        'EINVAL',
-        `Cannot listen on ${where}: this machine has no such address`,
-        'See its addresses with "ip address"; 0.0.0.0 and [::] mean all of them.',
-      );
-    default:
-      return new StorageError('EIO', `Cannot listen on ${where}: ${messageOf(error)}`, { cause: error });
   }
 }

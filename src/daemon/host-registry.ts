@@ -12,10 +12,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
+import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { type TcmuEvent, TcmuEventKind } from '../tcmu/genl.ts';
 import type { Neighbours, Server } from '../tcmu/neighbours.ts';
 import { isValidName } from '../thin/catalogue.ts';
@@ -51,6 +53,12 @@ interface Entry extends PoolServer {
   readonly serving: boolean;
 }
 
+/** What one process tells the next that takes over from it; see `GiveFd`. */
+export interface RegistryHandover {
+  readonly pools: readonly { readonly name: string; readonly fd: number }[];
+  readonly first: number | null;
+}
+
 export interface HostRegistryOptions {
   readonly clock: Clock;
   /** Default /run/thinlun. */
@@ -66,6 +74,8 @@ export class HostRegistry implements Neighbours {
   #entered = false;
   /** Descriptors of the pools that are ours. */
   readonly #pools: Map<string, { fd: number; directory: string }> = new Map();
+  /** The same of the process before, until they are claimed. */
+  readonly #inherited: Map<string, number> = new Map();
 
   /** Throws `StorageError`: without the addon, or when the folder cannot be made. */
   constructor(options: HostRegistryOptions) {
@@ -80,16 +90,29 @@ export class HostRegistry implements Neighbours {
     }
   }
 
+  /** The locks, for the next process: they stay held when this one closes its own descriptors of them. */
+  handOver(give: GiveFd): RegistryHandover {
+    const pools = [...this.#pools].map(([name, { fd }]) => ({ name, fd: give(this.#native.duplicateFd(fd)) }));
+    return { pools, first: this.#first === -1 ? null : give(this.#native.duplicateFd(this.#first)) };
+  }
+
+  /** Before any pool is claimed: the locks of another process, which has given them to us. */
+  takeOver({ pools, first }: RegistryHandover, take: TakeFd): void {
+    for (const { name, fd } of pools) this.#inherited.set(name, take(fd));
+    if (first !== null) this.#first = take(first);
+  }
+
   /** The name of a pool is this process's from now on. Throws EEXIST when another one on this host has a pool of that name for TCMU. */
   async claim(name: string, directory: string): Promise<void> {
     assert(!this.#pools.has(name), 'a pool is claimed once');
-    const fd = this.#open(join('pools', name));
+    const fd = this.#inherited.get(name) ?? this.#open(join('pools', name));
+    this.#inherited.delete(name);
     for (let tries = 1; !this.#lock(fd, 'exclusive'); tries++) {
       if (tries === CLAIM_TRIES) {
         closeSync(fd);
         throw this.#taken(name, directory);
       }
-      await this.#sleep(CLAIM_RETRY_MS);
+      await sleep(CLAIM_RETRY_MS);
     }
     this.#pools.set(name, { fd, directory: resolve(directory) });
     this.#describe(name, this.#entered);
@@ -115,7 +138,10 @@ export class HostRegistry implements Neighbours {
   close(): void {
     for (const { fd } of this.#pools.values()) closeSync(fd);
     this.#pools.clear();
+    for (const fd of this.#inherited.values()) closeSync(fd);
+    this.#inherited.clear();
     if (this.#first !== -1) closeSync(this.#first);
+    this.#first = -1;
   }
 
   server(cfgstring: string): Server {
@@ -186,7 +212,7 @@ export class HostRegistry implements Neighbours {
           `Find a process that hangs or was stopped with "fuser ${this.#dir}/turn".`,
         );
       }
-      await this.#sleep(RETRY_MS);
+      await sleep(RETRY_MS);
     }
     return fd;
   }
@@ -242,12 +268,6 @@ export class HostRegistry implements Neighbours {
       if ((error as { code?: string }).code === 'EAGAIN') return false;
       throw wrapError(`Cannot lock a file of ${this.#dir}`, error);
     }
-  }
-
-  #sleep(delayMs: number): Promise<void> {
-    return new Promise((done) => {
-      this.#clock.setTimer(delayMs, done);
-    });
   }
 }
 

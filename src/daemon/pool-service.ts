@@ -37,6 +37,8 @@ export interface PoolServiceOptions {
   clock: Clock;
   readOnly?: boolean;
   onEvent?: (event: PoolEvent) => void;
+  /** See `PoolOpenOptions`. */
+  lockFd?: number;
 }
 
 /** A pool that this process has open: in a command for a moment, in a server together with its `exports`. */
@@ -62,13 +64,14 @@ export class PoolService implements PoolControl {
 
   /** Throws what `Pool.open` throws: EBUSY when another process has the pool. */
   static async open(dir: string, options: PoolServiceOptions): Promise<PoolService> {
-    const { logger, clock, readOnly, onEvent } = options;
+    const { logger, clock, readOnly, onEvent, lockFd } = options;
     try {
       const pool = await Pool.open(dir, {
         logger,
         clock,
         ...(readOnly === undefined ? {} : { readOnly }),
         ...(onEvent === undefined ? {} : { onEvent }),
+        ...(lockFd === undefined ? {} : { lockFd }),
       });
       return new PoolService(pool, logger);
     } catch (error) {

@@ -2,6 +2,8 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { StorageError } from '../base/errors.ts';
 
 export const ISCSI_PORT = 3260;
+/** Where a server listens unless it is told. */
+export const DEFAULT_PORTAL = '127.0.0.1:3260';
 
 export interface PortalAddress {
   /** Name or address, without brackets. */

@@ -7,6 +7,7 @@ import { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { Reservations } from '../scsi/reservations.ts';
 import { Target } from '../scsi/target.ts';
+import { endTakeOver, handOverUnit, takeOverUnit, type UnitHandover } from '../scsi/unit-handover.ts';
 import { EMPTY_MEMORY } from '../scsi/unit-memory.ts';
 import type { Pool } from '../thin/pool.ts';
 import type { VolumeInfo } from '../thin/pool-volumes.ts';
@@ -21,6 +22,10 @@ interface Export {
   readonly lun: number;
   /** LIO's names of the TCMU devices that stand on it. */
   readonly backstores: string[];
+}
+
+function toHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 /** 2^n logical blocks make a physical one: initiators align to them. */
@@ -209,6 +214,24 @@ export class VolumeExports {
       assert(at !== -1, 'a released unit was acquired');
       entry.backstores.splice(at, 1);
     }
+  }
+
+  /** What the next process has to know of the units, which have no task; by NAA designator. */
+  handOver(): Record<string, UnitHandover> {
+    const all = [...this.#exports.values()];
+    return Object.fromEntries(all.map(({ unit }) => [toHex(unit.state.naa), handOverUnit(unit.state)]));
+  }
+
+  /** Before anybody sees them: makes the units go on as those of another process. `endTakeOver` follows when their nexuses have come. */
+  takeOver(units: Readonly<Record<string, UnitHandover>>): void {
+    for (const { unit } of this.#exports.values()) {
+      const handover = units[toHex(unit.state.naa)];
+      if (handover !== undefined) takeOverUnit(unit.state, handover);
+    }
+  }
+
+  endTakeOver(): void {
+    for (const { unit } of this.#exports.values()) endTakeOver(unit.state);
   }
 
   /** Withdraws everything, whoever uses it. */

@@ -1,5 +1,6 @@
 import type { CommandWindow } from './command-window.ts';
 import { serialAdd, serialBefore } from './serial.ts';
+import type { CancelledMark } from './session-handover.ts';
 
 /** Functions of one session whose commands have not all come, at most. */
 const MAX_MARKS = 64;
@@ -40,6 +41,16 @@ export class CancelledCommands {
     if (this.marks.length === 0) return false;
     this.prune();
     return this.marks.some((mark) => mark.lun === null || mark.lun === lun);
+  }
+
+  /** What still matters, for the next process. */
+  handOver(): CancelledMark[] {
+    this.prune();
+    return this.marks.map(({ lun, endCmdSn }) => ({ lun, endCmdSn }));
+  }
+
+  takeOver(marks: readonly CancelledMark[]): void {
+    this.marks = marks.slice(0, MAX_MARKS).map(({ lun, endCmdSn }) => ({ lun, endCmdSn }));
   }
 
   private prune(): void {

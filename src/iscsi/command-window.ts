@@ -10,6 +10,8 @@ export class CommandWindow {
   /** Commands delivered and not answered. */
   outstanding = 0;
   readonly size: number;
+  /** What comes is kept and not delivered: another process is about to go on with the session. */
+  isFrozen = false;
 
   constructor(expCmdSn: number, size: number) {
     this.expCmdSn = expCmdSn;

@@ -87,7 +87,7 @@ export class ConnectionTasks implements ScsiTaskOwner, DataCollectorOwner, Memor
     this.maxImmediate = limits.immediateCommands;
     this.host = host;
     this.pool = new TaskPool(this, nexus);
-    this.table = new TaskTable(limits.commandWindow + limits.immediateCommands);
+    this.table = new TaskTable(window.size + limits.immediateCommands);
     this.line = new MemoryLine(account, this);
     this.collector = new DataCollector(this.table, writer, parameters, this, host);
   }

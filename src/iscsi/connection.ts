@@ -2,25 +2,30 @@ import type { Socket } from 'node:net';
 import type { Timer } from '../base/clock.ts';
 import type { TargetDirectory } from './access.ts';
 import type { ConnectionContext } from './connection-context.ts';
+import { type MovableConnection, takeOverConnection, takeOverParameters } from './connection-handover.ts';
 import { MemoryAccount } from './data-memory.ts';
 import { FullFeature, type FullFeatureHost } from './full-feature.ts';
 import { InputFlow } from './input-flow.ts';
 import type { PortalLimits } from './limits.ts';
 import { Login, type LoginReply } from './login.ts';
 import { isLoginRequest, readLoginRequest } from './login-pdu.ts';
+import type { Parameters } from './parameters.ts';
 import { headerU32, type ParserFailure, type PduHandler, PduParser, Verdict } from './pdu-parser.ts';
 import { PduWriter } from './pdu-writer.ts';
 import { PeerWatch, type WatchedPeer } from './peer-watch.ts';
 import { formatAddress, type PortalListener, plainAddress, targetAddresses } from './portal-listener.ts';
 import type { Session, SessionConnection } from './session.ts';
-import { receiveInto } from './socket-input.ts';
+import type { ConnectionHandover } from './session-handover.ts';
+import { receiveFrom, receiveInto } from './socket-input.ts';
 import { AsyncEvent, DEFAULT_SEGMENT_LENGTH, Field, LoginStatus } from './spec.ts';
 import { Transmitter, type TransmitterOwner } from './transmitter.ts';
 
 const EMPTY = new Uint8Array(0);
 
 /** One TCP connection: bytes to and from the socket, the login, then full feature phase. */
-export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection, WatchedPeer {
+export class Connection
+  implements PduHandler, TransmitterOwner, FullFeatureHost, SessionConnection, WatchedPeer, MovableConnection
+{
   readonly limits: PortalLimits;
   readonly targets: TargetDirectory;
   readonly account: MemoryAccount;
@@ -32,16 +37,16 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
   readonly watch: PeerWatch;
   private readonly context: ConnectionContext;
   private readonly ended: (self: Connection) => void;
-  private readonly listener: PortalListener;
-  private readonly socket: Socket;
-  private readonly parser: PduParser;
-  private readonly input: InputFlow;
-  private readonly transmitter: Transmitter;
-  private readonly writer: PduWriter;
+  readonly listener: PortalListener;
+  readonly socket: Socket;
+  readonly parser: PduParser;
+  readonly input: InputFlow;
+  readonly transmitter: Transmitter;
+  readonly writer: PduWriter;
   private readonly localAddress: string;
   /** Null before the login is complete. */
   session: Session | null = null;
-  private fullFeature: FullFeature | null = null;
+  fullFeature: FullFeature | null = null;
 
   /** Null after the login. */
   private login: Login | null;
@@ -60,16 +65,22 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
 
   sentCount = 0;
 
-  /** `accepted` is a paused socket that nobody has used; it came in by `listener`. `ended` is called when it is closed and no task is left. */
+  /**
+   * `accepted` is a paused socket that nobody has used, or a descriptor of a connection that another process has had: `takeOver` follows. It came in by
+   * `listener`. `ended` is called when it is closed and no task is left.
+   */
   constructor(
-    accepted: Socket,
+    accepted: Socket | number,
     listener: PortalListener,
     context: ConnectionContext,
     ended: (self: Connection) => void,
   ) {
     this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
     this.input = new InputFlow(this.parser, context.limits.outputBytes);
-    const socket = receiveInto(accepted, context.input, this.input);
+    const socket =
+      typeof accepted === 'number'
+        ? receiveFrom(accepted, context.input, this.input)
+        : receiveInto(accepted, context.input, this.input);
     this.socket = socket;
     this.context = context;
     this.ended = ended;
@@ -226,11 +237,22 @@ export class Connection implements PduHandler, TransmitterOwner, FullFeatureHost
     const login = this.login!;
     const { parameters } = login;
     if (parameters !== session.parameters) parameters.takeSessionWide(session.parameters);
-    this.cid = login.cid;
-    this.session = session;
-    session.connections.push(this);
     this.writer.window = session.window;
     this.writer.loginResponse(reply, session.tsih, this.loginHeader, 0);
+    this.enterFullFeature(session, login.cid, parameters);
+  }
+
+  /** Goes on with a connection of `session` as another process has left it, once `input.resume` is called. */
+  takeOver(session: Session, handover: ConnectionHandover): void {
+    this.writer.window = session.window;
+    this.enterFullFeature(session, handover.cid, takeOverParameters(handover.parameters));
+    takeOverConnection(this, handover);
+  }
+
+  private enterFullFeature(session: Session, cid: number, parameters: Parameters): void {
+    this.cid = cid;
+    this.session = session;
+    session.connections.push(this);
     this.fullFeature = new FullFeature(session, parameters, this, this.writer, this.parser);
     this.parser.headerDigest = parameters.headerDigest;
     this.parser.dataDigest = parameters.dataDigest;

@@ -47,7 +47,7 @@ export class DataCollector {
   private final = false;
   private solicited = false;
   private length = 0;
-  private nextTransferTag = 0;
+  nextTransferTag = 0;
 
   constructor(
     table: TaskTable,

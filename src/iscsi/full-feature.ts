@@ -57,14 +57,14 @@ export class FullFeature implements ConnectionTasksHost, PduHandler {
   private readonly host: FullFeatureHost;
   private readonly writer: PduWriter;
   private readonly parser: PduParser;
-  private readonly parameters: Parameters;
+  readonly parameters: Parameters;
   private readonly session: Session;
   private readonly window: CommandWindow;
   /** Both null in a discovery session. */
-  private readonly tasks: ConnectionTasks | null;
-  private readonly taskManager: TaskManager | null;
-  private readonly held: HeldPdus;
-  private readonly replay: Replay;
+  readonly tasks: ConnectionTasks | null;
+  readonly taskManager: TaskManager | null;
+  readonly held: HeldPdus;
+  readonly replay: Replay;
   private readonly text: TextRequests;
   private readonly logout: Logout;
   readonly pings: Pings;
@@ -76,7 +76,7 @@ export class FullFeature implements ConnectionTasksHost, PduHandler {
   private data: Uint8Array = EMPTY;
   /** The initiator is told of the end when it is not its own wish. */
   announcesEnd = false;
-  private finishing = false;
+  finishing = false;
   private endReason = '';
   private readonly whenQuiet: (() => void)[] = [];
   private closed = false;
@@ -218,7 +218,7 @@ export class FullFeature implements ConnectionTasksHost, PduHandler {
     if (!isImmediate(parser)) {
       const cmdSn = headerU32(parser, Field.CMD_SN);
       if (!this.window.contains(cmdSn)) return false;
-      if (cmdSn !== this.window.expCmdSn) {
+      if (cmdSn !== this.window.expCmdSn || this.window.isFrozen) {
         this.hold(parser, Action.HOLD);
         return false;
       }

@@ -1,5 +1,6 @@
 import type { PduParser } from './pdu-parser.ts';
 import { serialBefore } from './serial.ts';
+import type { HeldCommandHandover } from './session-handover.ts';
 import { BHS_SIZE, PAD_SIZE } from './spec.ts';
 
 interface HeldCommand {
@@ -11,7 +12,7 @@ interface HeldCommand {
 
 /** What the connections of a session hold together. */
 export class HeldBudget {
-  readonly maxBytes: number;
+  maxBytes: number;
   bytes = 0;
   /** Commands. */
   count = 0;
@@ -109,6 +110,21 @@ export class HeldPdus {
   clear(): void {
     for (const [cmdSn, command] of this.held) this.remove(cmdSn, command);
     this.incoming = null;
+  }
+
+  /** Everything, for the next process. */
+  handOver(): HeldCommandHandover[] {
+    return [...this.held].map(([cmdSn, { tag, pdus }]) => {
+      return { cmdSn, tag, pdus: pdus.map((pdu) => Buffer.from(pdu).toString('base64')) };
+    });
+  }
+
+  takeOver(commands: readonly HeldCommandHandover[]): void {
+    for (const { cmdSn, tag, pdus } of commands) {
+      const command = { tag, pdus: pdus.map((pdu) => new Uint8Array(Buffer.from(pdu, 'base64'))) };
+      for (const pdu of command.pdus) this.budget.bytes += pdu.length;
+      this.add(cmdSn, command);
+    }
   }
 
   private add(cmdSn: number, command: HeldCommand): void {

@@ -64,6 +64,19 @@ export class InputFlow implements InputReceiver {
     this.resumeSocket();
   }
 
+  /** Reads nothing more from the socket; what was received and not looked at goes to the caller. */
+  takeRest(): Uint8Array {
+    this.socket!.pause();
+    const rest = this.rest ?? new Uint8Array(0);
+    this.rest = null;
+    return rest;
+  }
+
+  /** Before anything else: what `takeRest` has returned. `resume` begins. */
+  beginWith(rest: Uint8Array): void {
+    this.rest = rest;
+  }
+
   /** Some of what was sent has left. */
   transmitted(): void {
     if (!this.outputFull || this.transmitter!.queuedBytes > this.maxOutputBytes / 2) return;

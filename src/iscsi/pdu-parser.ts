@@ -100,6 +100,18 @@ export class PduParser {
     return this.step === Step.JUDGE || (this.paused && this.step === Step.HEADER);
   }
 
+  /** Takes back the part of a header that has come, to be fed again. Only between PDUs. */
+  takePartialHeader(): Uint8Array {
+    const { wholeLength } = this;
+    this.wholeLength = 0;
+    return this.whole.slice(0, wholeLength);
+  }
+
+  /** A PDU has begun, and its header is whole. */
+  get isInPdu(): boolean {
+    return this.step !== Step.HEADER;
+  }
+
   /** A copy of the header with its additional segments, for a reject. */
   copyHeader(): Uint8Array {
     return this.header.slice(this.headerAt, this.headerAt + BHS_SIZE + this.ahsLength);

@@ -9,7 +9,7 @@ const EMPTY = new Uint8Array(0);
 export class Pings {
   private readonly writer: PduWriter;
   /** Ours so far; the number of each is its transfer tag. */
-  private count = 0;
+  count = 0;
 
   constructor(writer: PduWriter) {
     this.writer = writer;

@@ -1,3 +1,6 @@
+import { createServer, type Server } from 'node:net';
+import { StorageError, wrapError } from '../base/errors.ts';
+
 /** An address that the portal listens on. */
 export interface PortalListener {
   /** As it is bound: a numeric address without brackets, `0.0.0.0` and `::` for all addresses; IPv6 may have a zone. */
@@ -16,6 +19,34 @@ export function plainAddress(host: string): string {
 /** `host:port` with brackets around an IPv6 address. */
 export function formatAddress(host: string, port: number): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** Where the portal listens, and the same as text: `host:port`. */
+export interface BoundPortal extends PortalListener {
+  readonly address: string;
+}
+
+export function boundPortal(listener: PortalListener): BoundPortal {
+  return { address: formatAddress(listener.host, listener.port), ...listener };
+}
+
+/** A server that listens as `options` of `Server.listen` say, and accepts nothing before it has a listener. Throws `StorageError` about `where`. */
+export async function listening(where: string, options: object): Promise<Server> {
+  const server = createServer({
+    pauseOnConnect: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: 60_000,
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => {
+      const inUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+      const action = `Cannot listen on ${where}`;
+      reject(inUse ? new StorageError('EBUSY', `${action}: the address is in use`) : wrapError(action, error));
+    });
+    server.listen(options, resolve);
+  });
+  return server;
 }
 
 /**

@@ -1,18 +1,22 @@
-import { createServer, type Server, type Socket } from 'node:net';
+import { closeSync } from 'node:fs';
+import type { Server, Socket } from 'node:net';
 import { readU16BE } from '../base/bytes.ts';
 import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
-import { StorageError, wrapError } from '../base/errors.ts';
+import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
+import { type GiveFd, shareHandle, type TakeFd } from '../base/shared-handle.ts';
 import { KIB } from '../base/units.ts';
 import type { TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionContext } from './connection-context.ts';
+import { Calm, freezeSession, handOverConnection, settle, thaw } from './connection-handover.ts';
 import { DataMemory } from './data-memory.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
-import { formatAddress, type PortalListener, plainAddress } from './portal-listener.ts';
+import { type BoundPortal, boundPortal, listening, type PortalListener, plainAddress } from './portal-listener.ts';
 import type { Session } from './session.ts';
+import { handOverSession, originOf, type PortalHandover, type SessionHandover } from './session-handover.ts';
 import { SessionTable } from './session-table.ts';
 import { ArenaPool } from './transmitter.ts';
 
@@ -51,11 +55,8 @@ export interface ListenOptions {
   readonly ipv6Only?: boolean;
 }
 
-/** Where the portal listens, and the same as text: `host:port`. */
-export interface BoundPortal extends PortalListener {
-  readonly address: string;
-}
-
+/** How long an initiator may hold up a takeover by what it has not sent or read. */
+const PEER_MS = 1000;
 /** Bytes that are read from a socket at a time. */
 const INPUT_SIZE = 256 * KIB;
 
@@ -67,7 +68,7 @@ export class Portal {
   private readonly memory: DataMemory;
   private readonly sessionTable: SessionTable;
   private readonly context: ConnectionContext;
-  private readonly servers: Set<Server> = new Set();
+  private readonly servers: Map<PortalListener, Server> = new Map();
   private readonly listeners: PortalListener[] = [];
   private readonly connections: Set<Connection> = new Set();
   private loginsInProgress = 0;
@@ -77,6 +78,8 @@ export class Portal {
   private readonly endTimers: Set<Timer> = new Set();
   private closing = false;
   private drained: (() => void) | null = null;
+  /** Descriptors of listening sockets that nobody accepts from at the moment. */
+  private readonly waitingListeners: Map<PortalListener, number> = new Map();
 
   constructor(options: PortalOptions) {
     const { randomBytes: random } = options;
@@ -133,29 +136,127 @@ export class Portal {
    */
   async listen(host: string, port: number, options: ListenOptions = {}): Promise<BoundPortal> {
     if (this.closing) throw new StorageError('ESHUTDOWN', 'Cannot listen: the portal is closing');
-    const server = createServer({
-      pauseOnConnect: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: 60_000,
-    });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => {
-        const inUse = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-        const action = `Cannot listen on ${host}:${port}`;
-        reject(inUse ? new StorageError('EBUSY', `${action}: the address is in use`) : wrapError(action, error));
-      });
-      server.listen({ host, port, ipv6Only: options.ipv6Only ?? false }, resolve);
-    });
-    server.on('error', (error) => this.logger.error({ error: error.message }, 'the portal cannot accept'));
-    this.servers.add(server);
-    if (this.sweepTimer === null) this.scheduleSweep();
+    const server = await listening(`${host}:${port}`, { host, port, ipv6Only: options.ipv6Only ?? false });
     const bound = server.address();
     if (bound === null || typeof bound === 'string') throw new StorageError('EIO', 'Cannot listen: no address');
     const listener = { host: bound.address, port: bound.port, tag: options.tag ?? 1 };
     this.listeners.push(listener);
+    this.serve(listener, server);
+    return boundPortal(listener);
+  }
+
+  private serve(listener: PortalListener, server: Server): void {
+    server.on('error', (error) => this.logger.error({ error: error.message }, 'the portal cannot accept'));
     server.on('connection', (socket) => this.accept(socket, listener));
-    return { address: formatAddress(listener.host, listener.port), ...listener };
+    this.servers.set(listener, server);
+    if (this.sweepTimer === null) this.scheduleSweep();
+  }
+
+  // --- from one process to another ---
+
+  /**
+   * Takes no new connections, which wait in the kernel, and no new commands, which are kept, until `thaw` or `handOver`; resolves when nothing is in flight. Who is in
+   * the middle of a login, or owes data, for longer than `PEER_MS` is dropped. Rejects with EBUSY when the engine does not end what it has within `limitMs`.
+   */
+  async freeze(limitMs: number): Promise<void> {
+    this.sweepTimer?.cancel();
+    this.sweepTimer = null;
+    for (const [listener, server] of this.servers) {
+      this.waitingListeners.set(listener, shareHandle(server));
+      server.close();
+    }
+    this.servers.clear();
+    await this.until(PEER_MS, () => this.loginsInProgress === 0);
+    for (const session of this.sessionTable.list()) freezeSession(session);
+    const are = (calm: Calm): Connection[] => [...this.connections].filter((each) => calmOf(each) === calm);
+    await this.until(PEER_MS, () => are(Calm.PEER).length === 0);
+    for (const late of are(Calm.PEER)) late.drop('it was in the middle of something when another process took over');
+    await this.until(limitMs, () => are(Calm.QUIET).length === this.connections.size);
+    const [busy] = are(Calm.ENGINE);
+    if (busy === undefined) return;
+    throw new StorageError('EBUSY', `commands of ${busy.peer} have not ended within ${limitMs / 1000} s`);
+  }
+
+  /** Goes on after `freeze`. */
+  async thaw(): Promise<void> {
+    for (const [listener, fd] of this.waitingListeners) this.serve(listener, await listening('', { fd }));
+    this.waitingListeners.clear();
+    thaw(this.connections);
+  }
+
+  /** After `freeze`: everything for the next process. */
+  handOver(give: GiveFd): PortalHandover {
+    const listeners = this.listeners.map((listener) => {
+      return { ...listener, fd: give(this.waitingListeners.get(listener)!) };
+    });
+    this.waitingListeners.clear();
+    const sessions = this.sessionTable.list().map((session) => {
+      const own = [...this.connections].filter((connection) => connection.session === session);
+      const connections = own.map((connection) => {
+        const fd = give(shareHandle(connection.socket));
+        return handOverConnection(connection, fd, this.listeners.indexOf(connection.listener));
+      });
+      return handOverSession(session, connections);
+    });
+    this.abandon();
+    return { listeners, sessions };
+  }
+
+  /** Leaves everything to another process, which has descriptors of it: nothing is sent. The portal is of no use any more. */
+  abandon(): void {
+    this.closing = true;
+    this.sweepTimer?.cancel();
+    for (const fd of this.waitingListeners.values()) closeSync(fd);
+    this.waitingListeners.clear();
+    for (const connection of [...this.connections]) connection.drop('another process goes on with it');
+  }
+
+  /** Before anything else: makes a new portal go on as the one that `handover` is of, once `resume` is called. Returns where it listens. */
+  takeOver(handover: PortalHandover, take: TakeFd): BoundPortal[] {
+    for (const { host, port, tag, fd } of handover.listeners) {
+      const listener = { host, port, tag };
+      this.listeners.push(listener);
+      this.waitingListeners.set(listener, take(fd));
+    }
+    for (const session of handover.sessions) this.takeOverSession(session, take);
+    return this.listeners.map(boundPortal);
+  }
+
+  /** Begins to serve what `takeOver` has brought. */
+  async resume(): Promise<void> {
+    await this.thaw();
+  }
+
+  private takeOverSession(handover: SessionHandover, take: TakeFd): void {
+    const { targets } = this.context;
+    const origin = originOf(handover, targets);
+    const admission =
+      origin === null || handover.targetName === null ? null : targets.find(handover.targetName, origin.identity);
+    const fds = handover.connections.map(({ fd }) => take(fd));
+    if (origin === null || admission === undefined) {
+      this.logger.warn({ initiator: handover.initiatorName }, 'the initiator is not let in any more');
+      for (const fd of fds) closeSync(fd);
+      return;
+    }
+    const { tsih, portalGroupTag, windowSize } = handover;
+    const session = this.sessionTable.restore(origin, tsih, admission, portalGroupTag, windowSize);
+    session.window.isFrozen = true;
+    session.cancelled.takeOver(handover.cancelled);
+    handover.connections.forEach((each, index) => {
+      const listener = this.listeners[each.listener]!;
+      this.loginsInProgress++;
+      const connection = new Connection(fds[index]!, listener, this.context, (ended) => this.connectionEnded(ended));
+      this.connections.add(connection);
+      connection.takeOver(session, each);
+    });
+  }
+
+  /** Waits until `condition` holds, at most `limitMs`. */
+  private async until(limitMs: number, condition: () => boolean): Promise<void> {
+    const endMs = this.clock.nowMs() + limitMs;
+    while (!condition() && this.clock.nowMs() < endMs) {
+      await new Promise<void>((resolve) => this.clock.setTimer(1, resolve));
+    }
   }
 
   /**
@@ -166,7 +267,9 @@ export class Portal {
     if (this.closing) return;
     this.closing = true;
     this.sweepTimer?.cancel();
-    const closed = [...this.servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    const closed = [...this.servers.values()].map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
     this.end([...this.connections], 'the portal closes', () => this.drained?.());
     await new Promise<void>((resolve) => {
       this.drained = resolve;
@@ -243,6 +346,11 @@ export class Portal {
       this.scheduleSweep();
     });
   }
+}
+
+/** How far a frozen connection is. */
+function calmOf(connection: Connection): Calm {
+  return connection.isInFullFeature ? settle(connection) : Calm.PEER;
 }
 
 function infoOf(session: Session): SessionInfo {

@@ -49,6 +49,7 @@ export class Replay {
   /** Whether there is a PDU to go on with. */
   private next(): boolean {
     while (this.queue.length === 0) {
+      if (this.window.isFrozen) return false;
       const pdus = this.held.take(this.window.expCmdSn);
       if (pdus === null) return false;
       if (pdus.length === 0) this.window.advance();

@@ -1,7 +1,6 @@
 import { type Admission, type Identity, sameIdentity } from './access.ts';
 import type { PortalLimits } from './limits.ts';
-import type { Login } from './login.ts';
-import { Session } from './session.ts';
+import { Session, type SessionOrigin } from './session.ts';
 import { LoginStatus } from './spec.ts';
 
 /** What identifies a session: initiator port and target port (RFC 7143 4.4.2). */
@@ -73,10 +72,28 @@ export class SessionTable {
   }
 
   /** Makes the session of a complete login; there is none with its name and ISID. `admission` is null for discovery. */
-  add(login: Login, admission: Admission | null, portalGroupTag: number): Session {
+  add(login: SessionOrigin, admission: Admission | null, portalGroupTag: number): Session {
     do this.lastHandle = this.lastHandle === 0xffff ? 1 : this.lastHandle + 1;
     while (this.handles.has(this.lastHandle));
-    const session = new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits);
+    return this.put(
+      new Session(login, this.lastHandle, admission?.target ?? null, portalGroupTag, this.limits),
+      admission,
+    );
+  }
+
+  /** Makes a session anew that another process has had; `commandWindow` is its size there. */
+  restore(
+    origin: SessionOrigin,
+    tsih: number,
+    admission: Admission | null,
+    portalGroupTag: number,
+    commandWindow: number,
+  ): Session {
+    const limits = { ...this.limits, commandWindow };
+    return this.put(new Session(origin, tsih, admission?.target ?? null, portalGroupTag, limits), admission);
+  }
+
+  private put(session: Session, admission: Admission | null): Session {
     this.sessions.set(keyOf(session), session);
     this.handles.set(session.tsih, session);
     if (session.nexus !== null && admission !== null) admission.target.attach(session.nexus, admission.access);

@@ -5,7 +5,6 @@ import { CancelledCommands } from './cancelled-commands.ts';
 import { CommandWindow } from './command-window.ts';
 import { HeldBudget } from './held-pdus.ts';
 import type { PortalLimits } from './limits.ts';
-import type { Login } from './login.ts';
 import type { Parameters } from './parameters.ts';
 
 /** A connection of a session, as the others see it. */
@@ -27,6 +26,18 @@ export interface SessionConnection {
   drop(reason: string): void;
   /** The same for a new connection that takes its place: `next` is called when no task is left. */
   giveWay(next: () => void): void;
+}
+
+/** What a session begins with: a complete login, or the session as another process has left it. */
+export interface SessionOrigin {
+  readonly initiatorName: string;
+  readonly identity: Identity;
+  readonly authentication: string;
+  readonly isid: string;
+  readonly targetName: string | null;
+  /** CmdSN of the command that is delivered next. */
+  readonly cmdSn: number;
+  readonly parameters: Parameters;
 }
 
 /** One iSCSI session (RFC 7143 4.3): an initiator port at our target port, or a discovery session. */
@@ -53,7 +64,7 @@ export class Session {
   private delivering = false;
   private telling = false;
 
-  constructor(login: Login, tsih: number, target: Target | null, portalGroupTag: number, limits: PortalLimits) {
+  constructor(login: SessionOrigin, tsih: number, target: Target | null, portalGroupTag: number, limits: PortalLimits) {
     this.initiatorName = login.initiatorName;
     this.identity = login.identity;
     this.authentication = login.authentication;
@@ -88,7 +99,7 @@ export class Session {
 
   /** Delivers held commands in the order of CmdSN, whichever connection holds them (RFC 7143 4.2.2.1). */
   deliver(): void {
-    if (this.delivering) return;
+    if (this.delivering || this.window.isFrozen) return;
     this.delivering = true;
     for (let before = -1; this.held.count > 0 && before !== this.window.expCmdSn; ) {
       before = this.window.expCmdSn;

@@ -6,6 +6,22 @@ export interface InputReceiver {
   received(bytes: Uint8Array, length: number): void;
 }
 
+/**
+ * The receiving side of a connection that another process has accepted, by its descriptor, which belongs to the socket from here on. Nothing is read before
+ * `resume()`.
+ */
+export function receiveFrom(fd: number, buffer: Uint8Array, receiver: InputReceiver): Socket {
+  const callback = (length: number, bytes: Uint8Array): boolean => {
+    receiver.received(bytes, length);
+    return true;
+  };
+  const options: object = { fd, readable: true, writable: true, onread: { buffer, callback } };
+  const socket = new Socket(options);
+  // It begins to read by itself, but not before the next turn of the event loop.
+  socket.pause();
+  return socket;
+}
+
 /** What `net.Socket` has and its types do not show. */
 interface Inner {
   _handle?: { useUserBuffer?: unknown } | null;

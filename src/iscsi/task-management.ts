@@ -101,6 +101,11 @@ export class TaskManager {
     return 0;
   }
 
+  /** A function has no response yet. */
+  get isBusy(): boolean {
+    return this.inProgress > 0;
+  }
+
   close(): void {
     this.closed = true;
   }

@@ -2,6 +2,7 @@ import { MAX_COPY_RECORDS } from './copy-limits.ts';
 import { INSUFFICIENT_RESOURCES, NO_SENSE, OPERATION_IN_PROGRESS, type Sense } from './sense.ts';
 import { CopyOut, Status } from './spec.ts';
 import type { ScsiTask } from './task.ts';
+import type { CopyRecordHandover } from './unit-handover.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -87,6 +88,38 @@ export class CopyRecords {
     if (same !== null) this.#drop(same);
     else if (this.#records.length >= MAX_COPY_RECORDS) this.#drop(this.#records.find(({ isEnded }) => isEnded)!);
     this.#records.push(record);
+  }
+
+  /** Those that have ended. */
+  handOver(): CopyRecordHandover[] {
+    return this.#records
+      .filter(({ isEnded }) => isEnded)
+      .map((record) => ({
+        listId: record.listId,
+        serviceAction: record.serviceAction,
+        segments: record.segments,
+        operations: record.operations,
+        bytes: record.bytes,
+        isTerminated: record.isTerminated,
+        status: record.status,
+        sense: Buffer.from(record.sense).toString('hex'),
+        token: record.token === null ? null : Buffer.from(record.token).toString('hex'),
+        isPartial: record.isPartial,
+        statusTold: record.statusTold,
+        detailsTold: record.detailsTold,
+        tokensTold: record.tokensTold,
+      }));
+  }
+
+  takeOver(records: readonly CopyRecordHandover[]): void {
+    for (const { listId, serviceAction, sense, token, ...rest } of records.slice(-MAX_COPY_RECORDS)) {
+      const record = new CopyRecord(listId, serviceAction);
+      Object.assign(record, rest);
+      record.isEnded = true;
+      record.sense = Buffer.from(sense, 'hex');
+      record.token = token === null ? null : Buffer.from(token, 'hex');
+      this.#records.push(record);
+    }
   }
 
   /** Forgets what has ended. */

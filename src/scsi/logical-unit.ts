@@ -18,6 +18,7 @@ import { Status } from './spec.ts';
 import { type ScsiTask, TaskAttribute } from './task.ts';
 import type { TaskSet } from './task-set.ts';
 import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
+import { type NexusHandover, nexusKey } from './unit-handover.ts';
 import { type LogicalUnitOptions, NexusState, UnitState } from './unit-state.ts';
 
 function featuresOf(removable: boolean, { unmapGranularityBytes, atomicWriteBytes = 0 }: LunBackend): CommandFeatures {
@@ -107,12 +108,16 @@ export class LogicalUnit {
 
   /**
    * The first sight of `nexus`. With `powerOn` (the portal) its first command is answered POWER ON OCCURRED. To a `readOnly` nexus the unit is
-   * write-protected.
+   * write-protected. One that was there in the process before goes on as it was.
    */
   attach(nexus: Nexus, powerOn: boolean = true, readOnly: boolean = false): void {
     const state = new NexusState(readOnly);
-    if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
-    if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
+    const before = this.#takeExpected(nexus);
+    if (before !== undefined) state.takeOver(before);
+    else {
+      if (powerOn) state.attentions.raise(UnitAttention.POWER_ON);
+      if ((this.state.thresholds?.reached ?? -1) >= 0) state.attentions.raise(UnitAttention.THRESHOLD_REACHED);
+    }
     this.state.nexuses.set(nexus, state);
     this.state.reservations.attached(nexus, state);
     this.#lastNexus = null;
@@ -239,6 +244,15 @@ export class LogicalUnit {
   /** The tasks of all nexuses. */
   get taskSet(): TaskSet {
     return this.state.taskSet;
+  }
+
+  #takeExpected({ initiatorPort, relativeTargetPort }: Nexus): NexusHandover | undefined {
+    const { expected } = this.state;
+    if (expected.size === 0) return undefined;
+    const key = nexusKey({ initiatorPort, targetPort: relativeTargetPort });
+    const found = expected.get(key);
+    expected.delete(key);
+    return found;
   }
 
   #commandOf(task: ScsiTask, row: CommandRow | null, table: CommandTable, inventory: LunInventory): Command {

@@ -10,6 +10,10 @@ export function pageName({ code, subpage }: ModePage): string {
   return subpage === 0 ? name : `${name}.${subpage.toString(16).padStart(2, '0')}`;
 }
 
+function toHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
+
 /** The mode parameters of a unit: current ones that nobody has set are the saved ones, saved ones that nobody has saved are the defaults. */
 export class ModeState {
   /** Those that the unit has. */
@@ -50,13 +54,25 @@ export class ModeState {
   savedWith(pages: ReadonlyMap<ModePage, Uint8Array>): Record<string, string> {
     const saved = new Map(this.#saved);
     for (const [page, bytes] of pages) saved.set(page, this.#changed(page, bytes));
-    const byName = [...saved].map(([page, bytes]) => [pageName(page), Buffer.from(bytes).toString('hex')]);
-    return Object.fromEntries(byName);
+    return Object.fromEntries([...saved].map(([page, bytes]) => [pageName(page), toHex(bytes)]));
   }
 
   /** These are saved now. */
   setSaved(page: ModePage, bytes: Uint8Array): void {
     this.#saved.set(page, this.#changed(page, bytes));
+  }
+
+  /** The current pages that somebody has set, by name, in hexadecimal. */
+  handOver(): Record<string, string> {
+    return Object.fromEntries([...this.#current].map(([page, bytes]) => [pageName(page), toHex(bytes)]));
+  }
+
+  /** Pages that are not there any more, or have another length, are left out: their parameters are the saved ones. */
+  takeOver(pages: Readonly<Record<string, string>>): void {
+    for (const page of this.pages) {
+      const bytes = Buffer.from(pages[pageName(page)] ?? '', 'hex');
+      if (bytes.length === page.length) this.select(page, bytes);
+    }
   }
 
   /** The current parameters are the saved ones again. */

@@ -12,6 +12,7 @@ import {
   type PersistentState,
 } from './persistent-state.ts';
 import { UnitAttention, type UnitAttentionQueue } from './unit-attention.ts';
+import type { ReservationsHandover } from './unit-handover.ts';
 
 /** Where registrations outlive the process (APTPL). */
 export interface ReservationStore {
@@ -55,6 +56,8 @@ export class Reservations {
   #state: PersistentState = NO_REGISTRATIONS;
   /** Who has it with RESERVE. */
   #reserver: Nexus | null = null;
+  /** Who had it in the process before, and has not come yet. */
+  #expectedReserver: NexusName | null = null;
   readonly #line: ReservationRequest[] = [];
   #busy = false;
   readonly #absent: Map<string, { readonly nexus: NexusName; readonly kinds: Set<UnitAttention> }> = new Map();
@@ -96,10 +99,46 @@ export class Reservations {
     return ((this.refusalsOf(nexus) >>> conflict) & 1) !== 0;
   }
 
+  /** No change is under way. */
+  handOver(): ReservationsHandover {
+    const reserver = this.#reserver === null ? this.#expectedReserver : nameOf(this.#reserver);
+    const absent = [...this.#absent.values()].map(({ nexus, kinds }) => ({
+      nexus,
+      kinds: NAMES.filter((name) => kinds.has(UnitAttention[name])),
+    }));
+    return { state: this.#state, generation: this.generation, reserver, absent };
+  }
+
+  /** Goes on with what another process had, kept across restarts or not: a fence must not open meanwhile. */
+  takeOver({ state, generation, reserver, absent }: ReservationsHandover): void {
+    this.#state = state;
+    this.generation = generation;
+    this.#expectedReserver = reserver;
+    for (const { nexus, kinds } of absent) {
+      this.missed(
+        nexus,
+        kinds.map((name) => UnitAttention[name]),
+      );
+    }
+    this.#publish();
+  }
+
+  /** Unit attentions for a nexus that is not there: those of reservations wait for it. */
+  missed(nexus: NexusName, kinds: readonly UnitAttention[]): void {
+    for (const kind of kinds) if (KINDS.includes(kind)) this.#keep({ nexus, kind });
+    if (this.#expectedReserver !== null && keyOf(this.#expectedReserver) === keyOf(nexus))
+      this.#expectedReserver = null;
+  }
+
   /** The nexus is there: it gets what it missed. */
   attached(nexus: Nexus, its: NexusReservations): void {
-    its.refusals = this.refusalsOf(nexus);
     const name = nameOf(nexus);
+    if (this.#expectedReserver !== null && keyOf(this.#expectedReserver) === keyOf(name)) {
+      this.#expectedReserver = null;
+      this.#reserver = nexus;
+      this.#publish();
+    }
+    its.refusals = this.refusalsOf(nexus);
     const missed = this.#absent.get(keyOf(name));
     if (missed === undefined) return;
     this.#absent.delete(keyOf(name));
@@ -226,6 +265,8 @@ export class Reservations {
     this.#absent.set(key, { nexus, kinds: new Set([kind]) });
   }
 }
+
+const NAMES = Object.keys(UnitAttention) as (keyof typeof UnitAttention)[];
 
 const KINDS: readonly UnitAttention[] = [
   UnitAttention.RESERVATIONS_PREEMPTED,

@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { MAX_TOKENS } from './copy-limits.ts';
 import { NO_SENSE, type Sense, TOKEN_CANCELLED, TOKEN_DELETED, TOKEN_EXPIRED, TOKEN_REVOKED } from './sense.ts';
+import type { UnitHandover } from './unit-handover.ts';
 
 /** Logical blocks `[begin, end)` of the unit. */
 export interface BlockRange {
@@ -115,6 +116,26 @@ export class RodTokens {
 
   resume(): void {
     this.#suspended--;
+  }
+
+  /** All of them, and the number of the last; nobody uses one. */
+  handOver(): UnitHandover['tokens'] {
+    const nowMs = this.#clock.nowMs();
+    const list = this.#tokens.map(({ bytes, ranges, timeoutMs, lastUsedMs, ended }) => {
+      return { bytes: Buffer.from(bytes).toString('hex'), ranges, timeoutMs, idleMs: nowMs - lastUsedMs, ended };
+    });
+    return { identifier: this.#identifier, list };
+  }
+
+  takeOver({ identifier, list }: UnitHandover['tokens']): void {
+    const nowMs = this.#clock.nowMs();
+    this.#identifier = identifier;
+    for (const { bytes, ranges, timeoutMs, idleMs, ended } of list.slice(-MAX_TOKENS)) {
+      const token = new RodToken(Buffer.from(bytes, 'hex'), ranges, timeoutMs, nowMs - idleMs);
+      token.ended = ended;
+      this.#tokens.push(token);
+      if (ended === NO_SENSE) this.live++;
+    }
   }
 
   #expire(): void {

@@ -68,6 +68,16 @@ export class ProvisioningThresholds {
     return passed;
   }
 
+  /** What initiators have been told. */
+  handOver(): { availableReached: boolean; usedReached: boolean } {
+    return { availableReached: this.#availableReached, usedReached: this.#usedReached };
+  }
+
+  takeOver({ availableReached, usedReached }: { availableReached: boolean; usedReached: boolean }): void {
+    this.#availableReached = availableReached;
+    this.#usedReached = usedReached;
+  }
+
   /** Which is reached now: its place among the descriptors of the mode page; -1: none. */
   get reached(): number {
     if (!this.reporting) return -1;

@@ -53,6 +53,8 @@ const SENSE: Readonly<Record<UnitAttention, Sense>> = [
   THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
 ] as const;
 
+const NAMES = Object.keys(UnitAttention) as (keyof typeof UnitAttention)[];
+
 const RESETS =
   (1 << UnitAttention.POWER_ON) | (1 << UnitAttention.TARGET_RESET) | (1 << UnitAttention.LOGICAL_UNIT_RESET);
 
@@ -83,6 +85,11 @@ export class UnitAttentionQueue {
 
   clear(kind: UnitAttention): void {
     this.#pending &= ~(1 << kind);
+  }
+
+  /** Those that wait, by name, most important first. */
+  names(): (keyof typeof UnitAttention)[] {
+    return NAMES.filter((name) => this.isPending(UnitAttention[name]));
   }
 
   get count(): number {

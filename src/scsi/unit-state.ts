@@ -12,8 +12,9 @@ import { RodTokens } from './rod-tokens.ts';
 import { ScratchPool } from './scratch-pool.ts';
 import { type NexusTasks, TaskSet } from './task-set.ts';
 import { ProvisioningThresholds } from './thresholds.ts';
-import { type UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
+import { UnitAttention, UnitAttentionQueue } from './unit-attention.ts';
 import { UnitBuffers } from './unit-buffers.ts';
+import type { NexusHandover } from './unit-handover.ts';
 import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
 
 export interface LogicalUnitOptions {
@@ -88,6 +89,13 @@ export class NexusState implements NexusTasks, NexusReservations {
   constructor(readOnly: boolean) {
     this.readOnly = readOnly;
   }
+
+  /** Goes on as the same nexus in the process before. */
+  takeOver({ attentions, preventsRemoval, copies }: NexusHandover): void {
+    for (const name of attentions) this.attentions.raise(UnitAttention[name]);
+    this.preventsRemoval = preventsRemoval;
+    this.copies.takeOver(copies);
+  }
 }
 
 let unitCount = 0;
@@ -137,6 +145,8 @@ export class UnitState {
   readonly reply: Uint8Array = new Uint8Array(REPLY_SIZE);
   readonly nexuses: Map<Nexus, NexusState> = new Map();
   readonly reservations: Reservations;
+  /** Nexuses of the process before that have not come yet, by `nexusKey`. */
+  readonly expected: Map<string, NexusHandover> = new Map();
   /** Who holds ranges of several units locks them in this order. */
   readonly lockOrder: number = unitCount++;
   readonly tokens: RodTokens;

@@ -56,6 +56,8 @@ export class CommandRing implements ScsiTaskOwner {
   #tail: number;
   /** cmd_tail as the kernel sees it. */
   #publishedTail: number;
+  /** Nothing more is taken from the ring; what is in flight ends. */
+  paused = false;
   /** Bytes behind `readAt` that were looked at for notices. */
   #ahead = 0;
   /** Made when it is needed first. */
@@ -173,9 +175,13 @@ export class CommandRing implements ScsiTaskOwner {
       this.#broken(`cmd_head is ${head}, entries up to ${this.#readAt} were read`);
     }
     for (;;) {
-      while (this.#readAt !== head && (this.#flight.length < this.#maxInFlight || this.#endsAtOnce())) this.#read(head);
-      if (this.#readAt === head || !this.#lookAhead(head)) return;
+      while (this.#readAt !== head && (this.#hasRoom || this.#endsAtOnce())) this.#read(head);
+      if (this.#readAt === head || this.paused || !this.#lookAhead(head)) return;
     }
+  }
+
+  get #hasRoom(): boolean {
+    return !this.paused && this.#flight.length < this.#maxInFlight;
   }
 
   /** Length of the entry at `entryAt`. */

@@ -50,7 +50,7 @@ export interface TcmuName {
 /** Null for what is not a TCMU device, or one without a subtype. */
 export function parseUioName(text: string): TcmuName | null {
   const match = /^tcm-user\/(\d{1,10})\/([^/]+)\/([^/]+)\/(.*)$/s.exec(text);
-  if (match === null) return null;
+  if (match === null || match[2] === '.' || match[2] === '..') return null;
   return { hba: match[1]!, device: match[2]!, subtype: match[3]!, cfgstring: match[4]! };
 }
 

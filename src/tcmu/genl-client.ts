@@ -47,8 +47,11 @@ export class GenlClient {
     this.#eventBufferSize = eventBufferSize;
   }
 
-  /** Joins the group of events. They come from the next turn on. Throws `StorageError`. */
-  open(): void {
+  /**
+   * Joins the group of events. They come from the next turn on. `inherited` is the socket of another process, with what has come and was not taken; it is
+   * ours from here on, and nothing is taken from it before `resume`. Throws `StorageError`.
+   */
+  open(inherited: number | null = null): void {
     try {
       this.#fd = this.#socket();
       this.#inode = fstatSync(this.#fd).ino;
@@ -57,12 +60,34 @@ export class GenlClient {
     }
     try {
       this.#groupId = this.#resolve();
+      if (inherited !== null) {
+        closeSync(this.#fd);
+        this.#fd = inherited;
+        this.#inode = fstatSync(this.#fd).ino;
+        this.#drops = this.company()?.drops ?? 0;
+        return;
+      }
       this.#native.netlinkAddMembership(this.#fd, this.#groupId);
-      this.#poll = this.#native.pollStart(this.#fd, () => this.receive());
+      this.resume();
     } catch (error) {
       this.close();
       throw error instanceof StorageError ? error : wrapError('Cannot listen for TCMU events', error);
     }
+  }
+
+  /** Takes nothing more; what comes waits in the kernel, and so does who wants an answer. */
+  suspend(): void {
+    if (this.#poll !== null) this.#native.pollStop(this.#poll);
+    this.#poll = null;
+  }
+
+  resume(): void {
+    this.#poll = this.#native.pollStart(this.#fd, () => this.receive());
+  }
+
+  /** A descriptor of the socket for the next process. */
+  share(): number {
+    return this.#native.duplicateFd(this.#fd);
   }
 
   /** Answers an event: 0, or a negative errno number. Throws `StorageError`. */
@@ -92,8 +117,7 @@ export class GenlClient {
 
   close(): void {
     if (this.#fd === -1) return;
-    if (this.#poll !== null) this.#native.pollStop(this.#poll);
-    this.#poll = null;
+    this.suspend();
     closeSync(this.#fd);
     this.#fd = -1;
   }

@@ -1,26 +1,26 @@
 import { constants as osConstants } from 'node:os';
 import type { Timer } from '../base/clock.ts';
-import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
+import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
 import { isEnabled, setAttributes, setWaiting, untilEnabled } from './device-attributes.ts';
 import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
-import type { TcmuDeviceInfo, TcmuHandlerOptions } from './handler-options.ts';
+import type { TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
-
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice } from './tcmu-device.ts';
-import { RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
+import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
+import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
+import { errnoNumber, failure, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
 import { UioScan } from './uio-scan.ts';
+import { openUnit, RESOLVE_TIMEOUT_MS } from './unit-opening.ts';
 
 const RECONCILE_INTERVAL_MS = 5_000;
-/** An answer to ADDED keeps a thread of the kernel in D state: after this long it is a no. */
-const RESOLVE_TIMEOUT_MS = 20_000;
 /** However a step hangs, the kernel has an answer by then. */
 const ANSWER_TIMEOUT_MS = RESOLVE_TIMEOUT_MS + 5_000;
 /** Devices that could not be served are tried again, so many at a time. */
@@ -63,17 +63,26 @@ export class TcmuHandler {
 
   /** Takes over what exists, whatever state the process before left it in, and follows changes. Throws `StorageError`. */
   async start(): Promise<void> {
+    const events = await this.#makeEvents();
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    this.#events = events;
+    await events.open();
+    this.#begin();
+    await Promise.all(this.#steps.values());
+  }
+
+  async #makeEvents(): Promise<KernelEvents> {
     const module = new ModuleParameters(this.#paths);
     await module.require();
     const { clock, eventBufferSize } = this.#options;
-    const events = new KernelEvents({
+    return new KernelEvents({
       native: this.#native,
       paths: this.#paths,
       module,
       clock,
       logger: this.#logger,
       eventBufferSize,
-      isOurs: (uioName) => this.#isOurs(uioName),
+      isOurs: (uioName) => uioName.split('/', 4)[3] === this.#options.subtype,
       isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
       neighbours: this.#neighbours,
       event: (event, answer) => this.#event(event, answer),
@@ -85,12 +94,74 @@ export class TcmuHandler {
         for (const [minor, device] of this.#devices) this.#enqueue(minor, () => setWaiting(device.configfs, waits));
       },
     });
-    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
-    this.#events = events;
-    await events.open();
+  }
+
+  #begin(): void {
+    this.#stopping = false;
     this.#reconcile(false);
-    await Promise.all(this.#steps.values());
     this.#scheduleReconcile();
+  }
+
+  // --- from one process to another ---
+
+  /**
+   * Takes no commands and no events, which wait in the kernel, until `thaw` or `handOver`; resolves when nothing is in flight. Rejects with EBUSY when
+   * something does not end within `limitMs`.
+   */
+  async freeze(limitMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#reconcileTimer?.cancel();
+    this.#events?.suspend();
+    await Promise.all(this.#steps.values());
+    await freezeDevices(this.#devices.values(), limitMs);
+  }
+
+  /** Goes on after `freeze`, or begins after `takeOver`. */
+  thaw(): void {
+    for (const device of this.#devices.values()) device.thaw();
+    this.#events?.resume();
+    this.#begin();
+  }
+
+  /** After `freeze`: everything for the next process. A device that has failed is left to it as it is. */
+  async handOver(give: GiveFd): Promise<TcmuHandover> {
+    const devices = handOverDevices(this.#devices.values(), give);
+    const events = this.#events!.handOver(give);
+    this.#events = null;
+    await this.abandon();
+    return { events, devices };
+  }
+
+  /** Instead of `start`: goes on from another process, once `thaw` is called. Throws `StorageError`. */
+  async takeOver({ events, devices }: TcmuHandover, take: TakeFd): Promise<void> {
+    this.#stopping = true;
+    this.#events = await this.#makeEvents();
+    await this.#events.takeOver(events, take(events.fd));
+    for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
+    for (const handover of devices) await this.#adopt(handover, take(handover.fd));
+  }
+
+  /** Leaves everything to another process that has it, too. */
+  async abandon(): Promise<void> {
+    this.#events?.abandon();
+    this.#events = null;
+    const devices = [...this.#devices.values()];
+    this.#devices.clear();
+    for (const device of devices) await this.#close(device);
+  }
+
+  async #adopt({ minor, uioName, shownSizeBytes }: DeviceHandover, fd: number): Promise<void> {
+    const uio = new UioDevice(this.#native, this.#paths, minor, fd);
+    const entry = readUioEntry(this.#paths, minor);
+    // Its removal waits for our answer to the event, or nobody knows of it any more.
+    if (entry?.uioName !== uioName) {
+      uio.close();
+      return;
+    }
+    const configfs = new ConfigfsDevice(this.#paths, entry.name);
+    const maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
+    const unit = await openUnit(this.#options, entry, shownSizeBytes, configfs, false);
+    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, maxTransferBytes, frozen: true });
   }
 
   /**
@@ -114,10 +185,6 @@ export class TcmuHandler {
       unserved: [...this.#unserved.values()],
       refusals: this.#refusals.list(),
     };
-  }
-
-  #isOurs(uioName: string): boolean {
-    return uioName.split('/', 4)[3] === this.#options.subtype;
   }
 
   /** Runs `step` after the steps under way for the same minor. Its failure is logged, not thrown. */
@@ -147,10 +214,8 @@ export class TcmuHandler {
         await this.#obey(event, answer);
       } catch (error) {
         status = -errnoNumber(error);
-        const reason = messageOf(error);
-        const hint = hintOf(error);
-        this.#logger.warn({ device: event.uioName, status, reason, hint }, 'refused what the kernel asked');
-        this.#refusals.add(event, hint === undefined ? reason : `${reason}. ${hint}`);
+        this.#logger.warn({ device: event.uioName, status, ...failure(error) }, 'refused what the kernel asked');
+        this.#refusals.add(event, error);
       }
       await this.#events?.settle(answer, status);
       early.cancel();
@@ -193,12 +258,7 @@ export class TcmuHandler {
       }
       sizeBytes = await configfs.readNumber('dev_size');
       maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
-      unit = await this.#resolve(entry, sizeBytes, {
-        name: entry.name.device,
-        minor: entry.minor,
-        blockSizeBytes: await configfs.readNumber('hw_block_size'),
-        isNew: !this.#older.has(entry.minor),
-      });
+      unit = await openUnit(this.#options, entry, sizeBytes, configfs, !this.#older.has(entry.minor));
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
       if (answer !== null) {
         await this.#events?.settle(answer, 0);
@@ -209,69 +269,37 @@ export class TcmuHandler {
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
       throw error;
     }
-    let device: TcmuDevice;
-    try {
-      device = new TcmuDevice({
-        native: this.#native,
-        paths: this.#paths,
-        entry,
-        configfs,
-        unit,
-        logger: this.#logger,
-        clock: this.#options.clock,
-        uio,
-        shownSizeBytes: sizeBytes,
-        maxTransferBytes,
-        gone: () => {
-          this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
-        },
-      });
-    } catch (error) {
-      await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
-      throw error;
-    }
-    this.#devices.set(entry.minor, device);
+    const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
     this.#unserved.delete(entry.minor);
     if (answer === null) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: answer === null }, 'serving a TCMU device');
   }
 
-  async #resolve(entry: UioEntry, sizeBytes: number, info: TcmuDeviceInfo): Promise<LogicalUnit> {
-    const { cfgstring } = entry.name;
-    let late = false;
-    let timer: Timer | null = null;
-    const timeout = new Promise<never>((_resolve, reject) => {
-      timer = this.#options.clock.setTimer(RESOLVE_TIMEOUT_MS, () => {
-        late = true;
-        reject(new StorageError('EAGAIN', `Cannot open ${cfgstring}: not ready after ${RESOLVE_TIMEOUT_MS / 1000} s`));
-      });
-    });
-    const opening = this.#options.resolve(cfgstring, sizeBytes, info);
-    opening.then(
-      (unit) => late && this.#options.release(cfgstring, unit, entry.name.device),
-      () => {},
-    );
+  async #serve(
+    own: Pick<
+      TcmuDeviceOptions,
+      'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+    >,
+  ): Promise<TcmuDevice> {
+    const { entry, unit } = own;
+    const { clock } = this.#options;
     try {
-      return await Promise.race([opening, timeout]);
-    } finally {
-      (timer as Timer | null)?.cancel();
+      const gone = (): void => void this.#enqueue(entry.minor, () => this.#removeIfGone(entry));
+      const common = { native: this.#native, paths: this.#paths, logger: this.#logger, clock, gone };
+      const device = new TcmuDevice({ ...common, ...own });
+      this.#devices.set(entry.minor, device);
+      return device;
+    } catch (error) {
+      await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
+      throw error;
     }
   }
 
   async #reconfigure(event: TcmuEvent): Promise<void> {
     const device = this.#devices.get(event.minor);
     if (device === undefined) throw new StorageError('ENODEV', `Cannot change ${event.uioName}: it is not served`);
-    const { name } = device.entry;
-    // As it was written, with the newline of an echo.
-    const config = event.devConfig?.trimEnd();
-    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
-      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
-    }
-    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
-    if (event.sizeBytes === null) return;
-    if (event.sizeBytes !== device.sizeBytes) await this.#options.resize(name.cfgstring, event.sizeBytes);
-    device.shownSizeBytes = event.sizeBytes;
+    await device.reconfigure(event, (sizeBytes) => this.#options.resize(device.entry.name.cfgstring, sizeBytes));
   }
 
   /** Ends the service of a device that is going away. Touches no configfs: its folders are locked until the kernel has our answer. */
@@ -297,20 +325,7 @@ export class TcmuHandler {
   async #leave(device: TcmuDevice): Promise<void> {
     if (this.#devices.get(device.entry.minor) !== device) return;
     this.#devices.delete(device.entry.minor);
-    await device.configfs.setBlocked(true);
-    const drained = await device.drain(DRAIN_TIMEOUT_MS);
-    if (!drained) {
-      // Blocked, so that the next process resets the ring before anybody uses it.
-      this.#logger.error({ device: device.entry.uioName }, 'left blocked: commands are still in flight');
-      await this.#close(device);
-      return;
-    }
-    await this.#close(device);
-    await device.configfs.setBlocked(false);
-    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
-    if ((await device.configfs.readNumber('nl_reply_supported')) > 0) {
-      await device.configfs.write('attrib/nl_reply_supported', '0');
-    }
+    await device.leave(() => this.#close(device));
   }
 
   async #close(device: TcmuDevice): Promise<void> {
@@ -358,10 +373,8 @@ export class TcmuHandler {
       const reason = messageOf(error);
       this.#unserved.set(entry.minor, { entry, reason });
       if (reason === known) return;
-      this.#logger.error(
-        { device: entry.uioName, reason, hint: hintOf(error) },
-        'cannot serve a TCMU device, trying again from time to time',
-      );
+      const fields = { device: entry.uioName, ...failure(error) };
+      this.#logger.error(fields, 'cannot serve a TCMU device, trying again from time to time');
     }
   }
 
@@ -382,15 +395,4 @@ export class TcmuHandler {
       this.#scheduleReconcile();
     });
   }
-}
-
-/** What its reader can do about a failure, where that is known. */
-function hintOf(error: unknown): unknown {
-  return (error as { hint?: unknown }).hint;
-}
-
-/** The number for an answer to the kernel. */
-function errnoNumber(error: unknown): number {
-  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
-  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import type { GiveFd } from '../base/shared-handle.ts';
 import { ConfigfsDevice, type ModuleParameters, type TcmuPaths } from './configfs.ts';
 import { isEnabled } from './device-attributes.ts';
 import { EventAnswers, type PendingAnswer } from './event-answers.ts';
@@ -10,6 +11,7 @@ import { DEFAULT_EVENT_BUFFER_SIZE, GenlClient } from './genl-client.ts';
 import { InPlaceAnswers } from './in-place-answers.ts';
 import { netlinkWaiters } from './kernel-waiters.ts';
 import type { Neighbours } from './neighbours.ts';
+import type { EventsHandover } from './tcmu-handover.ts';
 import { readUioEntry } from './uio.ts';
 
 /** Threads that wait this long, while another process could have answered, wait for nobody. */
@@ -90,6 +92,36 @@ export class KernelEvents {
       throw error;
     }
     this.lookAround();
+  }
+
+  /** Instead of `open`, with what another process has had; nothing is taken before `resume`. Throws `StorageError`. */
+  async takeOver({ strangers }: EventsHandover, fd: number): Promise<void> {
+    this.#strangers = strangers;
+    await this.#options.neighbours.enter(() => this.#netlink.open(fd));
+  }
+
+  /** Events wait in the kernel until `resume`, or for the next process. */
+  suspend(): void {
+    this.#netlink.suspend();
+  }
+
+  resume(): void {
+    this.#netlink.resume();
+    this.#netlink.receive();
+    this.lookAround();
+  }
+
+  /** After `suspend`: for the next process, which answers from now on. */
+  handOver(give: GiveFd): EventsHandover {
+    const handover = { fd: give(this.#netlink.share()), strangers: this.#strangers };
+    this.abandon();
+    return handover;
+  }
+
+  /** Leaves the kernel to another process. */
+  abandon(): void {
+    this.#inPlace.stop();
+    this.#netlink.close();
   }
 
   /** Notices who has come and who has gone, and events that were lost. */

@@ -1,14 +1,17 @@
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
+import type { GiveFd } from '../base/shared-handle.ts';
 import { DEFAULT_MAX_TRANSFER } from '../scsi/front-end.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import { CommandRing } from './command-ring.ts';
 import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
+import type { TcmuEvent } from './genl.ts';
 import { LioFrontEnd } from './lio-front-end.ts';
 import { type MailboxLayout, readMailbox } from './mailbox.ts';
+import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
 /** Commands of one device that the logical unit has at once; what is more waits on the ring. */
@@ -30,6 +33,8 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
+  /** Takes nothing from the ring before `thaw`. */
+  readonly frozen?: boolean;
   /** hw_max_sectors in bytes. */
   readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
@@ -95,6 +100,7 @@ export class TcmuDevice implements UioListener {
     this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
     try {
       this.#ring = this.#makeRing();
+      this.#ring.paused = options.frozen ?? false;
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -162,6 +168,26 @@ export class TcmuDevice implements UioListener {
     return ended;
   }
 
+  /** Takes nothing more from the ring, and waits until nothing is in flight: then another process may go on with it. False when that takes longer than `timeoutMs`. */
+  async freeze(timeoutMs: number): Promise<boolean> {
+    this.#ring.paused = true;
+    this.#service();
+    if (this.#ring.inFlight === 0) return this.#state === 'serving';
+    const quiet = await this.drain(timeoutMs);
+    return quiet && this.#state === 'serving';
+  }
+
+  thaw(): void {
+    this.#ring.paused = false;
+    this.#service();
+  }
+
+  /** For the next process, once it is frozen. `close` follows. */
+  handOver(give: GiveFd): DeviceHandover {
+    const { minor, uioName } = this.entry;
+    return { minor, uioName, shownSizeBytes: this.shownSizeBytes, fd: give(this.#uio.share()) };
+  }
+
   /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
     this.#frontEnd.close();
@@ -181,6 +207,36 @@ export class TcmuDevice implements UioListener {
     if (this.#ring.inFlight > 0) return false;
     this.#uio.close();
     return true;
+  }
+
+  /** The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the ring. */
+  async leave(close: () => Promise<void>): Promise<void> {
+    const { configfs } = this;
+    await configfs.setBlocked(true);
+    const drained = await this.drain(DRAIN_TIMEOUT_MS);
+    await close();
+    if (!drained) {
+      // Blocked, so that the next process resets the ring before anybody uses it.
+      this.#options.logger.error({ device: this.entry.uioName }, 'left blocked: commands are still in flight');
+      return;
+    }
+    await configfs.setBlocked(false);
+    // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
+    if ((await configfs.readNumber('nl_reply_supported')) > 0) await configfs.write('attrib/nl_reply_supported', '0');
+  }
+
+  /** The kernel asks whether the device may change. Rejects with a `StorageError`. */
+  async reconfigure(event: TcmuEvent, resize: (sizeBytes: number) => Promise<void>): Promise<void> {
+    const { name } = this.entry;
+    // As it was written, with the newline of an echo.
+    const config = event.devConfig?.trimEnd();
+    if (config !== undefined && config !== `${name.subtype}/${name.cfgstring}`) {
+      throw new StorageError('EOPNOTSUPP', `Cannot turn ${name.cfgstring} into ${config}: make a new device`);
+    }
+    // The kernel shows the new size once we have agreed. emulate_write_cache is only stored: the unit's mode page decides.
+    if (event.sizeBytes === null) return;
+    if (event.sizeBytes !== this.sizeBytes) await resize(event.sizeBytes);
+    this.shownSizeBytes = event.sizeBytes;
   }
 
   #makeRing(): CommandRing {
@@ -218,7 +274,7 @@ export class TcmuDevice implements UioListener {
   }
 
   #drained(): boolean {
-    return this.#state === 'serving' ? this.#ring.idle : this.#ring.inFlight === 0;
+    return this.#state === 'serving' && !this.#ring.paused ? this.#ring.idle : this.#ring.inFlight === 0;
   }
 
   /** Initiators get BUSY from a blocked device and try again; meanwhile the ring is made anew, where that helps. */

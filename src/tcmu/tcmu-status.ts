@@ -1,4 +1,6 @@
+import { constants as osConstants } from 'node:os';
 import type { Clock } from '../base/clock.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
 import { parseUioName } from './configfs.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceStatus } from './tcmu-device.ts';
@@ -47,7 +49,9 @@ export class RefusalLog {
   }
 
   /** Once for what is asked again and again, as rtslib does. */
-  add(event: TcmuEvent, reason: string): void {
+  add(event: TcmuEvent, error: unknown): void {
+    const { reason: why, hint } = failure(error);
+    const reason = hint === undefined ? why : `${why}. ${hint}`;
     const uioName = event.uioName.trimEnd();
     const { device = uioName, cfgstring = '' } = parseUioName(uioName) ?? {};
     const action = ACTIONS[event.kind];
@@ -61,4 +65,16 @@ export class RefusalLog {
     const nowMs = this.#clock.nowMs();
     return this.#entries.map(({ atMs, ...refusal }) => ({ ...refusal, ageMs: nowMs - atMs }));
   }
+}
+
+/** For a log: why something failed and, where it is known, what its reader can do about that. */
+export function failure(error: unknown): { reason: string; hint?: string } {
+  const { hint } = error as { hint?: unknown };
+  return { reason: messageOf(error), ...(typeof hint === 'string' && { hint }) };
+}
+
+/** The number for an answer to the kernel. */
+export function errnoNumber(error: unknown): number {
+  const numbers: Readonly<Record<string, number | undefined>> = osConstants.errno;
+  return numbers[errnoOf(error)] ?? osConstants.errno.EIO;
 }

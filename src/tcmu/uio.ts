@@ -45,8 +45,8 @@ export class UioDevice {
   #poll: PollHandle | null = null;
   #open = true;
 
-  /** Throws `StorageError`: EBUSY when another process has it. */
-  constructor(native: NativeBindings, paths: TcmuPaths, minor: number) {
+  /** `inherited` is an open of it by another process, which is ours from here on. Throws `StorageError`: EBUSY when another process has it. */
+  constructor(native: NativeBindings, paths: TcmuPaths, minor: number, inherited: number | null = null) {
     this.#native = native;
     this.path = join(paths.dev, `uio${minor}`);
     const sizePath = join(paths.uioClass, `uio${minor}`, 'maps', 'map0', 'size');
@@ -60,10 +60,15 @@ export class UioDevice {
     }
     try {
       // Node sets O_CLOEXEC by itself.
-      this.#fd = openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK);
+      this.#fd = inherited ?? openSync(this.path, constants.O_RDWR | constants.O_NONBLOCK);
     } catch (error) {
       throw wrapError(`Cannot open ${this.path}`, error);
     }
+  }
+
+  /** A descriptor of it for the next process. */
+  share(): number {
+    return this.#native.duplicateFd(this.#fd);
   }
 
   /** Maps the mailbox, the ring and the data area: exactly the size that the kernel names, as it refuses any other. */

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { errnoOf, StorageError, wrapError } from '../base/errors.ts';
 import { native } from '../base/native.ts';
 
@@ -35,6 +35,30 @@ export class PoolLock {
       }
       throw wrapError(`Cannot lock the pool "${dir}"`, error);
     }
+  }
+
+  /**
+   * Goes on with the lock that another process has taken and given us as `fd`: there is no moment in which a third could take it. `fd` is ours from here on,
+   * whatever happens. Throws EINVAL when it is not of the pool's folder, EBUSY when it does not hold the lock and somebody else does.
+   */
+  static inherit(dir: string, fd: number): PoolLock {
+    try {
+      const [given, wanted] = [fstatSync(fd), statSync(dir)];
+      if (given.dev !== wanted.dev || given.ino !== wanted.ino) {
+        throw new StorageError('EINVAL', `Cannot open the pool "${dir}": the lock that was handed over is another's`);
+      }
+      native?.flock(fd, 'exclusive', true);
+      return new PoolLock(fd, null);
+    } catch (error) {
+      closeSync(fd);
+      throw error instanceof StorageError ? error : wrapError(`Cannot lock the pool "${dir}"`, error);
+    }
+  }
+
+  /** A descriptor that holds the same lock, for another process; the lock is free when all of them are closed. Throws EOPNOTSUPP without the addon. */
+  share(): number {
+    if (native === null) throw new StorageError('EOPNOTSUPP', 'Cannot share the lock of a pool: no native addon');
+    return native.duplicateFd(this.fd);
   }
 
   release(): void {

@@ -40,6 +40,8 @@ export interface PoolOpenOptions {
   /** See the metadata's `OpenOptions`. */
   exactSharing?: boolean;
   onEvent?: (event: PoolEvent) => void;
+  /** The lock as another process has handed it over: see `PoolLock.inherit`. Left out: it is taken. */
+  lockFd?: number;
   random?: RandomBytes;
   /** Opens what the pool stands on; a simulated machine brings its own, with the next. */
   openDevice?: typeof openPoolFile;
@@ -115,7 +117,8 @@ export class Pool extends PoolTransfers {
 
   /** Opens the pool in `dir`. Throws EBUSY when another process has it, ENOENT when there is none, and what the metadata says. */
   static async open(dir: string, options: PoolOpenOptions = {}): Promise<Pool> {
-    const lock = await PoolLock.take(dir);
+    const { lockFd } = options;
+    const lock = lockFd === undefined ? await PoolLock.take(dir) : PoolLock.inherit(dir, lockFd);
     const devices: BlockDevice[] = [];
     try {
       const catalogue = Catalogue.load(dir);
@@ -279,6 +282,11 @@ export class Pool extends PoolTransfers {
   /** Makes everything durable that is done now: data, and what has changed in the metadata. Throws EIO when that failed. */
   commit(): Promise<void> {
     return this.engine.commits.flushAll();
+  }
+
+  /** See `PoolLock.share`. */
+  shareLock(): number {
+    return this.lock.share();
   }
 
   /** Answers what is in flight, makes everything durable, closes, and lets other processes have the pool. */

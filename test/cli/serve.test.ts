@@ -3,7 +3,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { type ReadyMessage, readySchema } from '../../src/daemon/control-messages.ts';
+import { type ReadyMessage, readySchema } from '../../src/daemon/ready-message.ts';
 import { run, type TestProcess } from '../support/processes.mjs';
 import {
   createPool,

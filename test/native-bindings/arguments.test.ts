@@ -68,6 +68,7 @@ const OFFSET: Argument = { good: 0, bad: WRONG_OFFSETS };
 const LENGTH: Argument = { good: 64, bad: WRONG_OFFSETS };
 const POSITION: Argument = { good: 0, bad: WRONG_NUMBERS };
 const COUNT: Argument = { good: 4096, bad: [0, ...WRONG_NUMBERS] };
+const FDS: Argument = { good: new Uint8Array(8), bad: [...WRONG_BYTES, new Uint8Array(3), new Uint8Array(254 * 4)] };
 const FUNCTION: Argument = { good: callback, bad: WRONG_FUNCTIONS };
 
 const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
@@ -102,6 +103,9 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   netlinkAddMembership: [FD, { good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
   netlinkSend: [FD, BYTES],
   netlinkReceive: [FD, BYTES],
+  duplicateFd: [FD],
+  sendWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
+  receiveWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
   sendDatagram: [{ good: bytes, bad: [...WRONG_BYTES, new Uint8Array(0), new Uint8Array(108), detached] }, BYTES],
   setIoFlusher: [],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],

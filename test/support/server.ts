@@ -56,6 +56,14 @@ export class ServedPool {
     await server?.stop();
   }
 
+  /** A new process takes over from the one that serves; returns what it says of it. */
+  async takeOver(): Promise<TakenOver> {
+    const old = this.server;
+    this.#server = await ThinlunServer.start([this.folder], { takeover: true });
+    await old.ended();
+    return this.#server.ready.takeover as TakenOver;
+  }
+
   /** SIGKILL. */
   async crash(): Promise<void> {
     const server = this.#server;
@@ -84,6 +92,13 @@ export class ServedPool {
       rmSync(this.#parent, { recursive: true, force: true });
     }
   }
+}
+
+/** The part of `takeover` in the ready message that tests read. */
+export interface TakenOver {
+  pid: number;
+  pauseMs: number;
+  sessions: number;
 }
 
 /** The part of `pool status --json` that tests read. */

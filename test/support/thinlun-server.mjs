@@ -40,6 +40,8 @@ export class ThinlunServer {
   port = 0;
   /** @type {ServedLun[]} */
   luns = [];
+  /** What it said when it was ready. @type {any} */
+  ready = null;
 
   /** @param {TestProcess} child */
   constructor(child) {
@@ -49,12 +51,12 @@ export class ThinlunServer {
   /**
    * Serves the pool folders; resolves when it says that it is ready.
    * @param {readonly string[]} folders
-   * @param {{ args?: readonly string[], env?: Record<string, string>, nodeArgs?: readonly string[], port?: number }} [options]
+   * @param {{ args?: readonly string[], env?: Record<string, string>, nodeArgs?: readonly string[], port?: number, takeover?: boolean }} [options]
    * @returns {Promise<ThinlunServer>}
    */
   static async start(folders, options = {}) {
-    const portal = `127.0.0.1:${options.port ?? 0}`;
-    const args = nodeArgs(['serve', ...folders, '--portal', portal, '--json', ...(options.args ?? [])]);
+    const portal = options.takeover ? ['--takeover'] : ['--portal', `127.0.0.1:${options.port ?? 0}`];
+    const args = nodeArgs(['serve', ...folders, ...portal, '--json', ...(options.args ?? [])]);
     const child = new TestProcess(process.execPath, [...(options.nodeArgs ?? []), ...args], { env: options.env ?? {} });
     const server = new ThinlunServer(child);
     try {
@@ -90,6 +92,13 @@ export class ThinlunServer {
     }
   }
 
+  /** Another process has taken over: it ends by itself, and well. */
+  async ended() {
+    const status = await this.process.waitForExit(30_000);
+    if (status.code !== 0)
+      throw new Error(`thinlun serve ended with ${status.signal ?? status.code}\n${this.process.describeOutput()}`);
+  }
+
   /** As a crash: SIGKILL. */
   async kill() {
     await this.process.kill();
@@ -97,6 +106,7 @@ export class ThinlunServer {
 
   /** @param {any} ready */
   #read(ready) {
+    this.ready = ready;
     this.port = Number(ready.portals[0].split(':').at(-1));
     this.luns = ready.pools.flatMap((/** @type {any} */ pool) =>
       pool.volumes.map((/** @type {any} */ volume) => ({

@@ -4,13 +4,14 @@ import { writeU32LE, writeU64LE } from '../../src/base/bytes.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { CommandRing } from '../../src/tcmu/command-ring.ts';
 import * as mb from '../../src/tcmu/mailbox.ts';
+import type { RingTask } from '../../src/tcmu/ring-task.ts';
 import { FakeUnit, Kind, makeCdb, pattern, senseOf } from './fake-unit.ts';
 import { KernelRing } from './kernel-ring.ts';
 
 const nexus = new Nexus('tcmu', 'tcmu', 1);
 
-function setUp(options: { ringSize?: number; pages?: number; maxInFlight?: number } = {}) {
-  const kernel = new KernelRing(options.ringSize ?? 4096 - mb.MAILBOX_SIZE, options.pages ?? 32);
+function setUp(options: { pages?: number; maxInFlight?: number; flags?: number } = {}) {
+  const kernel = new KernelRing(4096 - mb.MAILBOX_SIZE, options.pages ?? 32, { flags: options.flags ?? 0xf });
   const unit = new FakeUnit();
   const refused: string[] = [];
   const asked = { service: 0 };
@@ -168,6 +169,256 @@ describe('a command ring', () => {
     expect(kernel.memory.subarray(0, before.length)).toEqual(before);
     expect(ring.inFlight).toBe(0);
     expect(asked.service).toBe(0);
+  });
+});
+
+describe('task management', () => {
+  test.each(Object.entries(mb.TmrType))(
+    '%s aborts what it names, and resets the unit only if it is a reset',
+    (_name, type) => {
+      const { kernel, unit, ring } = setUp();
+      for (let tag = 1; tag <= 3; tag++) kernel.submit(read(tag, 512));
+      ring.service();
+      kernel.abort(type, new Set([1, 3]));
+      ring.service();
+      const resets = type === mb.TmrType.LUN_RESET || type === mb.TmrType.WARM_RESET || type === mb.TmrType.COLD_RESET;
+      expect(unit.pending.map((task) => task.aborted)).toEqual([true, resets, true]);
+      expect([unit.resets, unit.resetsEnded]).toEqual(resets ? [1, 0] : [0, 0]);
+      while (unit.pending.length > 0) unit.complete(0);
+      ring.service();
+      expect(unit.resetsEnded).toBe(unit.resets);
+      // The kernel looks at the status of what it did not abort itself.
+      expect(kernel.completions.map(({ tag, aborted, status }) => [tag, aborted, status])).toEqual([
+        [1, true, 0x40],
+        [2, false, resets ? 0x40 : 0],
+        [3, true, 0x40],
+      ]);
+    },
+  );
+
+  test('is heard though as much is in flight as may be', () => {
+    const { kernel, unit, ring } = setUp({ maxInFlight: 2 });
+    for (let tag = 1; tag <= 5; tag++) kernel.submit(read(tag, 512));
+    ring.service();
+    kernel.abort(mb.TmrType.ABORT_TASK_SET, new Set([1, 4]));
+    ring.service();
+    expect(unit.pending.map((task) => task.aborted)).toEqual([true, false]);
+    unit.complete(0);
+    ring.service();
+    // 4 never begins, and ends as soon as those before it have begun.
+    expect(kernel.completions.map(({ tag, status }) => [tag, status])).toEqual([
+      [1, 0x40],
+      [4, 0x40],
+    ]);
+    unit.complete(0);
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    expect(kernel.completions.at(-1)).toMatchObject({ tag: 5, status: 0, data: pattern(5, 512) });
+    expect(ring.idle).toBe(true);
+  });
+
+  test('ends what waits on the ring at once when nothing else waits before it', () => {
+    const { kernel, unit, ring } = setUp({ maxInFlight: 2 });
+    for (let tag = 1; tag <= 8; tag++) kernel.submit(read(tag, 512));
+    ring.service();
+    kernel.abort(mb.TmrType.LUN_RESET, new Set([1, 2, 3, 4, 5, 6, 7, 8]));
+    kernel.submit(read(9, 512));
+    ring.service();
+    expect(kernel.completions.map(({ tag }) => tag)).toEqual([3, 4, 5, 6, 7, 8]);
+    expect(unit.pending.map((task) => task.aborted)).toEqual([true, true]);
+    unit.complete(1);
+    unit.complete(0);
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    expect(kernel.completions.at(-1)).toMatchObject({ tag: 9, status: 0 });
+  });
+
+  test('does not hit a command that got the id of one that has ended', () => {
+    const { kernel, unit, ring } = setUp();
+    kernel.submit(read(1, 512));
+    ring.service();
+    unit.complete(0);
+    kernel.abort(mb.TmrType.ABORT_TASK, new Set([1]));
+    ring.service(); // the kernel gets the response after its notice, and the id is free
+    kernel.submit(read(2, 512));
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    expect(kernel.completions.map(({ id, tag, status }) => [id, tag, status])).toEqual([
+      [1, 1, 0],
+      [1, 2, 0],
+    ]);
+  });
+});
+
+describe('Data-In', () => {
+  test('of a bidirectional command that returns less is zeroed, as the kernel looks at no length', () => {
+    const { kernel, unit, ring } = setUp();
+    unit.immediate = true;
+    const dataOut = pattern(5, 3000);
+    kernel.submit({ tag: 5, cdb: makeCdb(Kind.BIDI, 5, 1000), dataOut, dataInLength: 2000 });
+    ring.service();
+    const whole = new Uint8Array(2000);
+    whole.set(pattern(5, 1000));
+    expect(kernel.completions[0]!.data).toEqual(whole);
+    expect(unit.written.get(5)).toEqual(dataOut.slice(0, 1000));
+  });
+
+  test('goes along with CHECK CONDITION where the unit returns some', () => {
+    const { kernel, unit, ring } = setUp();
+    unit.immediate = true;
+    kernel.submit({ tag: 6, cdb: makeCdb(Kind.CHECK_DATA, 6, 100), dataOut: null, dataInLength: 100 });
+    kernel.submit({ tag: 7, cdb: makeCdb(Kind.CHECK_DATA, 7, 100), dataOut: null, dataInLength: 600 });
+    ring.service();
+    for (const { tag, status, sense, data } of kernel.completions) {
+      expect([status, sense, data]).toEqual([2, senseOf(tag), pattern(tag, 100)]);
+    }
+  });
+
+  test('asked for by a command that sends data is a zero, and not what was in the buffer', () => {
+    const { kernel, unit, ring } = setUp();
+    unit.immediate = true;
+    kernel.submit({ tag: 8, cdb: makeCdb(Kind.WRITE, 8, 512), dataOut: null, dataInLength: 512 });
+    ring.service();
+    expect(kernel.completions[0]).toMatchObject({ status: 0, data: new Uint8Array(1) });
+  });
+
+  test('is zeroed behind what was returned by a handler whose kernel takes no length', () => {
+    const { kernel, unit, ring } = setUp({ flags: 0xf & ~mb.MailboxFlag.READ_LENGTH });
+    unit.immediate = true;
+    kernel.submit(read(9, 36, 96));
+    ring.service();
+    const whole = new Uint8Array(96);
+    whole.set(pattern(9, 36));
+    expect(kernel.completions[0]!.data).toEqual(whole);
+  });
+
+  test('of a command that has ended cannot be reached any more', () => {
+    const { kernel, unit, ring } = setUp();
+    kernel.submit(read(1, 8192));
+    ring.service();
+    const task = unit.pending[0] as RingTask;
+    expect([task.buffer.lengthBytes, task.dataIn.lengthBytes]).toEqual([8192, 8192]);
+    unit.complete(0);
+    for (const vector of [task.buffer, task.bidiBuffer, task.dataOut, task.dataIn]) {
+      expect([vector.memory.length, vector.count]).toEqual([0, 0]);
+    }
+    ring.service();
+  });
+});
+
+describe('a ring that somebody else resets', () => {
+  test('is given up at the next look, and not written to', () => {
+    const { kernel, unit, ring } = setUp();
+    for (let tag = 1; tag <= 3; tag++) kernel.submit(read(tag, 512));
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    kernel.reset();
+    const before = kernel.memory.slice(0, mb.MAILBOX_SIZE + kernel.ringSize);
+    unit.pending[0]!.aborted = true;
+    unit.complete(0);
+    expect(() => ring.service()).toThrow(/it was reset by somebody else/);
+    expect(kernel.memory.subarray(0, before.length)).toEqual(before);
+    expect(ring.inFlight).toBe(1);
+  });
+
+  test('is noticed by cmd_head where cmd_tail had not moved', () => {
+    const { kernel, ring } = setUp();
+    kernel.submit(read(1, 512));
+    ring.service();
+    kernel.reset();
+    expect(() => ring.service()).toThrow(/cmd_head is 0, entries up to 128 were read/);
+  });
+});
+
+describe('the model of the kernel', () => {
+  /** A response by hand to the command with this id, in the first entry. */
+  function respond(kernel: KernelRing, id: number, flags: number): void {
+    kernel.atomics.atomicLoadAcquire32(kernel.memory, mb.CMD_HEAD_OFFSET);
+    const at = mb.MAILBOX_SIZE + kernel.tail;
+    const length = (kernel.memory[at]! | (kernel.memory[at + 1]! << 8)) & ~7;
+    kernel.memory[at + mb.ENTRY_CMD_ID] = id;
+    kernel.memory[at + mb.ENTRY_UFLAGS] = flags;
+    kernel.memory[at + mb.RESPONSE_STATUS] = 0;
+    kernel.atomics.atomicStoreRelease32(kernel.memory, mb.CMD_TAIL_OFFSET, kernel.tail + length);
+    kernel.doorbell();
+  }
+
+  test('calls a ring broken that answers an id that it has not', () => {
+    const { kernel } = setUp();
+    kernel.submit(read(1, 512));
+    respond(kernel, 2, 0);
+    expect(kernel.broken).toBe('cmd_id 2 not found, ring is broken');
+    kernel.submit(read(2, 512));
+    expect(kernel.completions).toMatchObject([{ tag: 2, status: 2 }]);
+    kernel.reset();
+    expect([kernel.broken, kernel.completions[1]]).toMatchObject([null, { tag: 1, status: 8 }]);
+  });
+
+  test('keeps the buffer and the id of a command that wants it, and takes no second answer', () => {
+    const { kernel } = setUp();
+    kernel.submit(write(1, 5000));
+    respond(kernel, 1, mb.EntryFlag.KEEP_BUFFER);
+    expect([kernel.completions.length, kernel.outstanding, kernel.area.usedBlocks]).toEqual([1, 1, 2]);
+    kernel.submit(read(2, 512));
+    expect(kernel.outstandingIds()).toEqual([1, 2]);
+    kernel.freeKept(1);
+    expect([kernel.outstandingIds(), kernel.area.usedBlocks]).toEqual([[2], 1]);
+    respond(kernel, 2, mb.EntryFlag.KEEP_BUFFER);
+    kernel.submit(read(3, 512));
+    respond(kernel, 2, 0);
+    expect(kernel.broken).toMatch(/already completed with KEEP_BUF/);
+  });
+
+  test('drops the answer to a command that has timed out', () => {
+    const { kernel, unit, ring } = setUp();
+    kernel.submit(read(1, 512));
+    ring.service();
+    kernel.expire(1);
+    unit.complete(0);
+    ring.service();
+    expect(kernel.completions).toMatchObject([{ tag: 1, status: 2 }]);
+    expect([kernel.broken, kernel.area.usedBlocks]).toEqual([null, 0]);
+  });
+
+  test('lets commands wait for the data area, in their order, and refuses what never fits', () => {
+    const { kernel, unit, ring } = setUp({ pages: 4 });
+    kernel.submit(read(1, 4 * 4096));
+    kernel.submit(read(2, 4 * 4096));
+    kernel.submit(read(3, 512));
+    kernel.submit(read(4, 4 * 4096 + 1));
+    expect(kernel.waiting).toBe(2);
+    expect(kernel.completions).toMatchObject([{ tag: 4, status: 2 }]);
+    for (let i = 0; i < 3; i++) {
+      ring.service();
+      unit.complete(0);
+      ring.service();
+    }
+    expect(kernel.completions.map(({ tag }) => tag)).toEqual([4, 1, 2, 3]);
+  });
+
+  test('takes away pages above the highest one in use, and gives new ones, zeroed', () => {
+    const { kernel, unit, ring } = setUp({ pages: 8 });
+    unit.immediate = true;
+    kernel.submit(write(1, 6 * 4096));
+    ring.service();
+    unit.immediate = false;
+    kernel.submit(read(2, 512));
+    kernel.area.shrink();
+    expect(kernel.area.stats.shrunk).toBe(5);
+    ring.service();
+    unit.complete(0);
+    ring.service();
+    kernel.area.checkFree();
+    kernel.submit(read(3, 6 * 4096));
+    expect(kernel.area.stats.renewed).toBe(6 + 5);
+    kernel.memory[kernel.memory.length - 1] = 0;
+    expect(() => kernel.area.checkFree()).toThrow(/was written though no command has it/);
   });
 });
 

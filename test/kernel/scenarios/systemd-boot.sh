@@ -80,12 +80,14 @@ for call in "$SERVICE_NAME.CheckConfig string:thin/pool/web" "org.freedesktop.DB
   grep -q AccessDenied /tmp/nobody || { cat /tmp/nobody; fail "$call failed otherwise"; }
 done
 # tcmu-runner's policy lets everybody own what begins with this name.
-rm /etc/dbus-1/system.d/tcmu-runner.conf
+mv /etc/dbus-1/system.d/tcmu-runner.conf /tmp
 systemctl reload dbus
 for name in $SERVICE_NAME $SERVICE_NAME.HandlerManager1.thin; do
   if as_nobody dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.RequestName string:$name uint32:0 >/tmp/nobody 2>&1; then fail "nobody may own $name"; fi
   grep -q AccessDenied /tmp/nobody || { cat /tmp/nobody; fail "owning $name failed otherwise"; }
 done
+mv /tmp/tcmu-runner.conf /etc/dbus-1/system.d/
+systemctl reload dbus
 ok "who is not root can neither ask nor own the name"
 
 background load fio --eta=never --name=v --directory=/tmp/mnt --size=64M --rw=randwrite --bs=4k-64k --ioengine=libaio --direct=1 --iodepth=8 \
@@ -116,6 +118,7 @@ ok "fio --verify saw nothing but pauses, the file system is clean, the other poo
 
 $PROJECT/targetcli-scripts/thinlun-remove-lun pool/web >/dev/null
 $PROJECT/targetcli-scripts/thinlun-remove-lun another/db >/dev/null
+rm /etc/systemd/system/thinlun@pool.service.d/watchdog.conf
 systemctl stop 'thinlun@*'
 if owner >/tmp/owner 2>&1; then fail 'somebody owns the name'; fi
 if check pool/web >/tmp/owner 2>&1; then fail 'somebody answers'; fi

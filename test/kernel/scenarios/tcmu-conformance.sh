@@ -6,7 +6,7 @@
 POOL=/tmp/pool IQN=iqn.2026-11.org.example:conformance
 thinlun pool create $POOL --data-size 4G
 start_thinlun $POOL --tcmu --no-portal
-$PROJECT/targetcli-scripts/thinlun-create-lun --size 1G --iscsi $IQN --portal 127.0.0.1:3260 pool/vol
+$PROJECT/targetcli-scripts/thinlun-create-lun --size 1G --iscsi $IQN --portal 127.0.0.1:3260 --anybody pool/vol
 
 # Sanitize.Reset sleeps for a minute.
 node $PROJECT/test/conformance/iscsi-test-cu.mjs --only '^(?!.*Sanitize.Reset)' --profile lio --url iscsi://127.0.0.1:3260/$IQN/0 | tee /tmp/conformance ||

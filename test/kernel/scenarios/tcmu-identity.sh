@@ -62,6 +62,20 @@ dd if=/tmp/data of=$lio bs=1M oflag=direct status=none
 for disk in $own $loop; do dd if=$disk bs=1M count=1 iflag=direct status=none | cmp - /tmp/data || fail "$disk reads something else"; done
 ok "what is written by one is read by the others"
 
+# Who is told of a new size: all of the portal's, of LIO's the first that comes. It is there for all.
+for disk in $own $lio $loop; do sg_turs $disk >/dev/null 2>&1 || true; done
+thinlun volume resize $POOL vol --size 320M >/dev/null
+for disk in $own $lio; do
+  ! sg_raw $disk 00 00 00 00 00 00 >/tmp/turs 2>&1 || fail "$disk is not told of the new size"
+  grep -qi 'capacity data has changed' /tmp/turs || { cat /tmp/turs; fail "$disk is told something else"; }
+done
+same 'size in LIO' 335544320 "$(for _ in $(seq 100); do size=$(cat $dir/attrib/dev_size); [ $size != 335544320 ] || break; sleep 0.2; done; echo $size)"
+for disk in $own $lio $loop; do
+  echo 1 >/sys/block/${disk##*/}/device/rescan
+  same "size of $disk" 335544320 "$(blockdev --getsize64 $disk)"
+done
+ok "a new size is told to every initiator of the portal and to the first of LIO's, and there for all"
+
 # The portal's reservation binds LIO's initiators, too: they are one nexus without a registration.
 reserve() { sg_persist --no-inquiry --out --register --param-sark=0xabc $1 >/dev/null; sg_persist --no-inquiry --out --reserve --param-rk=0xabc --prout-type=1 $1 >/dev/null; }
 clear() { sg_persist --no-inquiry --out --clear --param-rk=0xabc $1 >/dev/null; }
@@ -141,8 +155,8 @@ rm $TPG/lun/lun_0/vol
 targetcli /backstores/user:thin delete vol >/dev/null
 thinlun volume rename $POOL vol renamed
 thinlun volume snapshot $POOL renamed snap >/dev/null
-targetcli /backstores/user:thin create name=other size=256M cfgstring=pool/renamed >/dev/null
-targetcli /backstores/user:thin create name=snap size=256M cfgstring=pool/snap >/dev/null
+targetcli /backstores/user:thin create name=other size=320M cfgstring=pool/renamed >/dev/null
+targetcli /backstores/user:thin create name=snap size=320M cfgstring=pool/snap >/dev/null
 loop=$(tcm_loop_create other $CONFIGFS/core/user_*/other)
 copy=$(tcm_loop_create snap $CONFIGFS/core/user_*/snap)
 agree $own $loop

@@ -80,7 +80,7 @@ ok "CDBs of no known length are answered, and errors come without data"
 
 kill -HUP "$(cat /tmp/serve.pid)"
 wait_for 30 'the status' grep -q '^status' /tmp/serve.log
-same 'entries refused' 0 "$(grep '^status' /tmp/serve.log | sed 's/^status //; s/ rss.*//' | json '[0].refused')"
+same 'entries refused' 0 "$(grep '^status' /tmp/serve.log | sed 's/^status //; s/ rss.*//' | json '.devices[0].refused')"
 tcm_loop_remove vol
 tcmu_remove $dir
 kill -TERM "$(cat /tmp/serve.pid)"

@@ -20,6 +20,7 @@ accepted() { check $1 | grep -q 'boolean true'; }
 loop_device() { truncate -s $2 /tmp/$1.img; dmsetup create $1 --table "0 $(($(numfmt --from=iec $2) / 512)) linear $(losetup -f --show /tmp/$1.img) 0"; }
 loop_device hangs-data 512M
 loop_device hangs-metadata 16M
+dmsetup mknodes # no udev runs
 thinlun pool create /tmp/steady --data-size 512M
 thinlun pool create /tmp/hangs --data /dev/mapper/hangs-data --metadata /dev/mapper/hangs-metadata
 server a /tmp/steady
@@ -40,6 +41,23 @@ kill -STOP $(pid a)
 if tcmu_create none thin/none/vol 1048576 2>/dev/null; then fail 'a device of a pool that nobody serves was made'; fi
 kill -CONT $(pid a)
 ok "each device is served by the one that has its pool; for a pool that nobody serves one of them refuses, even while the other is stopped"
+
+# What a server owes the kernel when it is killed is answered by the other.
+kill -STOP $(pid b)
+background made bash -c ". $KERNEL_TESTS/lib.sh; tcmu_create late thin/hangs/late 1048576"
+background removed rmdir $hangs_dir
+sleep 1
+alive made && alive removed || fail 'somebody answered for a server that lives'
+end b
+over() { ! alive $1; }
+wait_for 30 'the one who made a device' over made
+wait_for 30 'the one who removed a device' over removed
+wait $(pid made) && fail 'a device without a server was made' || true
+ended removed 0
+rmdir $(dirname $hangs_dir)
+server b /tmp/hangs
+hangs_dir=$(tcmu_create hangs thin/hangs/vol 134217728)
+ok "who waits for a server that is killed has the other's answer; the new one serves again"
 
 steady=$(tcm_loop_create steady $steady_dir)
 hangs=$(tcm_loop_create hangs $hangs_dir)
@@ -72,6 +90,7 @@ check hangs/x | grep -q 'the pool does not answer' || { check hangs/x; fail 'nob
 kill -CONT $(pid b)
 (sleep 0.5; dmsetup suspend --noflush hangs-metadata; dmsetup suspend --noflush hangs-data) &
 probe 'devices that hang' 2
+wait_for 30 'b to hang in the kernel' grep -q '^State:.D' /proc/$(pid b)/status
 dmsetup resume hangs-data
 dmsetup resume hangs-metadata
 wait_for 60 'b to answer' accepted hangs/x
