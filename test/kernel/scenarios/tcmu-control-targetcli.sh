@@ -82,6 +82,7 @@ same 'data under load' '' "$(md5sum --quiet -c /tmp/sums)"
 targetcli saveconfig /tmp/saved.json >/dev/null
 umount /tmp/mnt
 targetcli clearconfig confirm=True >/dev/null
+kill -INT "$(cat /tmp/load.pid)" 2>/dev/null || true
 wait "$(cat /tmp/load.pid)" || true
 same 'devices left' '' "$(ls /sys/class/uio)"
 same 'backstores of volumes' 0 "$(thinlun volume list $POOL --json | json '.filter(v=>v.backstores.length).length')"

@@ -18,7 +18,7 @@ in_parallel() {
     ( set +e; trap - ERR; for i in $(seq $((shell * 25 + 1)) $((shell * 25 + 25))); do $1 $i || echo $i >>/tmp/failed.$shell; done ) & pids+=($!)
   done
   wait "${pids[@]}" || true
-  cat /tmp/failed.* 2>/dev/null | wc -l
+  sort /tmp/failed.* 2>/dev/null | wc -l || true
 }
 CONTROL=hw_max_sectors=128
 make() {
@@ -33,8 +33,8 @@ for i in 0 1 2 3 4 5 6 7 8 9; do
   dir=$(tcmu_create io$i thin/ram/io$i 16777216)
   disks+=:$(tcm_loop_create io$i $dir)
 done
-background load fio --eta=never --name=v --filename=${disks#:} --size=4M --rw=randrw --bs=4k --ioengine=libaio --direct=1 --iodepth=8 --time_based --runtime=600 \
-  --rate_iops=300 --verify=crc32c --verify_fatal=1 --output=/tmp/fio.load
+background load fio --eta=never --name=v --filename=${disks#:} --size=4M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=8 --time_based --runtime=600 \
+  --rate_iops=100,100 --verify=crc32c --verify_backlog=256 --verify_fatal=1 --output=/tmp/fio.load
 
 # What must not grow: open files, maps of devices, what waits in the socket; and what the process has of memory.
 measure() {
