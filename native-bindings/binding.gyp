@@ -13,6 +13,7 @@
         'src/pass-fds.c',
         'src/notify.c',
         'src/poll.c',
+        'src/process.c',
         'src/uring.c',
         'src/work.c',
       ],

@@ -75,6 +75,7 @@ bool netlink_register(napi_env env, napi_value exports, struct instance *instanc
 bool pass_fds_register(napi_env env, napi_value exports, struct instance *instance);
 bool notify_register(napi_env env, napi_value exports, struct instance *instance);
 bool poll_register(napi_env env, napi_value exports, struct instance *instance);
+bool process_register(napi_env env, napi_value exports, struct instance *instance);
 bool uring_register(napi_env env, napi_value exports, struct instance *instance);
 bool work_register(napi_env env, napi_value exports, struct instance *instance);
 

@@ -7,12 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <unistd.h>
-
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
 
 /* flock(fd, 'exclusive' | 'shared' | 'unlock', nonblocking) */
 static napi_value lock_file(napi_env env, napi_callback_info info) {
@@ -123,14 +118,6 @@ static napi_value write_fd(napi_env env, napi_callback_info info) {
   return make_number(env, (double)count);
 }
 
-/* setIoFlusher(): this thread serves block I/O; the kernel may not make it wait for I/O when it allocates */
-static napi_value set_io_flusher(napi_env env, napi_callback_info info) {
-  struct call call;
-  if (!call_begin(env, info, "setIoFlusher", 0, &call)) return NULL;
-  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) return throw_errno(env, "PR_SET_IO_FLUSHER", errno);
-  return make_undefined(env);
-}
-
 bool files_register(napi_env env, napi_value exports, struct instance *instance) {
   static const struct export_entry entries[] = {
       {"flock", lock_file},
@@ -141,7 +128,6 @@ bool files_register(napi_env env, napi_value exports, struct instance *instance)
       {"blkZeroOut", block_zero_out},
       {"readFd", read_fd},
       {"writeFd", write_fd},
-      {"setIoFlusher", set_io_flusher},
   };
   return add_functions(env, exports, entries, sizeof entries / sizeof entries[0], instance);
 }

@@ -27,9 +27,9 @@ NAPI_MODULE_INIT(/* napi_env env, napi_value exports */) {
   }
   bool registered = crc32c_register(env, exports, instance) && files_register(env, exports, instance) &&
                     mmap_register(env, exports, instance) && netlink_register(env, exports, instance) &&
-                    pass_fds_register(env, exports, instance) &&
-                    notify_register(env, exports, instance) &&
-                    poll_register(env, exports, instance) && uring_register(env, exports, instance) &&
+                    notify_register(env, exports, instance) && pass_fds_register(env, exports, instance) &&
+                     poll_register(env, exports, instance) &&
+                    process_register(env, exports, instance) && uring_register(env, exports, instance) &&
                     work_register(env, exports, instance);
   return registered ? exports : NULL;
 }

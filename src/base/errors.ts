@@ -7,6 +7,7 @@ export const ERRNOS = [
   'EAGAIN',
   'EBADF',
   'EBUSY',
+  'EDEADLK',
   'EEXIST',
   'EFAULT',
   'EFBIG',

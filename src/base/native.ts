@@ -102,10 +102,15 @@ export interface NativeBindings {
   sendWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
   /** One recvmsg(2): bytes received, 0 at the end, -1 for EAGAIN. Descriptors that came fill `fds` from its begin, -1 follows. EMSGSIZE when there were more. */
   receiveWithFds(fd: number, bytes: Uint8Array, offset: number, length: number, fds: Uint8Array): number;
+  /**
+   * PR_SET_IO_FLUSHER of a thread of this process, and of those that it starts afterwards. EPERM without CAP_SYS_RESOURCE, EINVAL before
+   * Linux 5.6, ETIMEDOUT when the thread does not answer (it must not block the last signal but one), ESRCH when it is gone.
+   */
+  setIoFlusher(threadId: number): void;
+  /** mlock2 with MLOCK_ONFAULT of the addresses [begin, end). Never V8's own memory: see native-bindings/README.md. */
+  lockMemory(begin: number, end: number): void;
   /** One datagram to a UNIX socket; a name that begins with a zero byte is an abstract one. Never waits: EAGAIN. */
   sendDatagram(address: Uint8Array, bytes: Uint8Array): void;
-  /** PR_SET_IO_FLUSHER of this thread (needs CAP_SYS_RESOURCE). */
-  setIoFlusher(): void;
   /** `entries` is a power of two up to 4096. ENOSYS, EPERM or EOPNOTSUPP where io_uring cannot be used. */
   createRing(entries: number, callback: (count: number) => void): NativeRing;
 }

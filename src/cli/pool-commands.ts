@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { SessionMessage } from '../daemon/access-messages.ts';
 import { describePortals } from '../daemon/connect-lines.ts';
-import type { PoolMessage } from '../daemon/control-messages.ts';
+import type { PoolMessage, ServerMessage } from '../daemon/control-messages.ts';
 import { poolOptions } from '../daemon/pool-messages.ts';
 import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/pool-create.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';
@@ -174,6 +174,7 @@ function printStatus(output: Output, status: PoolMessage): void {
           ['tcmu', describeTcmu(server)],
           ...(server.tcmuDevices?.devices ?? []).map((device) => ['backstore', describeDevice(device)] as const),
           ...(server.tcmuDevices?.refusals ?? []).map((refusal) => ['refused', describeRefusal(refusal)] as const),
+          ['protection', describeProtection(server)],
           ...server.sessions.map((session) => ['session', describeSession(session)] as const),
         ] as const)),
   ]);
@@ -198,6 +199,16 @@ function adviceFor(status: PoolMessage): string {
     return `\nThe pool is set read-only: "thinlun pool set ${directory} --read-only off" takes that back.`;
   }
   return `\nThe pool takes no writes: look at the log of its server, and run "thinlun check ${directory}".`;
+}
+
+function describeProtection({ protection }: ServerMessage): string {
+  if (protection === null) return 'none';
+  const { ioFlusher, lockedBytes, swap } = protection;
+  return [
+    ioFlusher ? 'IO_FLUSHER' : 'no IO_FLUSHER',
+    `${formatSize(lockedBytes)} of program locked`,
+    swap === 'possible' ? 'may be swapped out' : swap === 'excluded' ? 'kept out of swap' : 'no swap',
+  ].join(', ');
 }
 
 function describeAccess({ access, directory }: PoolMessage): string {

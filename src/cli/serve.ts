@@ -1,12 +1,13 @@
 import { monotonicClock } from '../base/clock.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
-import { Daemon, type DaemonLogger } from '../daemon/daemon.ts';
+import { Daemon, type DaemonLogger, type DaemonOptions } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import { hasTaken } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { protectProcess } from '../daemon/process-protection.ts';
 import type { ReadyMessage } from '../daemon/ready-message.ts';
 import { ServiceManager } from '../daemon/service-manager.ts';
 import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
@@ -52,7 +53,7 @@ export async function serve(context: RunContext, dirs: readonly string[], option
     const { inheritance } = given;
     const { portals, tcmu } = inheritance.state;
     const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
-    daemon = await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor });
+    daemon = await startDaemon({ dirs, portals, tcmu, logger, predecessor });
   }
   manager?.stopping();
   await life.stopping(daemon.stop());
@@ -63,7 +64,12 @@ export async function serve(context: RunContext, dirs: readonly string[], option
 function start(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
   const portals = wishes.portals ?? [parseServedPortal(DEFAULT_PORTAL)];
   const tcmu = wishes.tcmu ?? false;
-  return Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock });
+  return startDaemon({ dirs, portals, tcmu, logger });
+}
+
+function startDaemon(options: Omit<DaemonOptions, 'clock' | 'protection'>): Promise<Daemon> {
+  const protection = protectProcess({ logger: options.logger, localDisks: options.tcmu });
+  return Daemon.start({ ...options, clock: monotonicClock, protection });
 }
 
 /** Goes on from the running server of the pools; without one it begins as usual. */
@@ -75,7 +81,7 @@ async function takeOver(dirs: readonly string[], wishes: TakeoverWishes, logger:
   }
   const { portals, tcmu } = takeover.running;
   try {
-    return await Daemon.start({ dirs, portals, tcmu, logger, clock: monotonicClock, predecessor: takeover });
+    return await startDaemon({ dirs, portals, tcmu, logger, predecessor: takeover });
   } catch (error) {
     await takeover.failed(error);
     throw error;

@@ -5,6 +5,7 @@
  */
 import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
+import { type ProcessProtection, protectionSchema } from './process-protection.ts';
 import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */
@@ -34,6 +35,8 @@ export interface ServerMessage extends PortalsMessage {
   tcmu: boolean;
   /** LIO's devices on the pool's volumes; null when volumes are not reachable for LIO, and of older servers. */
   tcmuDevices: PoolTcmuMessage | null;
+  /** Against waiting for itself when memory is short; null when it was not asked for. */
+  protection: ProcessProtection | null;
   /** Initiators that are logged in to the pool's target. */
   sessions: SessionMessage[];
 }
@@ -212,6 +215,7 @@ export const serverSchema: z.ZodType<ServerMessage> = z.object({
   ...portalsShape,
   tcmu: z.boolean(),
   tcmuDevices: poolTcmuSchema.nullable().default(null),
+  protection: protectionSchema.nullable().default(null),
   sessions: z.array(sessionSchema),
 });
 

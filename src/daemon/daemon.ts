@@ -1,15 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
-import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Portal } from '../iscsi/portal.ts';
 import type { BoundPortal } from '../iscsi/portal-listener.ts';
-import type { Target } from '../scsi/target.ts';
 import { AdvisedError } from './advised-error.ts';
-import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { ControlServer } from './control-server.ts';
 import { Giving } from './give-away.ts';
 import { type GivenAway, giveTo, type Predecessor } from './handover.ts';
@@ -19,13 +16,16 @@ import { type Inheritance, machineMs } from './inheritance.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import { listenFailure } from './listen-failure.ts';
 import { OpenPoolWarnings } from './open-pool-warnings.ts';
+import { OwnLuns, ownVolumes } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
+import type { ProcessProtection } from './process-protection.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
+import type { PoolFailure, ServedPool } from './served-pool.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
+import { readyMessage, type ServerParts, serverMessage, summaryLine } from './server-description.ts';
 import { TcmuFrontEnd } from './tcmu-front-end.ts';
-import { VERSION } from './version.ts';
 import { VolumeExports } from './volume-exports.ts';
 
 export interface DaemonOptions {
@@ -34,6 +34,8 @@ export interface DaemonOptions {
   /** Where to listen for iSCSI. */
   portals: readonly ServedPortal[];
   tcmu: boolean;
+  /** What this process is protected with; for the status. */
+  protection?: ProcessProtection;
   logger: DaemonLogger;
   clock: Clock;
   /** Who served before, and is to be gone on from. */
@@ -43,18 +45,6 @@ export interface DaemonOptions {
 /** A logger that can make others which say whose they are: a pino logger. */
 export interface DaemonLogger extends Logger {
   child(fields: object): Logger;
-}
-
-interface ServedPool {
-  readonly dir: string;
-  readonly service: PoolService;
-  readonly target: Target;
-  control: ControlServer | null;
-}
-
-export interface PoolFailure {
-  readonly dir: string;
-  readonly error: unknown;
 }
 
 /**
@@ -76,6 +66,7 @@ export class Daemon {
   #portal: Portal | null = null;
   #lio: TcmuFrontEnd | null = null;
   readonly #targetPorts: readonly number[];
+  readonly #ownLuns: OwnLuns = new OwnLuns(() => this.services.flatMap(ownVolumes));
   readonly #listeners: BoundPortal[] = [];
   readonly #warnings: OpenPoolWarnings;
   #signalAllFailed: () => void = () => {};
@@ -108,13 +99,22 @@ export class Daemon {
       if (options.tcmu) daemon.#lio = daemon.#makeLio();
       await daemon.#lio?.startBus();
       await daemon.#inherit();
-      for (const dir of options.dirs) await daemon.#openPool(dir);
+      // Those that lie on a disk of ours last: whose disk that is shows when the others are open.
+      const nested = options.dirs.filter((dir) => daemon.#ownLuns.liesOnLun(dir));
+      for (const dir of options.dirs) if (!nested.includes(dir)) await daemon.#openPool(dir);
+      for (const dir of nested) {
+        await daemon.#openPool(dir, async () => {
+          daemon.#ownLuns.requireForeign(dir);
+          await daemon.#ownLuns.requireAnswers(dir, options.clock);
+        });
+      }
       const failed = [...daemon.failures];
       const none = daemon.#pools.size === 0;
       for (const { dir, error } of none ? failed.slice(1) : failed) {
         daemon.#logger.error({ pool: dir, code: errnoOf(error) }, messageOf(error));
       }
       if (none) throw failed[0]!.error;
+      daemon.#warnOfSwap();
       await daemon.#startFrontEnds();
       if (daemon.#inheritance !== null) await daemon.#goOn(daemon.#inheritance);
       for (const pool of [...daemon.#pools.values()]) await daemon.#startControl(pool);
@@ -134,31 +134,13 @@ export class Daemon {
   }
 
   /** What is served, and where. */
-  async ready(): Promise<ReadyMessage> {
-    const pools = [];
-    for (const { service, target } of this.#pools.values()) {
-      const { name, uuid, directory, mode, access } = await service.status();
-      pools.push({ name, uuid, directory, target: target.name, mode, access, volumes: await service.listVolumes() });
-    }
-    const failed = this.failures.map(({ dir, error }) => ({
-      directory: resolve(dir),
-      code: errnoOf(error),
-      message: messageOf(error),
-    }));
-    const { tcmu } = this.#options;
-    const { takeover } = this;
-    const about = { pid: process.pid, version: VERSION, ...this.#describePortals(), tcmu };
-    return { event: 'ready', ...about, pools, failed, takeover };
+  ready(): Promise<ReadyMessage> {
+    return readyMessage(this.#parts);
   }
 
   /** One line for who looks at the process. */
   summary(): string {
-    const pools = [...this.#pools.values()].map(({ service }) => service.pool.name);
-    const parts = [pools.length === 0 ? 'No pool' : `Serving ${pools.join(', ')}`];
-    if (this.#listeners.length > 0) parts.push(`portal ${this.#listeners.map(({ address }) => address).join(' ')}`);
-    if (this.#lio !== null) parts.push(`${this.#lio.deviceCount} TCMU devices`);
-    if (this.failures.length > 0) parts.push(`${this.failures.length} pools have failed`);
-    return parts.join('; ');
+    return summaryLine(this.#parts);
   }
 
   /** Stops accepting, finishes what is in flight, commits, gives the pools back. Every call waits for the same end. */
@@ -177,8 +159,9 @@ export class Daemon {
     await Promise.all(pools.map((pool) => this.#closePool(pool)));
   }
 
-  async #openPool(dir: string): Promise<void> {
+  async #openPool(dir: string, check: () => Promise<void> = async () => {}): Promise<void> {
     try {
+      await check();
       const logger = this.#logger.child({ pool: dir });
       let served: ServedPool | null = null;
       const inherited = this.#inheritedPool(dir);
@@ -206,13 +189,14 @@ export class Daemon {
           );
         }
         await this.#lio?.claim(service.pool.name, dir);
+        this.#ownLuns.requireForeignPool(service);
         service.access.load();
         service.access.onChange = () => this.#accessChanged();
         const { file } = service.reservations;
         service.exports = new VolumeExports(service.pool, targetName, this.#targetPorts, logger, file);
         if (inherited !== undefined) service.exports.takeOver(inherited.units);
         served = { dir, service, target: service.exports.target, control: null };
-        service.describeServer = () => this.#describe(targetName);
+        service.describeServer = () => serverMessage(this.#parts, service);
         this.#pools.set(targetName, served);
       } catch (error) {
         await service.close();
@@ -221,6 +205,16 @@ export class Daemon {
     } catch (error) {
       if (this.#options.predecessor?.canGoOn && this.#inheritedPool(dir) !== undefined) throw error;
       this.failures.push({ dir, error });
+    }
+  }
+
+  #warnOfSwap(): void {
+    const problem = this.#ownLuns.swapProblem();
+    if (problem !== null && this.#options.protection?.swap !== 'excluded') {
+      this.#logger.error(
+        { problem },
+        'memory is swapped out to a disk of this process: it can wait for itself for ever; run "swapoff"',
+      );
     }
   }
 
@@ -318,7 +312,7 @@ export class Daemon {
       pauseMs,
       drainMs,
       sessions: this.#portal?.sessions().length ?? 0,
-      devices: this.#lio?.deviceCount ?? 0,
+      devices: this.#lio?.status().devices.length ?? 0,
     };
     this.#logger.info(this.takeover, 'took over: initiators have waited that long, and no longer');
   }
@@ -357,26 +351,18 @@ export class Daemon {
     });
   }
 
-  #describe(target: string): ServerMessage {
-    const sessions = [];
-    for (const { target: name, initiator, user, authentication, luns } of this.#portal?.sessions() ?? []) {
-      if (name !== target) continue;
-      const { exports } = this.#pools.get(target)!.service;
-      sessions.push({ initiator, user, authentication, volumes: luns.flatMap((lun) => exports?.volumeAt(lun) ?? []) });
-    }
-    const { tcmu } = this.#options;
-    const tcmuDevices = this.#lio?.describe(this.#pools.get(target)!.service.pool.name) ?? null;
-    return { pid: process.pid, version: VERSION, target, ...this.#describePortals(), tcmu, tcmuDevices, sessions };
-  }
-
-  #describePortals(): PortalsMessage {
-    const groups = this.#options.portals.length === 0 ? [] : this.#targetPorts;
+  get #parts(): ServerParts {
+    const { portals, tcmu, protection = null } = this.#options;
     return {
-      portals: this.#listeners.map(({ address }) => address),
-      portalGroups: groups.map((tag) => ({
-        tag,
-        portals: this.#listeners.filter((listener) => listener.tag === tag).map(({ address }) => address),
-      })),
+      pools: [...this.#pools.values()],
+      portal: this.#portal,
+      listeners: this.#listeners,
+      targetPorts: portals.length === 0 ? [] : this.#targetPorts,
+      lio: this.#lio,
+      tcmu,
+      protection,
+      failures: this.failures,
+      takeover: this.takeover,
     };
   }
 

@@ -2,11 +2,11 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { TcmuHandler } from '../tcmu/handler.ts';
+import type { TcmuStatus } from '../tcmu/tcmu-status.ts';
 import type { TcmuFrontEndHandover } from './handover-messages.ts';
 import { HostRegistry } from './host-registry.ts';
 import type { PoolService } from './pool-service.ts';
 import { TcmuDbus } from './tcmu-dbus.ts';
-import { type PoolTcmuMessage, poolTcmuMessage } from './tcmu-messages.ts';
 import { TcmuVolumes } from './tcmu-volumes.ts';
 
 /** What stands before the first "/" of a TCMU device's configuration, and after "user:" in targetcli. */
@@ -43,13 +43,8 @@ export class TcmuFrontEnd {
     });
   }
 
-  get deviceCount(): number {
-    return this.#handler.status().devices.length;
-  }
-
-  /** LIO's devices of a pool. */
-  describe(pool: string): PoolTcmuMessage {
-    return poolTcmuMessage(this.#handler.status(), pool);
+  status(): TcmuStatus {
+    return this.#handler.status();
   }
 
   /** The pool is this server's for LIO. Throws EEXIST when another one on this host has a pool of that name. */

@@ -96,6 +96,7 @@ export const FAILURE_SENSE: Readonly<Record<Errno, FailureSense>> = {
   EAGAIN: both(NOT_READY_BECOMING_READY),
   EBADF: internal,
   EBUSY: both(NOT_READY_BECOMING_READY),
+  EDEADLK: internal,
   EEXIST: internal,
   EFAULT: internal,
   EFBIG: { read: INTERNAL_TARGET_FAILURE, write: SPACE_ALLOCATION_FAILED_WRITE_PROTECT },

@@ -17,6 +17,9 @@ import { UnitBuffers } from './unit-buffers.ts';
 import type { NexusHandover } from './unit-handover.ts';
 import { EMPTY_MEMORY, type UnitMemory } from './unit-memory.ts';
 
+/** What units call themselves (INQUIRY), unless told otherwise. */
+export const VENDOR = 'THINLUN';
+
 export interface LogicalUnitOptions {
   readonly backend: LunBackend;
   /** VPD page 80h; 1 to 64 printable ASCII characters. */
@@ -28,7 +31,7 @@ export interface LogicalUnitOptions {
   readonly logicalBlockSize: 512 | 4096;
   /** 2^n logical blocks make a physical block (READ CAPACITY(16)); default 0. */
   readonly logicalBlocksPerPhysicalBlockExponent?: number;
-  /** Up to 8 characters; default `THINLUN`. */
+  /** Up to 8 characters; default `VENDOR`. */
   readonly vendor?: string;
   /** Up to 16 characters; default `THIN VOLUME`. */
   readonly product?: string;
@@ -162,7 +165,7 @@ export class UnitState {
     this.serial = options.serial;
     this.naa = naa;
     this.designation = options.designation;
-    this.vendor = (options.vendor ?? 'THINLUN').slice(0, 8);
+    this.vendor = (options.vendor ?? VENDOR).slice(0, 8);
     this.product = (options.product ?? 'THIN VOLUME').slice(0, 16);
     this.revision = (options.revision ?? '0001').slice(0, 4);
     this.removable = options.removable ?? false;

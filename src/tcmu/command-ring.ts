@@ -8,7 +8,7 @@ import { UnitAttention } from '../scsi/unit-attention.ts';
 import { AbortMarks } from './abort-marks.ts';
 import * as mb from './mailbox.ts';
 import { decodeCommand, encodeResponse } from './ring-entry.ts';
-import type { RingAtomics, RingHost, RingUnit } from './ring-host.ts';
+import type { RingAtomics, RingHost, RingStats, RingUnit } from './ring-host.ts';
 import { RingTask } from './ring-task.ts';
 
 export interface CommandRingOptions {
@@ -69,15 +69,15 @@ export class CommandRing implements ScsiTaskOwner {
   readonly #flight: RingTask[] = [];
   #free: RingTask | null = null;
 
+  /** The host's time, with which commands that are taken are stamped. */
+  nowMs = 0;
+  /** The host's wish: what is found on the ring is answered BUSY, as its initiator may have given it up long ago. */
+  refusing = false;
+  /** For the host to read: nothing waited on the ring when `service()` last looked. */
+  caughtUp = false;
+
   /** Commands, responses, and so on since the ring was made. */
-  readonly stats: {
-    commands: number;
-    responses: number;
-    batches: number;
-    aborts: number;
-    refused: number;
-    shortReads: number;
-  } = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0 };
+  readonly stats: RingStats = { commands: 0, responses: 0, batches: 0, aborts: 0, refused: 0, shortReads: 0, busy: 0 };
 
   /** Starts at the kernel's cmd_tail. Throws EINVAL when that lies outside the ring. */
   constructor(options: CommandRingOptions) {
@@ -141,9 +141,11 @@ export class CommandRing implements ScsiTaskOwner {
     this.#detached = true;
   }
 
-  /** Asks for every command in flight to be stopped as early as is safe. */
-  abortAll(): void {
-    for (const task of [...this.#flight]) if (task.flightIndex >= 0) this.#unit.abort(task);
+  /** Asks for the commands in flight that were taken before `timeMs` to be stopped as early as is safe. */
+  abortTakenBefore(timeMs: number): void {
+    for (const task of [...this.#flight]) {
+      if (task.flightIndex >= 0 && task.takenMs < timeMs && !task.aborted) this.#unit.abort(task);
+    }
   }
 
   /** The logical unit's answer. */
@@ -175,13 +177,10 @@ export class CommandRing implements ScsiTaskOwner {
       this.#broken(`cmd_head is ${head}, entries up to ${this.#readAt} were read`);
     }
     for (;;) {
-      while (this.#readAt !== head && (this.#hasRoom || this.#endsAtOnce())) this.#read(head);
-      if (this.#readAt === head || this.paused || !this.#lookAhead(head)) return;
+      while (this.#readAt !== head && this.#mayTake()) this.#read(head);
+      this.caughtUp = this.#readAt === head;
+      if (this.caughtUp || this.paused || !this.#lookAhead(head)) return;
     }
-  }
-
-  get #hasRoom(): boolean {
-    return !this.paused && this.#flight.length < this.#maxInFlight;
   }
 
   /** Length of the entry at `entryAt`. */
@@ -219,6 +218,10 @@ export class CommandRing implements ScsiTaskOwner {
     }
   }
 
+  #mayTake(): boolean {
+    return (!this.paused && (this.refusing || this.#flight.length < this.#maxInFlight)) || this.#endsAtOnce();
+  }
+
   /** The entry at `readAt` was looked at and need not wait until less is in flight. */
   #endsAtOnce(): boolean {
     if (this.#ahead === 0) return false;
@@ -252,6 +255,7 @@ export class CommandRing implements ScsiTaskOwner {
     this.#free = task.next as RingTask | null;
     task.next = null;
     task.cmdId = this.#halves[(at + mb.ENTRY_CMD_ID) / 2]!;
+    task.takenMs = this.nowMs;
     task.flightIndex = this.#flight.length;
     task.aborted = false;
     task.status = Status.GOOD;
@@ -269,6 +273,10 @@ export class CommandRing implements ScsiTaskOwner {
       task.senseLength = INTERNAL_TARGET_FAILURE.length;
     }
     if (seen && this.#marks!.takes(task.cmdId)) task.status = Status.TASK_ABORTED;
+    if (this.refusing && task.status === Status.GOOD) {
+      this.stats.busy++;
+      task.status = Status.BUSY;
+    }
     if (task.status === Status.GOOD) return task;
     this.taskDone(task);
     return null;

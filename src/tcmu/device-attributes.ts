@@ -8,20 +8,9 @@ import { readUioEntry, type UioEntry } from './uio.ts';
 const ENABLE_TIMEOUT_MS = 10_000;
 const ENABLE_LOOK_MS = 5;
 
-/**
- * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are no
- * time-outs. Aborts are to be told to us. Both can be set only while nothing exports the device.
- */
+/** Aborts are to be told to us, which can be set only while nothing exports the device. */
 export async function setAttributes(configfs: ConfigfsDevice, waits: boolean, logger: Logger): Promise<void> {
   const { path } = configfs;
-  if ((await configfs.readNumber('cmd_time_out')) !== 0) {
-    await configfs.write('attrib/cmd_time_out', '0').catch(() => {
-      logger.warn(
-        { path },
-        'cmd_time_out is not 0: a write may be executed after its initiator was told that it failed; remove the LUNs, then set it to 0',
-      );
-    });
-  }
   await configfs.write('attrib/tmr_notification', '1').catch((error: unknown) => {
     logger.debug({ path, reason: messageOf(error) }, 'no notice of aborts');
   });

@@ -13,7 +13,7 @@ import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuHandlerOptions } from './handler-options.ts';
 import { KernelEvents } from './kernel-events.ts';
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
-import { DRAIN_TIMEOUT_MS, TcmuDevice, type TcmuDeviceOptions } from './tcmu-device.ts';
+import { DRAIN_TIMEOUT_MS, type OwnDeviceOptions, TcmuDevice } from './tcmu-device.ts';
 import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
 import { errnoNumber, failure, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
@@ -261,6 +261,8 @@ export class TcmuHandler {
       unit = await openUnit(this.#options, entry, sizeBytes, configfs, !this.#older.has(entry.minor));
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
       if (answer !== null) {
+        // Once it is exported it is too late; see forbidTimeOut.
+        await configfs.write('attrib/cmd_time_out', '0');
         await this.#events?.settle(answer, 0);
         await untilEnabled(configfs, entry, this.#paths, this.#options.clock);
       }
@@ -270,18 +272,14 @@ export class TcmuHandler {
       throw error;
     }
     const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
+    await device.forbidTimeOut();
     this.#unserved.delete(entry.minor);
     if (answer === null) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
     this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: answer === null }, 'serving a TCMU device');
   }
 
-  async #serve(
-    own: Pick<
-      TcmuDeviceOptions,
-      'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
-    >,
-  ): Promise<TcmuDevice> {
+  async #serve(own: OwnDeviceOptions): Promise<TcmuDevice> {
     const { entry, unit } = own;
     const { clock } = this.#options;
     try {
@@ -355,8 +353,11 @@ export class TcmuHandler {
       if (this.#steps.has(minor)) continue;
       if (!present.has(minor) || (thorough && !device.isAlive())) {
         this.#enqueue(minor, () => this.#removeIfGone(device.entry));
-      } else if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
-      device.lookForReservation();
+        continue;
+      }
+      if (device.sizeBytes !== device.shownSizeBytes) this.#enqueue(minor, () => this.#showSize(minor));
+      // Not as a step: while the device is being removed it waits for the answer that another step is to give.
+      device.lookAround();
     }
   }
 

@@ -25,3 +25,13 @@ export interface RingHost {
   /** An entry made no sense and was answered with an error (or skipped). */
   entryRefused(reason: string): void;
 }
+
+export interface RingStats {
+  commands: number;
+  responses: number;
+  batches: number;
+  aborts: number;
+  refused: number;
+  shortReads: number;
+  busy: number;
+}

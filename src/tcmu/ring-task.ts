@@ -8,6 +8,8 @@ export class RingTask extends ScsiTask {
   override readonly tellsOverflow: boolean = false;
   /** The kernel's name for the command; free for another one as soon as it is completed. */
   cmdId = 0;
+  /** When it was copied out, in the host's time. */
+  takenMs = 0;
   /** The first list of pieces: the only one, or Data-Out of a bidirectional command. Whole, as the initiator announced it. */
   readonly buffer: IoVector = new IoVector();
   /** The second list: Data-In of a bidirectional command. */

@@ -11,6 +11,7 @@ import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
 import type { TcmuEvent } from './genl.ts';
 import { LioFrontEnd } from './lio-front-end.ts';
 import { type MailboxLayout, readMailbox } from './mailbox.ts';
+import { RingWatch } from './ring-watch.ts';
 import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
 
@@ -41,6 +42,12 @@ export interface TcmuDeviceOptions {
   gone(): void;
 }
 
+/** What is different for each of a handler's devices. */
+export type OwnDeviceOptions = Pick<
+  TcmuDeviceOptions,
+  'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+>;
+
 export interface TcmuDeviceStatus {
   /** LIO's folder of it is core/user_<hba>/<device>. */
   readonly hba: string;
@@ -55,6 +62,8 @@ export interface TcmuDeviceStatus {
   readonly batches: number;
   readonly aborts: number;
   readonly refused: number;
+  /** Commands that waited for too long and were answered BUSY. */
+  readonly busy: number;
 }
 
 /**
@@ -75,6 +84,10 @@ export class TcmuDevice implements UioListener {
   readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
   #ring: CommandRing;
+  #watch: RingWatch;
+  /** cmd_time_out, in seconds, as last seen. */
+  #timeOutS = 0;
+  #readingTimeOut = false;
   #state: TcmuDeviceStatus['state'] = 'serving';
   #problem = '';
   #resets = 0;
@@ -101,6 +114,7 @@ export class TcmuDevice implements UioListener {
     try {
       this.#ring = this.#makeRing();
       this.#ring.paused = options.frozen ?? false;
+      this.#watch = this.#makeWatch();
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -108,6 +122,7 @@ export class TcmuDevice implements UioListener {
       this.#uio.close();
       throw error;
     }
+    this.#watch.start();
     this.#service(); // what came before the first event made none
   }
 
@@ -130,12 +145,40 @@ export class TcmuDevice implements UioListener {
       batches: stats.batches,
       aborts: stats.aborts,
       refused: stats.refused,
+      busy: stats.busy,
     };
   }
 
-  /** From time to time: reservations of LIO bind nobody else who uses the volume. */
-  lookForReservation(): void {
+  /**
+   * A command that has timed out in the kernel was reported as failed, and yet would be executed when its turn comes: so there are to be
+   * no time-outs. They can be turned off only while nothing exports the device, and on again by anybody: to be repeated from time to time.
+   */
+  async forbidTimeOut(): Promise<void> {
+    if (this.#readingTimeOut) return;
+    this.#readingTimeOut = true;
+    try {
+      let seconds = await this.configfs.readNumber('cmd_time_out');
+      // Refused once is refused: each attempt is a line in the kernel's log.
+      if (seconds !== 0 && seconds !== this.#timeOutS) {
+        await this.configfs.write('attrib/cmd_time_out', '0').then(
+          () => {
+            seconds = 0;
+          },
+          () => this.#sayTimeOut(seconds),
+        );
+      }
+      this.#timeOutS = seconds;
+      this.#watch.timeOutMs = seconds * 1000;
+    } finally {
+      this.#readingTimeOut = false;
+    }
+  }
+
+  /** From time to time, for a device that is not being removed: looks at what others have set in configfs. Waits for nothing. */
+  lookAround(): void {
+    // Reservations of LIO bind nobody else who uses the volume.
     if (this.unit.state.nexuses.size > 1) void this.#frontEnd.lookForReservation();
+    this.forbidTimeOut().catch(() => {});
   }
 
   /** Whether the kernel still has the device. */
@@ -191,7 +234,7 @@ export class TcmuDevice implements UioListener {
   /** Asks for what is in flight to stop early: the device is going away. */
   abortAll(): void {
     this.#frontEnd.close();
-    this.#ring.abortAll();
+    this.#ring.abortTakenBefore(Number.POSITIVE_INFINITY);
   }
 
   /**
@@ -200,6 +243,7 @@ export class TcmuDevice implements UioListener {
    */
   close(): boolean {
     this.#state = 'closed';
+    this.#watch.stop();
     this.#uio.stopListening();
     this.#ring.detach();
     this.#frontEnd.close();
@@ -262,10 +306,29 @@ export class TcmuDevice implements UioListener {
     });
   }
 
+  #makeWatch(): RingWatch {
+    const watch = new RingWatch(this.#ring, this.#options.clock, this.#serviceBound, (commands, waitedMs) => {
+      const waitedS = Math.round(waitedMs / 1000);
+      this.#options.logger.warn(
+        { device: this.entry.uioName, commands, waitedS },
+        'commands that may have waited for that long were answered BUSY, not executed: their initiators may have given them up',
+      );
+    });
+    watch.timeOutMs = this.#timeOutS * 1000;
+    return watch;
+  }
+
+  #sayTimeOut(seconds: number): void {
+    this.#options.logger.warn(
+      { device: this.entry.uioName, path: this.configfs.path, seconds },
+      'cmd_time_out is not 0: commands that take longer are aborted; remove the LUNs, then set it to 0',
+    );
+  }
+
   #service(): void {
     if (this.#state === 'serving') {
       try {
-        this.#ring.service();
+        this.#watch.service();
       } catch (error) {
         this.#fail(error);
       }
@@ -300,7 +363,10 @@ export class TcmuDevice implements UioListener {
     await this.drain(DRAIN_TIMEOUT_MS * 6);
     if (this.#ring.inFlight > 0 || this.#state !== 'failed') return;
     await this.configfs.resetRing();
+    this.#watch.stop();
     this.#ring = this.#makeRing();
+    this.#watch = this.#makeWatch();
+    this.#watch.start();
     this.#state = 'serving';
     this.#service();
     await this.configfs.setBlocked(false);

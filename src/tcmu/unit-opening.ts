@@ -28,7 +28,7 @@ export async function openUnit(
   });
   const opening = options.resolve(cfgstring, sizeBytes, { name, minor: entry.minor, blockSizeBytes, isNew });
   opening.then(
-    (unit) => late && options.release(cfgstring, unit, entry.name.device),
+    (unit) => late && options.release(cfgstring, unit, name),
     () => {},
   );
   try {

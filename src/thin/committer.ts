@@ -14,6 +14,8 @@ export interface CommitOwner {
   commitFailed(flushed: IoQueue, error: Errno, action: string): void;
   /** Nothing had changed; the data device was flushed, or failed to. */
   dataFlushed(flushed: IoQueue, error: Errno | null): void;
+  /** The data device has failed to flush: what any thin device has written since the flush before may be gone. One of the calls above follows. */
+  dataLost(): void;
 }
 
 const Step = { IDLE: 0, DATA_ONLY: 1, BLOCKS: 2, SUPERBLOCK: 3 } as const;
@@ -40,6 +42,14 @@ export class Committer implements IoCompletion {
   private step: Step = Step.IDLE;
   private pending = 0;
   private error: Errno | null = null;
+  private dataError: Errno | null = null;
+  /** Its end of a flush, told from that of the metadata's writes. */
+  private readonly dataFlush: IoCompletion = {
+    ioDone: (error) => {
+      this.dataError = error;
+      this.ioDone(error);
+    },
+  };
   private wanted = false;
   /** Flushes that were started, and those of them that have ended, well or not: both with a commit or without one. */
   begun = 0;
@@ -76,10 +86,11 @@ export class Committer implements IoCompletion {
     this.begun++;
     this.current.append(this.waiting);
     this.error = null;
+    this.dataError = null;
     if (!this.metadata.changed) {
       this.step = Step.DATA_ONLY;
       this.pending = 1;
-      this.data.flush(this);
+      this.data.flush(this.dataFlush);
       this.data.submit();
       return;
     }
@@ -93,7 +104,7 @@ export class Committer implements IoCompletion {
     }
     this.step = Step.BLOCKS;
     this.pending = 2;
-    this.data.flush(this);
+    this.data.flush(this.dataFlush);
     this.data.submit();
     this.metadata.writeBlocks(this);
   }
@@ -101,6 +112,7 @@ export class Committer implements IoCompletion {
   ioDone(error: Errno | null): void {
     if (error !== null && this.error === null) this.error = error;
     if (--this.pending > 0) return;
+    if (this.dataError !== null) this.owner.dataLost();
     switch (this.step) {
       case Step.DATA_ONLY:
         this.hasEnded(this.error);
@@ -109,7 +121,7 @@ export class Committer implements IoCompletion {
         break;
       case Step.BLOCKS:
         if (this.error !== null) {
-          this.fail('Cannot write the metadata');
+          this.fail(this.dataError === null ? 'Cannot write the metadata' : 'Cannot flush the data device');
           break;
         }
         this.step = Step.SUPERBLOCK;

@@ -239,10 +239,15 @@ export class PoolCommits implements CommitOwner {
     this.engine.schedule();
   }
 
+  dataLost(): void {
+    // The next flush will go well: the system reports a failed write-back once, to whoever asks first, and forgets the data.
+    this.engine.metadata.dataLost();
+  }
+
   private answer(flushed: IoQueue, error: Errno | null): void {
     for (let io = flushed.shift(); io !== null; io = flushed.shift()) {
       const { thin } = io.device;
-      // Acknowledged writes went with an aborted transaction: this answer is how the initiator learns of it.
+      // Acknowledged writes went with an aborted transaction or a failed flush: this answer is how the initiator learns of it.
       const lost = error === null && thin.abortedWithChanges;
       if (lost) thin.abortedWithChanges = false;
       this.engine.answer(io, lost ? 'EIO' : error);

@@ -206,6 +206,11 @@ export class PoolState {
     this.transaction.abort();
   }
 
+  /** What open devices have written and not flushed may be gone: they have `abortedWithChanges` set. */
+  dataLost(): void {
+    this.devices.dataLost();
+  }
+
   /** Sets the flag on the device, flushed, on top of the last commit; from then on changes are refused. Throws the device's error. */
   setNeedsCheck(): void {
     this.transaction.writeNeedsCheck(true);

@@ -187,6 +187,10 @@ export class ThinDevices {
     }
   }
 
+  dataLost(): void {
+    for (const thin of this.#open.values()) thin.abortedWithChanges = true;
+  }
+
   closeAll(): void {
     this.#open.clear();
     this.#changed.length = 0;

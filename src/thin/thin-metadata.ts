@@ -20,7 +20,7 @@ export class ThinMetadata implements DeviceDetails {
   changed = false;
   /** In this transaction a node of its tree was copied that was shared: see `sharing.ts`. */
   copiedShared = false;
-  /** A transaction that had changed the device was aborted. Reset by whoever has told the initiator. */
+  /** A transaction that had changed the device was aborted, or a flush of its data has failed. Reset by whoever has told the initiator. */
   abortedWithChanges = false;
   /** Root of the device's mapping tree; `NO_ROOT` when an abort has undone its creation. */
   root = 0;

@@ -17,6 +17,7 @@ const device: TcmuDeviceStatus = {
   commands: 100,
   batches: 50,
   aborts: 0,
+  busy: 0,
   refused: 0,
 };
 

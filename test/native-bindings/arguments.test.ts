@@ -106,8 +106,12 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   duplicateFd: [FD],
   sendWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
   receiveWithFds: [FD, BYTES, OFFSET, LENGTH, FDS],
+  setIoFlusher: [{ good: 1, bad: [0, ...WRONG_NUMBERS, 2 ** 31] }],
+  lockMemory: [
+    { good: 0, bad: WRONG_NUMBERS },
+    { good: 0, bad: WRONG_NUMBERS },
+  ],
   sendDatagram: [{ good: bytes, bad: [...WRONG_BYTES, new Uint8Array(0), new Uint8Array(108), detached] }, BYTES],
-  setIoFlusher: [],
   createRing: [{ good: 8, bad: [0, 3, 1000, 8192, ...WRONG_NUMBERS] }, FUNCTION],
 };
 

@@ -104,7 +104,7 @@ describe('the scripts for targetcli', () => {
   );
 
   it.each(WRONG)('say "%s" and end with %i for: %s', (words, status, script, ...args) => {
-    const result = run(script, args);
+    const result = run(script as string, args as string[]);
     expect(result.stderr).toContain(words);
     expect([result.status, result.stdout]).toEqual([status, '']);
     // A secret is not told, however wrong it is.

@@ -303,6 +303,26 @@ describe('commits', () => {
     await expect(pool.engine.commits.flushAll()).rejects.toMatchObject({ code: 'EIO' });
     data.spy.fail.delete('flush');
   });
+
+  it.each(['with', 'without'])(
+    'whose data flush fails, %s a change of the metadata, are told to every volume',
+    async (changes) => {
+      const data = withSpy();
+      const pool = makePool({ wrapData: data.wrap });
+      const [one, two] = [pool.client(1, 64 * BLOCK), pool.client(2, 64 * BLOCK)];
+      for (const lun of [one, two]) await lun.write(0, pattern(512, 1), true);
+      // In place: nothing but the data device knows of it. The system drops what it could not write, and forgets that it has.
+      for (const lun of [one, two]) await lun.write(0, pattern(512, 2));
+      if (changes === 'with') await one.write(BLOCK, pattern(512, 3));
+      data.spy.fail.set('flush', 'EIO');
+      await expect(one.flush()).rejects.toThrow('EIO');
+      data.spy.fail.delete('flush');
+      await expect(two.flush()).rejects.toThrow('EIO');
+      await expect(one.flush()).rejects.toThrow('EIO');
+      await one.flush();
+      await two.flush();
+    },
+  );
 });
 
 describe('a first write whose data is still under way', () => {

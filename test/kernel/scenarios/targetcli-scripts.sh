@@ -48,6 +48,10 @@ refuses() {
 }
 luns() { thinlun-list-luns --json | json "$1"; }
 
+# As installed: nobody starts tcmu-runner while there is no server.
+mountpoint -q /usr/local || mount -t tmpfs tmpfs /usr/local
+thinlun-service --no-start install >/dev/null
+dbus-send --system --type=method_call --dest=org.freedesktop.DBus / org.freedesktop.DBus.ReloadConfig
 thinlun pool create $POOL --data-size 192M
 start_thinlun $POOL --tcmu --no-portal
 # Settled before commands are counted.

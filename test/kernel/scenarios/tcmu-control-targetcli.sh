@@ -106,7 +106,7 @@ ok "restoreconfig brings everything back without a complaint"
 
 targetcli clearconfig confirm=True >/dev/null
 stop_thinlun
-background restore targetcli restoreconfig /tmp/saved.json
+background restore targetctl restore /tmp/saved.json # as target.service does at boot
 sleep 3
 start_thinlun $POOL --tcmu --no-portal
 restored
@@ -117,7 +117,7 @@ ok "restored while nobody serves: the server finds everything when it starts"
 targetcli clearconfig confirm=True >/dev/null
 stop_thinlun
 thinlun volume delete $POOL b
-background restore targetcli restoreconfig /tmp/saved.json
+background restore targetctl restore /tmp/saved.json # as target.service does at boot
 sleep 3
 start_thinlun $POOL --tcmu --no-portal
 wait_for 40 'the device that cannot be served' bash -c "node $PROJECT/bin/thinlun pool status $POOL >/tmp/status; grep -q '^backstore *b on b .*unserved: .*its volume is not there' /tmp/status"

@@ -78,7 +78,7 @@ for batch in 1 2; do (targetcli </tmp/batch$batch >/tmp/batch$batch.out 2>&1) & 
 wait ${pids[1]} || true
 wait ${pids[2]} || true
 same 'uio devices' 10 "$(uio_count)"
-same 'made by targetcli' 10 "$(cat /tmp/batch?.out | grep -c '^Created user-backed')"
+same 'made by targetcli' 10 "$(grep -c 'serving.*ram/t[12]' /tmp/serve.log || true)"
 ok "two targetcli make and delete five each at the same time"
 
 # A buffer for a dozen events, and a server that does not look for a while.

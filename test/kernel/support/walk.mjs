@@ -42,19 +42,29 @@ function run(text) {
     stdio: ['ignore', 'pipe', 'inherit'],
     timeout: 3 * PATIENCE_MS,
   });
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: colours
-  const output = stdout.replace(/\x1b\[[0-9;]*[A-Za-z]/g, '').replace(/[ \t]+$/gm, '').replace(/\n+$/, '');
+  const output = stdout
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: colours
+    .replace(/\x1b\[[0-9;]*[A-Za-z]/g, '')
+    .replace(/[ \t]+$/gm, '')
+    .replace(/\n+$/, '');
   return { output, status };
 }
 
 function matches(expected, output) {
   const pattern = expected
-    .map((line) => (line.trim() === '…' ? '(?:.*\n)*?' : `${line.split('…').map(RegExp.escape ?? escape).join('.*')}\n`))
+    .map((line) =>
+      line.trim() === '…'
+        ? '(?:.*\n)*?'
+        : `${line
+            .split('…')
+            .map(RegExp.escape ?? escapePattern)
+            .join('.*')}\n`,
+    )
     .join('');
   return new RegExp(`^${pattern}$`).test(output === '' ? '' : `${output}\n`);
 }
 
-function escape(text) {
+function escapePattern(text) {
   return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
 }
 
@@ -71,7 +81,9 @@ for (const { line, text, expected, run: wanted } of commands) {
   const good = result.status === 0 && matches(expected, result.output);
   if (show !== undefined) console.log(`# ${text}${result.output === '' ? '' : `\n${result.output}`}`);
   if (good) continue;
-  failed.push(`line ${line}: ${text}\n--- expected:\n${expected.join('\n')}\n--- printed (status ${result.status}):\n${result.output}`);
+  failed.push(
+    `line ${line}: ${text}\n--- expected:\n${expected.join('\n')}\n--- printed (status ${result.status}):\n${result.output}`,
+  );
   // What comes after stands on it.
   if (show === undefined || result.status !== 0) break;
 }
