@@ -17,7 +17,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/cli/**', 'test/e2e/**', 'test/kernel/**', 'test/bench/**'],
+          exclude: ['test/cli/**', 'test/e2e/**', 'test/kernel/**'],
         },
       },
       {

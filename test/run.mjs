@@ -8,11 +8,12 @@
  *
  * A step that is a program of its own reports its counts by a line `N passed, N failed[, N skipped]` at the end of its output.
  */
-import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { installTools } from './support/debian-install.mjs';
 import { DEBIAN_PACKAGES, findTool, searchPath } from './support/debian-tools.mjs';
 import { endRecordedGroups } from './support/processes.mjs';
 
@@ -72,11 +73,14 @@ const STEPS = [
       'thin_check',
       'qemu-img',
       'qemu-io',
+      'qemu-nbd',
       'qemu-iscsi',
       'iscsi-ls',
       'iscsi-inq',
       'iscsi-readcapacity16',
       'mkfs.ext4',
+      'gcc',
+      'pgrep',
     ],
     vitest: true,
     after: ['build'],
@@ -176,7 +180,7 @@ async function main() {
     });
   }
   try {
-    if (!values['no-install']) installTools(steps);
+    if (!values['no-install']) installTools(steps.flatMap((step) => step.tools ?? []));
     /** @type {Outcome[]} */
     const outcomes = [];
     for (const step of steps) outcomes.push(await runStep(step, outcomes, work));
@@ -208,52 +212,6 @@ function chooseSteps(only, skip) {
   const chosen = all.filter((step) => only.includes(step.name) && !skip.includes(step.name));
   const needed = new Set(chosen.flatMap((step) => step.after ?? []));
   return all.filter((step) => chosen.includes(step) || needed.has(step.name));
-}
-
-/** Installs what the steps need and Debian has, when that is possible here. @param {readonly Step[]} steps */
-function installTools(steps) {
-  const missing = [...new Set(steps.flatMap((step) => step.tools ?? []))].filter((name) => findTool(name) === null);
-  if (missing.length === 0) return;
-  const packages = [...new Set(missing.map((name) => DEBIAN_PACKAGES[name]).filter((name) => name !== undefined))];
-  if (process.getuid?.() !== 0 || !existsSync('/etc/debian_version') || findTool('apt-get') === null) {
-    console.log(`Missing here: ${missing.join(', ')}. On Debian: apt-get install ${packages.join(' ')}`);
-    return;
-  }
-  console.log(`Installing from Debian: ${packages.join(' ')}`);
-  const allowServices = forbidServices();
-  try {
-    if (apt(['update'])) apt(['install', '-y', '--no-install-recommends', ...packages]);
-  } finally {
-    allowServices();
-  }
-}
-
-/**
- * Packages must not start the services that they bring. Returns what undoes it: a machine that already forbids them stays so.
- * @returns {() => void}
- */
-function forbidServices() {
-  const policy = '/usr/sbin/policy-rc.d';
-  if (existsSync(policy)) return () => {};
-  writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  return () => rmSync(policy, { force: true });
-}
-
-/** @param {string[]} args */
-function apt(args) {
-  for (let attempt = 1; ; attempt++) {
-    const result = spawnSync('apt-get', ['-q', '-o', 'DPkg::Lock::Timeout=120', ...args], {
-      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      encoding: 'utf8',
-      timeout: 10 * MINUTE,
-      maxBuffer: 64 * 1024 * 1024,
-    });
-    if (result.status === 0) return true;
-    console.log(`${result.stdout}\n${result.stderr}`.split('\n').slice(-30).join('\n'));
-    console.log(`apt-get ${args[0]} failed${attempt < 2 ? '; once more' : ''}`);
-    if (attempt === 2) return false;
-  }
 }
 
 /** Why a step cannot run, or null. @param {Step} step @param {readonly Outcome[]} earlier */

@@ -1,9 +1,10 @@
 import { monotonicClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
-import { Daemon, type DaemonLogger, type DaemonOptions } from '../daemon/daemon.ts';
+import { Daemon, type DaemonOptions } from '../daemon/daemon.ts';
 import { ensureDemoPool } from '../daemon/demo-pool.ts';
-import { hasTaken } from '../daemon/handover.ts';
+import { hasTaken, untilDismissed } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
 import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
@@ -14,6 +15,7 @@ import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
+import { Succession } from './succession.ts';
 
 export interface ServeOptions {
   /** Null: what is usual, or with `takeover` where the running server is. */
@@ -33,27 +35,41 @@ export async function serveDemo(context: RunContext, dir: string, options: Serve
   await serve(context, [dir], options);
 }
 
-/** Serves pools until a signal, or the failure of the last of them, ends it. */
+/** Serves pools until a signal, or the failure of the last of them, ends it, or another process takes over. */
 export async function serve(context: RunContext, dirs: readonly string[], options: ServeOptions): Promise<void> {
   const logger = createLogger(options.logLevel);
   const life = new ServerLife(logger);
   const manager = ServiceManager.fromEnvironment(process.env, logger, monotonicClock);
-  let daemon = options.takeover ? await takeOver(dirs, options, logger) : await start(dirs, options, logger);
+  const succession = new Succession(logger, manager);
+  const takeover = options.takeover ? await findTakeover(dirs, options, logger) : null;
+  const { portals, tcmu } = takeover?.running ?? {
+    portals: options.portals ?? [parseServedPortal(DEFAULT_PORTAL)],
+    tcmu: options.tcmu ?? false,
+  };
+  const protection = protectProcess({ logger, localDisks: tcmu });
+  const checkSuccessor = (pid: number): void => succession.check(pid);
+  const serving = { dirs, portals, tcmu, protection, checkSuccessor, logger, clock: monotonicClock };
+  let daemon = await startFrom(takeover, serving);
   const ready = await daemon.ready();
   if (options.json) process.stdout.write(`${JSON.stringify(ready)}\n`);
   else printReady(context.output, ready);
   manager?.ready(() => daemon.summary());
+  takeover?.close();
+  life.onReload = () => succession.begin();
   for (;;) {
     const given = await Promise.race([life.stopRequested, daemon.allFailed, daemon.givenAway]);
     if (typeof given !== 'object') break;
+    const old = daemon;
     if (await hasTaken(given, logger)) {
+      manager?.left();
+      await old.stop();
+      await untilDismissed(given);
       logger.info({ pid: given.pid }, 'handed over to another process');
       return;
     }
-    const { inheritance } = given;
-    const { portals, tcmu } = inheritance.state;
-    const predecessor = { canGoOn: false, begin: async () => inheritance, taken: async () => {} };
-    daemon = await startDaemon({ dirs, portals, tcmu, logger, predecessor });
+    const predecessor = { canGoOn: false, begin: async () => given.inheritance, taken: async () => {} };
+    daemon = await Daemon.start({ ...serving, predecessor });
+    await old.stop();
   }
   manager?.stopping();
   await life.stopping(daemon.stop());
@@ -61,27 +77,21 @@ export async function serve(context: RunContext, dirs: readonly string[], option
   context.exitCode = daemon.failures.length > 0 ? 1 : 0;
 }
 
-function start(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
-  const portals = wishes.portals ?? [parseServedPortal(DEFAULT_PORTAL)];
-  const tcmu = wishes.tcmu ?? false;
-  return startDaemon({ dirs, portals, tcmu, logger });
-}
-
-function startDaemon(options: Omit<DaemonOptions, 'clock' | 'protection'>): Promise<Daemon> {
-  const protection = protectProcess({ logger: options.logger, localDisks: options.tcmu });
-  return Daemon.start({ ...options, clock: monotonicClock, protection });
-}
-
-/** Goes on from the running server of the pools; without one it begins as usual. */
-async function takeOver(dirs: readonly string[], wishes: TakeoverWishes, logger: DaemonLogger): Promise<Daemon> {
+/** The running server of the pools; null where there is none. */
+async function findTakeover(dirs: readonly string[], wishes: TakeoverWishes, logger: Logger): Promise<Takeover | null> {
   const takeover = await Takeover.prepare(dirs, wishes);
-  if (takeover === null) {
-    logger.info({}, 'there is no server to take over from: starting as usual');
-    return start(dirs, wishes, logger);
+  if (takeover === null) logger.info({}, 'there is no server to take over from: starting as usual');
+  else {
+    const { pid, version } = takeover.running;
+    logger.info({ pid, version }, 'taking over from a running server');
   }
-  const { portals, tcmu } = takeover.running;
+  return takeover;
+}
+
+async function startFrom(takeover: Takeover | null, options: DaemonOptions): Promise<Daemon> {
+  if (takeover === null) return Daemon.start(options);
   try {
-    return await startDaemon({ dirs, portals, tcmu, logger, predecessor: takeover });
+    return await Daemon.start({ ...options, predecessor: takeover });
   } catch (error) {
     await takeover.failed(error);
     throw error;
@@ -113,10 +123,14 @@ function printReady(output: Output, ready: ReadyMessage): void {
     }
   }
   if (ready.tcmu && first !== undefined) {
-    const volume = `${first.name}/${first.volumes[0]?.name ?? 'VOLUME'}`;
-    const size = first.volumes[0]?.sizeBytes ?? '1G';
+    const known = first.volumes[0];
+    const volume = `${first.name}/${known?.name ?? 'VOLUME'}`;
+    const size = known?.sizeBytes ?? '1G';
+    const more = known === undefined ? '' : ` wwn=${known.serial}`;
     output.line('\nMake a LIO backstore of a volume:');
-    output.line(`    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume}`);
+    output.line(
+      `    sudo targetcli /backstores/user:thin create name=NAME size=${size} cfgstring=${volume} hw_max_sectors=2048${more}`,
+    );
   }
   if (ready.takeover !== null) {
     const { pid, pauseMs, sessions, devices } = ready.takeover;

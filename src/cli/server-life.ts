@@ -9,8 +9,8 @@ const SAME_WISH_MS = 500;
 
 /**
  * The signals of a server process. The first SIGTERM or SIGINT asks for an orderly end, a second one ends at once: nothing that
- * was flushed is lost by that. SIGHUP means the terminal is gone, if there was one, and ends orderly too; a service has nothing to
- * reload and goes on. SIGUSR1 would make Node open a debugger's port; here it does nothing.
+ * was flushed is lost by that. SIGHUP means the terminal is gone, if there was one, and ends orderly too; to a service it means that it is
+ * to go on as another process. SIGUSR1 would make Node open a debugger's port; here it does nothing.
  */
 export class ServerLife {
   /** Resolves with the signal's name. */
@@ -19,6 +19,8 @@ export class ServerLife {
   /** When the first signal came; null before. */
   #requestedMs: number | null = null;
   #request: (signal: NodeJS.Signals) => void = () => {};
+  /** What SIGHUP of a service does. */
+  onReload: () => void = () => {};
 
   constructor(logger: Logger) {
     this.#logger = logger;
@@ -29,7 +31,7 @@ export class ServerLife {
     const onTerminal = isatty(0) || isatty(1) || isatty(2);
     process.on('SIGHUP', () => {
       if (onTerminal) this.#stop('SIGHUP');
-      else logger.info({}, 'SIGHUP: there is no configuration to read again, serving goes on');
+      else this.onReload();
     });
     process.on('SIGUSR1', () => logger.info({}, 'SIGUSR1 does nothing'));
     // What is thrown where nobody catches it is our own mistake, and whose state it has spoiled is not known. Pools are as at

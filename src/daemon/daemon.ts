@@ -40,6 +40,8 @@ export interface DaemonOptions {
   clock: Clock;
   /** Who served before, and is to be gone on from. */
   predecessor?: Predecessor;
+  /** Whether the process with that id may take over from this one; throws why not. Default: every one may. */
+  checkSuccessor?: (pid: number) => void;
 }
 
 /** A logger that can make others which say whose they are: a pino logger. */
@@ -223,7 +225,8 @@ export class Daemon {
     const inheritance = this.#inheritance;
     const lio = inheritance?.state.lio ?? null;
     if (lio === null) await this.#lio?.start();
-    else await this.#lio?.takeOver(lio, (index) => inheritance!.take(index));
+    else
+      await this.#lio?.takeOver(lio, (index) => inheritance!.take(index), machineMs() - inheritance!.state.drainedMs);
     if (portal !== null) {
       const addresses = inheritance === null ? this.#options.portals : [];
       if (inheritance !== null) {
@@ -285,8 +288,12 @@ export class Daemon {
 
   /** Who served before stops, and gives us everything. */
   async #inherit(): Promise<void> {
-    const inheritance = (await this.#options.predecessor?.begin()) ?? null;
+    const { predecessor } = this.#options;
+    const inheritance = (await predecessor?.begin()) ?? null;
     this.#inheritance = inheritance;
+    if (predecessor !== undefined && inheritance === null) {
+      this.#logger.warn({}, 'the server to take over from has ended: starting as usual');
+    }
     const lio = inheritance?.state.lio ?? null;
     if (lio !== null) this.#lio?.takeOverNames(lio, (index) => inheritance!.take(index));
   }
@@ -325,11 +332,12 @@ export class Daemon {
 
   #makeGiving(): Giving {
     const self = this;
-    const { portals, tcmu } = this.#options;
+    const { portals, tcmu, checkSuccessor } = this.#options;
     return new Giving({
       portals,
       tcmu,
       logger: this.#logger,
+      checkSuccessor: checkSuccessor ?? (() => {}),
       get isStopping() {
         return self.#stopping !== null;
       },

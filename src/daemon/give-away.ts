@@ -20,6 +20,7 @@ export interface GivingServer {
   readonly pools: readonly { readonly dir: string; readonly service: PoolService }[];
   readonly portal: Portal | null;
   readonly lio: TcmuFrontEnd | null;
+  checkSuccessor(pid: number): void;
   /** Takes no administrative requests, and ends those under way. */
   closeControl(): Promise<void>;
   openControl(): Promise<void>;
@@ -46,6 +47,10 @@ export class Giving implements Giver {
   /** Waits for what is under way, whatever comes of it. */
   async settled(): Promise<void> {
     await this.#underWay?.catch(() => {});
+  }
+
+  check(pid: number): void {
+    this.#server.checkSuccessor(pid);
   }
 
   describe(): ReturnType<Giver['describe']> {

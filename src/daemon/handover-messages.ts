@@ -227,7 +227,9 @@ const sessionSchema: z.ZodType<SessionHandover> = z.object({
 
 const lioSchema: z.ZodType<TcmuFrontEndHandover> = z.object({
   events: z.object({ fd: count, strangers: z.string().nullable() }),
-  devices: z.array(z.object({ minor: count, uioName: z.string(), shownSizeBytes: count, fd: count })),
+  devices: z.array(
+    z.object({ minor: count, uioName: z.string(), shownSizeBytes: count, waitedMs: z.number(), fd: count }),
+  ),
   registry: z.object({ pools: z.array(z.object({ name: z.string(), fd: count })), first: count.nullable() }),
 });
 

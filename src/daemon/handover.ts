@@ -20,6 +20,8 @@ import { VERSION } from './version.ts';
 export interface Giver {
   /** Real paths of the folders of the pools that are served, and how. */
   describe(): Pick<WelcomeMessage, 'directories' | 'portals' | 'tcmu'>;
+  /** Throws why the process with that id may not take over. */
+  check(pid: number): void;
   /** Stops serving and returns everything. When it throws, the server goes on as if nothing had been. */
   giveAway(): Promise<Inheritance>;
 }
@@ -47,6 +49,7 @@ export async function giveTo(channel: HandoverChannel, giver: Giver, logger: Log
   try {
     const hello = read(await channel.receive(), helloSchema);
     if (hello === null) throw new StorageError('ESHUTDOWN', 'it has ended');
+    giver.check(hello.pid);
     const about = giver.describe();
     checkHello(hello, about.directories);
     await channel.send({ event: 'welcome', format: HANDOVER_FORMAT, version: VERSION, pid: process.pid, ...about });
@@ -72,23 +75,37 @@ export async function giveTo(channel: HandoverChannel, giver: Giver, logger: Log
 const REMINDER_MS = 5_000;
 
 /** Whether the other process serves now. It can only end, or say so: as long as it lives it may be about to write. */
-export async function hasTaken({ channel, pid }: GivenAway, logger: Logger): Promise<boolean> {
+export async function hasTaken({ channel, inheritance, pid }: GivenAway, logger: Logger): Promise<boolean> {
   const reminder = setInterval(() => {
     logger.warn({ pid }, 'the process that takes over is not ready yet; if it hangs, end it, and this one goes on');
   }, REMINDER_MS);
   let reason = 'it has ended';
   try {
     const ending = read(await channel.receive(), endingSchema);
-    if (ending?.event === 'taken') return true;
+    if (ending?.event === 'taken') {
+      inheritance.close();
+      return true;
+    }
     if (ending !== null) reason = ending.message;
   } catch (error) {
     reason = messageOf(error);
   } finally {
     clearInterval(reminder);
-    channel.close();
   }
+  channel.close();
   logger.error({ pid, reason }, 'the process that was to take over could not, serving goes on here');
   return false;
+}
+
+/** How long the next process may take to tell the service manager that it is the one now. */
+const ANNOUNCE_MS = 10_000;
+
+/** Waits until the next process needs this one for nothing any more. */
+export async function untilDismissed({ channel }: GivenAway): Promise<void> {
+  const timer = setTimeout(() => channel.close(), ANNOUNCE_MS);
+  await channel.receive().catch(() => null);
+  clearTimeout(timer);
+  channel.close();
 }
 
 function checkHello({ format, version, directories }: HelloMessage, served: readonly string[]): void {

@@ -159,25 +159,38 @@ export class HostRegistry implements Neighbours {
 
   /** Whether the process with this id has a pool. */
   isServer(pid: number): boolean {
-    return readdirSync(join(this.#dir, 'pools')).some((name) => this.#read(name)?.pid === pid);
+    return this.#others().has(pid);
+  }
+
+  count(): number {
+    return this.#others().size;
+  }
+
+  /** The processes that have pools. */
+  #others(): Set<number> {
+    const pids = new Set<number>();
+    for (const name of readdirSync(join(this.#dir, 'pools'))) {
+      const entry = this.#read(name);
+      if (entry !== null) pids.add(entry.pid);
+    }
+    return pids;
   }
 
   wasAnswered(event: TcmuEvent): boolean {
     return this.#answered().includes(keyOf(event));
   }
 
-  async answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean> {
+  async answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void> {
     // Nothing tells one change of a device from the next: so one process answers all of them.
-    if (event.kind === TcmuEventKind.RECONFIG && !this.#isFirst()) return false;
+    if (event.kind === TcmuEventKind.RECONFIG && !this.#isFirst()) return;
     const turn = await this.#takeTurn();
     try {
       const answered = this.#answered();
       const key = keyOf(event);
-      if (event.kind !== TcmuEventKind.RECONFIG && answered.includes(key)) return false;
-      if (!needed()) return false;
+      if (event.kind !== TcmuEventKind.RECONFIG && answered.includes(key)) return;
+      if (!needed()) return;
       writeFileSync(join(this.#dir, 'answered'), [...answered.slice(1 - MAX_ANSWERED), key, ''].join('\n'));
       await answer();
-      return true;
     } finally {
       closeSync(turn);
     }

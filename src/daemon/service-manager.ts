@@ -39,6 +39,8 @@ export class ServiceManager {
     this.#watchdogMs = options.watchdogUs / 1000;
     this.#logger = options.logger;
     this.#clock = options.clock;
+    const { address, watchdogUs } = options;
+    this.environment = { NOTIFY_SOCKET: address, ...(watchdogUs > 0 ? { WATCHDOG_USEC: String(watchdogUs) } : {}) };
   }
 
   /** The manager that started this process, or null. Takes its variables out of `environment`: they are not for our children. */
@@ -51,10 +53,30 @@ export class ServiceManager {
     return new ServiceManager({ address, watchdogUs, logger, clock });
   }
 
+  /** Variables for a process that is to be the service after this one. */
+  readonly environment: Readonly<Record<string, string>>;
+
+  /** Another process is about to take over. */
+  reloading(): void {
+    const [seconds, nanoseconds] = process.hrtime();
+    this.#send(`RELOADING=1\nMONOTONIC_USEC=${seconds * 1_000_000 + Math.floor(nanoseconds / 1000)}`);
+  }
+
+  /** It could not: this one is still the service. */
+  reloaded(): void {
+    this.#send(`READY=1\nMAINPID=${process.pid}`);
+  }
+
+  /** Another process has taken over: it speaks from now on. */
+  left(): void {
+    this.#timer?.cancel();
+  }
+
   /** Initiators can be served. From now on the watchdog hears from us, and the manager the line that `status` makes when it changes. */
   ready(status: () => string): void {
     this.#status = status();
-    this.#send(`READY=1\nSTATUS=${this.#status}`);
+    // Where it has taken over from another process, this one is the service now.
+    this.#send(`MAINPID=${process.pid}\nREADY=1\nSTATUS=${this.#status}`);
     const intervalMs = this.#watchdogMs > 0 ? this.#watchdogMs / PINGS_PER_INTERVAL : STATUS_INTERVAL_MS;
     const tick = (): void => {
       if (this.#watchdogMs > 0) this.#send('WATCHDOG=1');

@@ -81,10 +81,9 @@ export class Takeover implements Predecessor {
   async taken(): Promise<void> {
     // Where it has ended already, nobody needs to know.
     await this.#channel.send({ event: 'taken' }).catch(() => {});
-    this.#channel.close();
   }
 
-  /** Leaves it at that; before `begin` nothing has happened, afterwards the other one goes on. */
+  /** Before `begin` nothing has happened; before `taken` the other process goes on; afterwards it ends. */
   close(): void {
     this.#channel.close();
   }

@@ -37,6 +37,7 @@ export class TcmuFrontEnd {
       resolve: (cfgstring, sizeBytes, device) => volumes.resolve(cfgstring, sizeBytes, device),
       release: (cfgstring, unit, device) => volumes.release(cfgstring, unit, device),
       resize: (cfgstring, sizeBytes) => volumes.resize(cfgstring, sizeBytes),
+      works: (cfgstring) => volumes.has(cfgstring),
       logger,
       clock,
       neighbours: registry,
@@ -95,9 +96,9 @@ export class TcmuFrontEnd {
     this.#registry.takeOver(registry, take);
   }
 
-  /** Instead of `start`, once the pools are open. */
-  takeOver(handover: TcmuFrontEndHandover, take: TakeFd): Promise<void> {
-    return this.#handler.takeOver(handover, take);
+  /** Instead of `start`, once the pools are open; it was handed over `elapsedMs` ago. */
+  takeOver(handover: TcmuFrontEndHandover, take: TakeFd, elapsedMs: number): Promise<void> {
+    return this.#handler.takeOver(handover, take, elapsedMs);
   }
 
   /** Leaves what `takeOver` has taken to the other process after all. */

@@ -46,6 +46,11 @@ export class TcmuVolumes {
     this.#logger = logger;
   }
 
+  /** Whether its pool is served here, and has not failed. */
+  has(cfgstring: string): boolean {
+    return this.#find(parseVolumePath(cfgstring).pool) !== undefined;
+  }
+
   /**
    * Whether a backstore could be made of it by us or another process of this host, before LIO makes it: its size is not known then. Changes
    * nothing. Rejects with a `StorageError` that has the reason, after some seconds where the pool's process does not answer.

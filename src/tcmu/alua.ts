@@ -50,14 +50,14 @@ const STATES: readonly (readonly [string, number])[] = [
   ['transitioning', SupportedStates.TRANSITIONING],
 ];
 
-/** Reads all of it, file after file. Throws `StorageError`. */
-export async function readAlua(device: ConfigfsDevice): Promise<LioAlua> {
+/** Reads all of it, file after file, until `isOver`. Throws `StorageError`. */
+export async function readAlua(device: ConfigfsDevice, isOver: () => boolean = () => false): Promise<LioAlua> {
   if ((await device.readNumber('alua_support')) === 0) return NO_ALUA;
   const found: FoundGroup[] = [];
   let room = MAX_PORTS;
   for (const name of await groupNames(device)) {
     if (found.length === MAX_GROUPS) break;
-    const one = await readGroup(device, name, room);
+    const one = await readGroup(device, name, room, isOver);
     if (one === null) continue;
     room -= one.group.ports.length;
     found.push(one);
@@ -89,9 +89,17 @@ async function groupNames(device: ConfigfsDevice): Promise<string[]> {
 }
 
 /** Null for a group that has no identifier yet, or went away meanwhile. */
-async function readGroup(device: ConfigfsDevice, name: string, room: number): Promise<FoundGroup | null> {
+async function readGroup(
+  device: ConfigfsDevice,
+  name: string,
+  room: number,
+  isOver: () => boolean,
+): Promise<FoundGroup | null> {
   const root = dirname(dirname(dirname(device.path)));
-  const read = (file: string): Promise<string> => device.read(`alua/${name}/${file}`);
+  const read = (file: string): Promise<string> => {
+    if (isOver()) throw new StorageError('ESHUTDOWN', `Cannot read ${device.path}: not asked any more`);
+    return device.read(`alua/${name}/${file}`);
+  };
   try {
     const id = await read('tg_pt_gp_id');
     if (id === '') return null;

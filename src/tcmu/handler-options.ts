@@ -24,6 +24,11 @@ export interface TcmuHandlerOptions {
   release(cfgstring: string, unit: LogicalUnit, device: string): Promise<void> | void;
   /** Changes the size on LIO's request; the unit says so to its initiators. Rejects with a `StorageError`. */
   resize(cfgstring: string, sizeBytes: number): Promise<void>;
+  /**
+   * False once what is behind the device has failed for good: when we leave it, initiators get BUSY until they give up, and are not
+   * kept waiting for a next process without end. Default: it has not.
+   */
+  works?(cfgstring: string): boolean;
   readonly logger: Logger;
   readonly clock: Clock;
   readonly paths?: TcmuPaths;

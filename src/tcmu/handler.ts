@@ -132,13 +132,13 @@ export class TcmuHandler {
     return { events, devices };
   }
 
-  /** Instead of `start`: goes on from another process, once `thaw` is called. Throws `StorageError`. */
-  async takeOver({ events, devices }: TcmuHandover, take: TakeFd): Promise<void> {
+  /** Instead of `start`: goes on from another process, which handed over `elapsedMs` ago, once `thaw` is called. Throws `StorageError`. */
+  async takeOver({ events, devices }: TcmuHandover, take: TakeFd, elapsedMs: number): Promise<void> {
     this.#stopping = true;
     this.#events = await this.#makeEvents();
     await this.#events.takeOver(events, take(events.fd));
     for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
-    for (const handover of devices) await this.#adopt(handover, take(handover.fd));
+    for (const each of devices) await this.#adopt(each, take(each.fd), each.waitedMs + elapsedMs);
   }
 
   /** Leaves everything to another process that has it, too. */
@@ -150,7 +150,7 @@ export class TcmuHandler {
     for (const device of devices) await this.#close(device);
   }
 
-  async #adopt({ minor, uioName, shownSizeBytes }: DeviceHandover, fd: number): Promise<void> {
+  async #adopt({ minor, uioName, shownSizeBytes }: DeviceHandover, fd: number, frozenMs: number): Promise<void> {
     const uio = new UioDevice(this.#native, this.#paths, minor, fd);
     const entry = readUioEntry(this.#paths, minor);
     // Its removal waits for our answer to the event, or nobody knows of it any more.
@@ -161,7 +161,7 @@ export class TcmuHandler {
     const configfs = new ConfigfsDevice(this.#paths, entry.name);
     const maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
     const unit = await openUnit(this.#options, entry, shownSizeBytes, configfs, false);
-    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, maxTransferBytes, frozen: true });
+    await this.#serve({ entry, configfs, unit, uio, shownSizeBytes, maxTransferBytes, frozenMs });
   }
 
   /**
@@ -323,7 +323,7 @@ export class TcmuHandler {
   async #leave(device: TcmuDevice): Promise<void> {
     if (this.#devices.get(device.entry.minor) !== device) return;
     this.#devices.delete(device.entry.minor);
-    await device.leave(() => this.#close(device));
+    await device.leave(() => this.#close(device), this.#options.works?.(device.entry.name.cfgstring) ?? true);
   }
 
   async #close(device: TcmuDevice): Promise<void> {

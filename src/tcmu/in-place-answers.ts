@@ -14,8 +14,10 @@ const OWED_CHANGE_LIFE_MS = 10_000;
 
 export interface InPlaceAnswersOptions {
   readonly neighbours: Neighbours;
-  /** Answers if a thread of the kernel waits for it. */
-  answer(event: TcmuEvent, status: number): Promise<void>;
+  /** Answers if a thread of the kernel waits for it; resolves to whether one did. */
+  answer(event: TcmuEvent, status: number): Promise<boolean>;
+  /** How many other processes listen that answer for their own devices only. */
+  countListeners(): number;
   /** Whether the device is still there. */
   isPresent(event: TcmuEvent): boolean;
   readonly logger: Logger;
@@ -50,12 +52,20 @@ export class InPlaceAnswers {
     this.#owed.delete(event.deviceId);
     // What was refused in our place before we came is going away: to map it then takes the kernel down.
     if (server.is === 'ours') return !neighbours.wasAnswered(event);
-    if (server.is === 'nobody') {
+    if (server.is === 'nobody' && !this.#isStrangerHere()) {
       void this.#answer(event, () => neighbours.server(cfgstringOf(event)).is === 'nobody');
-    } else {
-      this.#owed.set(event.deviceId, { event, token: server.token, sinceMs: clock.nowMs() });
-      this.#schedule();
+      return false;
     }
+    if (server.is === 'nobody') {
+      const text = 'left to a thinlun that listens and is not known here: servers of one machine share /run/thinlun';
+      this.#options.logger.warn({ device: event.uioName }, text);
+    }
+    this.#owed.set(event.deviceId, {
+      event,
+      token: server.is === 'theirs' ? server.token : '',
+      sinceMs: clock.nowMs(),
+    });
+    this.#schedule();
     return false;
   }
 
@@ -65,17 +75,25 @@ export class InPlaceAnswers {
     this.#owed.clear();
   }
 
+  /** A server listens that we do not know, in another container, maybe: it may be about to map a device that seems to be nobody's. */
+  #isStrangerHere(): boolean {
+    return this.#options.countListeners() > this.#options.neighbours.count();
+  }
+
   async #answer(event: TcmuEvent, needed: () => boolean): Promise<void> {
     const { neighbours, answer, logger } = this.#options;
     const status = event.kind === TcmuEventKind.REMOVED ? 0 : -osConstants.errno.ENODEV;
     const device = event.uioName;
     try {
-      const answered = await neighbours.answerInPlace(
+      let given = false;
+      await neighbours.answerInPlace(
         event,
         () => !this.#stopped && needed(),
-        () => answer(event, status),
+        async () => {
+          given = await answer(event, status);
+        },
       );
-      if (!answered || status === 0) return;
+      if (!given || status === 0) return;
       const reason = `no pool "${cfgstringOf(event).split('/', 1)[0]}" is served on this machine`;
       logger.warn({ device, status, reason }, 'refused what the kernel asked');
     } catch (error) {
@@ -98,7 +116,7 @@ export class InPlaceAnswers {
       const server = neighbours.server(cfgstringOf(event));
       const life = event.kind === TcmuEventKind.RECONFIG ? OWED_CHANGE_LIFE_MS : OWED_LIFE_MS;
       const over = clock.nowMs() - sinceMs > life || !isPresent(event);
-      if (!over && server.is === 'theirs' && server.token === token) continue;
+      if (!over && ((server.is === 'theirs' && server.token === token) || this.#isStrangerHere())) continue;
       this.#owed.delete(deviceId);
       if (!over) void this.#answer(event, () => true);
     }

@@ -67,6 +67,7 @@ export class KernelEvents {
     this.#inPlace = new InPlaceAnswers({
       ...options,
       answer: (event, status) => this.settle(this.#answers.expect(event), status),
+      countListeners: () => this.#netlink.company()?.friends ?? 0,
       isPresent: (event) => isPresent(options.paths, event),
     });
     this.#netlink = new GenlClient(
@@ -143,8 +144,8 @@ export class KernelEvents {
     this.#options.waitingChanged(waits);
   }
 
-  /** Gives the answer if anybody waits for it and no newer question has come. */
-  async settle(answer: PendingAnswer, status: number): Promise<void> {
+  /** Gives the answer if anybody waits for it and no newer question has come. Resolves to whether it was given. */
+  async settle(answer: PendingAnswer, status: number): Promise<boolean> {
     this.#netlink.receive();
     let left = this.#company() ? STRANGER_GRACE_MS / STRANGER_LOOK_MS : 0;
     while (!answer.over) {
@@ -155,9 +156,12 @@ export class KernelEvents {
         this.#netlink.receive();
       } else {
         this.#netlink.receive(); // looking has taken a moment
+        if (answer.over) break;
         answer.give(status);
+        return true;
       }
     }
+    return false;
   }
 
   /** Nobody listens here any more. The kernel waits for those who do. */

@@ -6,7 +6,7 @@ import { type LioAlua, type LioGroup, NO_ALUA, readAlua } from './alua.ts';
 import type { ConfigfsDevice } from './configfs.ts';
 
 /** A command that asks about ports waits this long for configfs; then it is told what was known before. */
-export const READ_TIMEOUT_MS = 500;
+export const READ_TIMEOUT_MS = 2_000;
 /** LIO waits for trans_delay_msecs of the group. */
 export const SET_TIMEOUT_MS = 5_000;
 
@@ -25,7 +25,7 @@ export interface LioFrontEndOptions {
 /**
  * LIO as the front end of one TCMU device. configfs says nothing of what changes in there, so it is read when an initiator asks: for standard INQUIRY data, VPD page 83h
  * and the target port groups. Initiators are told by LIO that there is something to ask for. At most one read is under way, however many ask, and each of them
- * gets what a read found that began after it had asked.
+ * gets what a read found that began after it had asked. Where that takes too long it is told what was known before, at the least what there was at the beginning.
  */
 export class LioFrontEnd implements FrontEnd {
   readonly maxTransferBytes: number;
@@ -41,6 +41,7 @@ export class LioFrontEnd implements FrontEnd {
   #late = false;
   #timer: Timer | null = null;
   #closed = false;
+  readonly #isClosed = (): boolean => this.#closed;
   /** Of which the log has been told. */
   #serialSaid = '';
   #failureSaid = '';
@@ -50,6 +51,7 @@ export class LioFrontEnd implements FrontEnd {
   constructor(options: LioFrontEndOptions) {
     this.#options = options;
     this.maxTransferBytes = options.maxTransferBytes;
+    this.#read();
   }
 
   get groups(): readonly LioGroup[] {
@@ -95,7 +97,7 @@ export class LioFrontEnd implements FrontEnd {
   async #load(): Promise<void> {
     const { configfs, logger } = this.#options;
     try {
-      this.#alua = await readAlua(configfs);
+      this.#alua = await readAlua(configfs, this.#isClosed);
       this.#failureSaid = '';
       if (!this.#closed) await this.#compareSerial();
     } catch (error) {

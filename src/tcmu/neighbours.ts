@@ -20,13 +20,15 @@ export interface Neighbours {
   /** Nothing is served by us any more: others may answer. */
   leave(): void;
   server(cfgstring: string): Server;
+  /** How many other processes are known. */
+  count(): number;
   /** Whether the event was answered by a process in place of its device's server. */
   wasAnswered(event: TcmuEvent): boolean;
   /**
    * Calls `answer`, while nobody else does so for any event nor begins to serve, unless the event was answered like this before or
-   * `needed()` says no when it is our turn. Resolves to whether it was called. Rejects with a `StorageError`.
+   * `needed()` says no when it is our turn. Rejects with a `StorageError`.
    */
-  answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean>;
+  answerInPlace(event: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void>;
 }
 
 /** For a handler that has every device of its subtype. */
@@ -34,6 +36,7 @@ export const NO_NEIGHBOURS: Neighbours = {
   enter: async (listen) => listen(),
   leave: () => {},
   server: () => ({ is: 'ours' }),
+  count: () => 0,
   wasAnswered: () => false,
-  answerInPlace: () => Promise.resolve(false),
+  answerInPlace: () => Promise.resolve(),
 };

@@ -29,18 +29,24 @@ export class RingWatch {
   #timeOutMs = 0;
   #timer: Timer | null = null;
 
-  /** `service` is the host's own way to call `service()` here, which it does from time to time after `start()`. */
+  /** `service` is the host's own way to call `service()` here, which it does from time to time after `start()`. What is on the ring now may have waited for `waitedMs`. */
   constructor(
     ring: CommandRing,
     clock: Clock,
     service: () => void,
     onLate: (commands: number, waitedMs: number) => void,
+    waitedMs: number = 0,
   ) {
     this.#ring = ring;
     this.#clock = clock;
     this.#service = service;
     this.#onLate = onLate;
-    this.#caughtUpMs = clock.nowMs();
+    this.#caughtUpMs = clock.nowMs() - waitedMs;
+  }
+
+  /** For how long what is on the ring may have waited. */
+  get waitedMs(): number {
+    return this.#clock.nowMs() - this.#caughtUpMs;
   }
 
   /** The kernel's cmd_time_out; 0: none. */

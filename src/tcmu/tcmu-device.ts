@@ -34,8 +34,8 @@ export interface TcmuDeviceOptions {
   readonly uio: UioDevice;
   /** dev_size. */
   readonly shownSizeBytes: number;
-  /** Takes nothing from the ring before `thaw`. */
-  readonly frozen?: boolean;
+  /** Nothing is taken from the ring before `thaw`; what is there may have waited for as many milliseconds. Left out: it is new to us. */
+  readonly frozenMs?: number;
   /** hw_max_sectors in bytes. */
   readonly maxTransferBytes: number;
   /** The kernel has removed the device. */
@@ -45,7 +45,7 @@ export interface TcmuDeviceOptions {
 /** What is different for each of a handler's devices. */
 export type OwnDeviceOptions = Pick<
   TcmuDeviceOptions,
-  'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozen'
+  'entry' | 'configfs' | 'unit' | 'uio' | 'shownSizeBytes' | 'maxTransferBytes' | 'frozenMs'
 >;
 
 export interface TcmuDeviceStatus {
@@ -113,8 +113,8 @@ export class TcmuDevice implements UioListener {
     this.#nexus = new Nexus(`tcmu,i,${this.entry.name.device}`, '', 0, this.#frontEnd);
     try {
       this.#ring = this.#makeRing();
-      this.#ring.paused = options.frozen ?? false;
-      this.#watch = this.#makeWatch();
+      this.#ring.paused = options.frozenMs !== undefined;
+      this.#watch = this.#makeWatch(options.frozenMs);
       this.unit.attach(this.#nexus, false); // LIO reports unit attentions of its own
       this.#uio.listen(this);
     } catch (error) {
@@ -228,7 +228,8 @@ export class TcmuDevice implements UioListener {
   /** For the next process, once it is frozen. `close` follows. */
   handOver(give: GiveFd): DeviceHandover {
     const { minor, uioName } = this.entry;
-    return { minor, uioName, shownSizeBytes: this.shownSizeBytes, fd: give(this.#uio.share()) };
+    const { shownSizeBytes } = this;
+    return { minor, uioName, shownSizeBytes, waitedMs: this.#watch.waitedMs, fd: give(this.#uio.share()) };
   }
 
   /** Asks for what is in flight to stop early: the device is going away. */
@@ -253,8 +254,11 @@ export class TcmuDevice implements UioListener {
     return true;
   }
 
-  /** The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the ring. */
-  async leave(close: () => Promise<void>): Promise<void> {
+  /**
+   * The clean end of our service of a device that stays: new commands are answered BUSY until `close` has been called, then they wait on the
+   * ring; unless it does not work any more, and they would wait in vain.
+   */
+  async leave(close: () => Promise<void>, works: boolean): Promise<void> {
     const { configfs } = this;
     await configfs.setBlocked(true);
     const drained = await this.drain(DRAIN_TIMEOUT_MS);
@@ -264,7 +268,8 @@ export class TcmuDevice implements UioListener {
       this.#options.logger.error({ device: this.entry.uioName }, 'left blocked: commands are still in flight');
       return;
     }
-    await configfs.setBlocked(false);
+    if (works) await configfs.setBlocked(false);
+    else this.#options.logger.warn({ device: this.entry.uioName }, 'left blocked: its pool has failed');
     // Nobody answers for it now: its removal must not wait. Those that opted out stay so.
     if ((await configfs.readNumber('nl_reply_supported')) > 0) await configfs.write('attrib/nl_reply_supported', '0');
   }
@@ -306,14 +311,16 @@ export class TcmuDevice implements UioListener {
     });
   }
 
-  #makeWatch(): RingWatch {
-    const watch = new RingWatch(this.#ring, this.#options.clock, this.#serviceBound, (commands, waitedMs) => {
-      const waitedS = Math.round(waitedMs / 1000);
-      this.#options.logger.warn(
+  #makeWatch(waitedMs: number = 0): RingWatch {
+    const { logger, clock } = this.#options;
+    const late = (commands: number, ms: number): void => {
+      const waitedS = Math.round(ms / 1000);
+      logger.warn(
         { device: this.entry.uioName, commands, waitedS },
         'commands that may have waited for that long were answered BUSY, not executed: their initiators may have given them up',
       );
-    });
+    };
+    const watch = new RingWatch(this.#ring, clock, this.#serviceBound, late, waitedMs);
     watch.timeOutMs = this.#timeOutS * 1000;
     return watch;
   }

@@ -13,6 +13,8 @@ export interface DeviceHandover {
   /** The whole name, by which it is known to be the same device. */
   readonly uioName: string;
   readonly shownSizeBytes: number;
+  /** For how long what is on the ring may have waited when it was handed over. */
+  readonly waitedMs: number;
   /** The open uio file. */
   readonly fd: number;
 }

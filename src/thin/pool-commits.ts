@@ -9,6 +9,7 @@ import type { PoolEngine } from './pool-engine.ts';
 import type { ThinIo } from './thin-io.ts';
 
 const COMMIT_PERIOD_MS = 1000;
+const FAILURE_LOG_PERIOD_MS = 60_000;
 /** A commit hands all that was freed to the reclaimer at once: it comes before that takes long, and that is sooner where the reclaimer has some already. */
 const MAX_FREED_RUNS = 262_144;
 const MAX_FREED_RUNS_BUSY = 32_768;
@@ -29,6 +30,8 @@ export class PoolCommits implements CommitOwner {
   private readonly changes: (() => void)[] = [];
   private timer: Timer | null = null;
   private stopped = false;
+  /** Who flushes all the time hears of each failure; the log does not. */
+  private sayAgainMs = 0;
 
   constructor(engine: PoolEngine, clock: Clock, logger: Logger) {
     this.engine = engine;
@@ -233,7 +236,10 @@ export class PoolCommits implements CommitOwner {
   }
 
   dataFlushed(flushed: IoQueue, error: Errno | null): void {
-    if (error !== null) this.logger.error({ error }, 'the data device failed to flush');
+    if (error !== null && this.clock.nowMs() >= this.sayAgainMs) {
+      this.sayAgainMs = this.clock.nowMs() + FAILURE_LOG_PERIOD_MS;
+      this.logger.error({ error }, 'the data device failed to flush');
+    }
     this.answer(flushed, error === null ? null : 'EIO');
     this.flushWaiters.wake();
     this.engine.schedule();

@@ -211,7 +211,7 @@ describe('serve', () => {
         await sleep(50);
         pid = (await statusOf(dir)).server?.pid;
       }
-      process.kill(pid!, 'SIGHUP'); // One more line for the log that has no reader.
+      process.kill(pid!, 'SIGUSR1'); // One more line for the log that has no reader.
       expect(await createVolume(dir, 'v')).toMatchObject({ lun: 0 });
     } finally {
       await pipe.stop();
@@ -264,11 +264,21 @@ describe('a server', () => {
     expect(await server.waitForExit(10_000)).toEqual({ code: 0, signal: null });
   });
 
-  it('goes on after SIGHUP, and opens no debugger on SIGUSR1', async () => {
+  it('goes on as a new process after SIGHUP', async () => {
     const dir = await createPool();
     const server = await serve([dir]);
     process.kill(server.pid, 'SIGHUP');
-    await server.waitForLine(/SIGHUP/);
+    expect(await server.waitForExit(30_000)).toEqual({ code: 0, signal: null });
+    const { pid } = (await statusOf(dir)).server!;
+    expect(pid).not.toBe(server.pid);
+    process.kill(pid, 'SIGTERM');
+    for (let i = 0; i < 200 && existsSync(join(dir, 'control.sock')); i++) await sleep(50);
+    expect(await statusOf(dir)).toMatchObject({ server: null });
+  });
+
+  it('opens no debugger on SIGUSR1', async () => {
+    const dir = await createPool();
+    const server = await serve([dir]);
     process.kill(server.pid, 'SIGUSR1');
     await server.waitForLine(/SIGUSR1/);
     expect(server.describeOutput()).not.toMatch(/Debugger/);

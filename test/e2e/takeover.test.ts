@@ -1,14 +1,18 @@
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Takeover } from '../../src/daemon/takeover.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { outCdb, outList, PR_OUT } from '../scsi/support/cluster.ts';
 import { FastInitiator } from '../support/fast-initiator.mjs';
+import { TestProcess } from '../support/processes.mjs';
 import { RecordedLoad } from '../support/recorded-load.ts';
 import { SeededRandom } from '../support/seeded-random.ts';
 import { ServedPool } from '../support/server.ts';
 import { ThinlunServer, thinlun } from '../support/thinlun-server.mjs';
 
+const ROUNDS = Number(process.env['THINLUN_KILLS'] ?? 3);
+const COMMAND = join(import.meta.dirname, '../../bin/thinlun');
 const AS_IT_IS = { portals: null, tcmu: null };
 
 let created: ServedPool[] = [];
@@ -134,6 +138,41 @@ describe('a takeover', () => {
       await server.stop();
     }
   });
+
+  it(`loses nothing when the new process is killed at any moment, nor when the old one is, ${ROUNDS} times each`, async () => {
+    const pool = await createPool();
+    const random = new SeededRandom();
+    const load = new RecordedLoad(16 * 2048, random);
+    const where = `THINLUN_SEED=${random.seed}`;
+    const outcomes: string[] = [];
+    for (let round = 0; round < 2 * ROUNDS; round++) {
+      const old = await pool.serve();
+      const initiator = await connect(pool, 'writer');
+      const writing = load.run(initiator, 16);
+      const child = new TestProcess(process.execPath, [COMMAND, 'serve', pool.folder, '--takeover']);
+      await child.waitForLine(/taking over from a running server/);
+      await sleep(random.below(300));
+      await (round < ROUNDS ? child : old.process).kill();
+      await sleep(300);
+      const isKept = initiator.failure === null;
+      outcomes.push(isKept ? 'kept' : 'lost');
+      load.stop();
+      if (!isKept) initiator.destroy();
+      await writing;
+      expect(load.refused, where).toEqual([]);
+      initiator.destroy();
+      await child.kill();
+      await pool.crash();
+      load.processEnded();
+      await pool.serve();
+      const reader = await connect(pool, 'reader');
+      expect(await load.verify(reader), `round ${round}, ${where}`).toEqual([]);
+      await reader.close();
+      await pool.stop();
+    }
+    const [ofNew, ofOld] = [outcomes.slice(0, ROUNDS), outcomes.slice(ROUNDS)];
+    console.log(`sessions: kill -9 of the new process: ${ofNew.join(' ')}; of the old one: ${ofOld.join(' ')}`);
+  }, 240_000);
 
   it('that ends in the middle leaves the old server serving, its sessions included', async () => {
     const pool = await createPool();

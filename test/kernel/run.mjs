@@ -109,9 +109,22 @@ function binds() {
   return list;
 }
 
+/** What runs now. */
+const children = new Set();
+let interrupted = false;
+
+/** A guest is in a process group of its own, which Ctrl-C does not reach: it ends, and what booted it cleans up. */
+function interrupt() {
+  if (interrupted) return;
+  interrupted = true;
+  for (const child of children) spawn('pkill', ['-TERM', '-P', String(child.pid)], { stdio: 'ignore' });
+}
+if (!onHost) for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, interrupt);
+
 function run(command, args, onText, limitS) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: project });
+    children.add(child);
     // boot.sh bounds the guest; this bounds boot.sh.
     const timer = limitS === undefined ? null : setTimeout(() => child.kill('SIGKILL'), (limitS + 30) * 1000);
     child.stdout.on('data', onText);
@@ -121,7 +134,9 @@ function run(command, args, onText, limitS) {
       resolve(127);
     });
     child.on('close', (code) => {
+      children.delete(child);
       if (timer !== null) clearTimeout(timer);
+      if (interrupted && children.size === 0) process.exit(130);
       resolve(code ?? 1);
     });
   });
@@ -213,7 +228,8 @@ for (const { scenario, passed, seconds, promises, why, results: measured } of re
   console.log(
     `${scenario.name.padEnd(28)} ${(passed ? 'pass' : 'FAIL').padEnd(7)}  ${seconds.toFixed(0).padStart(7)}  ${String(promises).padStart(13)}${why && `  ${why}`}`,
   );
-  for (const line of measured) console.log(`${' '.repeat(28)} ${line}`);
+  // What is for a program is in the log and, with -v, above.
+  for (const line of measured.filter((text) => !text.startsWith('{'))) console.log(`${' '.repeat(28)} ${line}`);
 }
 console.log(`\n${results.length - failed.length} passed, ${failed.length} failed`);
 process.exit(failed.length > 0 ? 1 : 0);

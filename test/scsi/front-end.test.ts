@@ -89,6 +89,27 @@ describe('the largest transfer of a front end', () => {
   });
 });
 
+describe('the names of a unit', () => {
+  it('are the same by every front end', () => {
+    const portal = new Initiator();
+    const lio = new Nexus('tcmu,i,vol', '', 0, new FixedFrontEnd([], 64 * KIB));
+    portal.unit.attach(lio, false);
+    const pending = new Pending(lio);
+    const page = (code: number): [Uint8Array, Uint8Array] => {
+      pending.start(portal.unit, [0x12, 1, code, 0, 255, 0], NO_DATA, 255);
+      return [portal.in([0x12, 1, code, 0, 255, 0], 255).data, pending.result().data];
+    };
+    const [serial, serialByLio] = page(0x80);
+    expect(serialByLio).toEqual(serial);
+    const [names, namesByLio] = page(0x83);
+    // NAA and T10 vendor; what follows is of the port, which nobody knows here
+    expect(namesByLio.length).toBe(4 + 20 + 4 + 8 + 'pool/volume'.length);
+    expect(namesByLio.slice(4)).toEqual(names.slice(4, namesByLio.length));
+    pending.start(portal.unit, [0x12, 0, 0, 0, 96, 0], NO_DATA, 96);
+    expect(pending.result().data).toEqual(portal.in([0x12, 0, 0, 0, 96, 0], 96).data);
+  });
+});
+
 describe('a front end that says nothing', () => {
   it('has no groups and no ports', () => {
     expect(tpgsOf(SILENT_FRONT_END)).toBe(0);

@@ -21,7 +21,9 @@ export const DEBIAN_PACKAGES = {
   thin_restore: 'thin-provisioning-tools',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
   'qemu-iscsi': 'qemu-block-extra',
+  'qemu-storage-daemon': 'qemu-system-common',
   'iscsi-ls': 'libiscsi-bin',
   'iscsi-inq': 'libiscsi-bin',
   'iscsi-readcapacity16': 'libiscsi-bin',
@@ -31,6 +33,8 @@ export const DEBIAN_PACKAGES = {
   'mkfs.ext4': 'e2fsprogs',
   xz: 'xz-utils',
   mmdebstrap: 'mmdebstrap',
+  gcc: 'gcc',
+  pgrep: 'procps',
 };
 
 /** A PATH for children on which the administrators' programs are found as well. */

@@ -29,6 +29,8 @@ const REJECT = 0x3f;
 /** One SCSI command. The caller owns it and may use it again as soon as `done` was called. */
 export class Command {
   cdb = Buffer.alloc(16);
+  /** Its logical unit; -1 is the connection's. */
+  lun = -1;
   /** What is sent. @type {Buffer | null} */
   dataOut = null;
   /** Bytes of Data-In wanted. */
@@ -292,7 +294,7 @@ export class FastInitiator {
     pdu[1] = 0x81 | (command.dataInLength > 0 ? 0x40 : 0) | (outLength > 0 ? 0x20 : 0); // Final, simple; immediate data only.
     pdu.writeUInt16BE(0, 2);
     pdu.writeUInt32BE(immediate, 4); // No additional header: the top byte stays 0.
-    pdu.writeUInt32BE(this.#lun * 65536, 8);
+    pdu.writeUInt32BE((command.lun < 0 ? this.#lun : command.lun) * 65536, 8);
     pdu.writeUInt32BE(0, 12);
     pdu.writeUInt32BE(tag, 16);
     pdu.writeUInt32BE(outLength || command.dataInLength, 20);

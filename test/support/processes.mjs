@@ -145,6 +145,16 @@ export class TestProcess {
   }
 
   /**
+   * Calls `watcher` with every line of output that comes from now on, until what is returned is called.
+   * @param {(line: string) => void} watcher
+   * @returns {() => void}
+   */
+  watchLines(watcher) {
+    this.#lineWatchers.add(watcher);
+    return () => this.#lineWatchers.delete(watcher);
+  }
+
+  /**
    * Resolves when it has ended; rejects (and kills it) when that takes longer.
    * @param {number} timeoutMs
    * @returns {Promise<ExitStatus>}

@@ -8,13 +8,16 @@ import { TestClock } from '../support/test-clock.ts';
 /** A host with one other server. */
 class Host implements Neighbours {
   servers: Record<string, Server> = {};
+  /** Of which one is known. */
+  listeners = 1;
   readonly before: Set<number> = new Set();
   readonly given: string[] = [];
   readonly gone: Set<number> = new Set();
   readonly clock: TestClock = new TestClock();
   readonly answers: InPlaceAnswers = new InPlaceAnswers({
     neighbours: this,
-    answer: async (event, status) => void this.given.push(`${event.kind} ${event.deviceId}: ${status}`),
+    answer: async (event, status) => this.given.push(`${event.kind} ${event.deviceId}: ${status}`) > 0,
+    countListeners: () => this.listeners,
     isPresent: (event) => !this.gone.has(event.deviceId),
     logger: silentLogger,
     clock: this.clock,
@@ -22,12 +25,11 @@ class Host implements Neighbours {
 
   enter = async (listen: () => void): Promise<void> => listen();
   leave = (): void => {};
+  count = (): number => 1;
   server = (cfgstring: string): Server => this.servers[cfgstring.split('/')[0]!] ?? { is: 'nobody' };
   wasAnswered = (event: TcmuEvent): boolean => this.before.has(event.deviceId);
-  answerInPlace = async (_: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<boolean> => {
-    if (!needed()) return false;
-    await answer();
-    return true;
+  answerInPlace = async (_: TcmuEvent, needed: () => boolean, answer: () => Promise<void>): Promise<void> => {
+    if (needed()) await answer();
   };
 
   ask(kind: TcmuEvent['kind'], deviceId: number, cfgstring: string): boolean {
@@ -60,6 +62,17 @@ describe('an event', () => {
     expect(host.ask(RECONFIG, 3, 'no-slash')).toBe(false);
     await host.later(0);
     expect(host.given).toEqual(['1 1: -19', '2 2: 0', '3 3: -19']);
+  });
+
+  it('about a device that nobody serves is left to a server that we do not know, while one listens', async () => {
+    const host = new Host();
+    host.listeners = 2;
+    expect(host.ask(ADDED, 1, 'none/v')).toBe(false);
+    await host.later(3_000);
+    expect(host.given).toEqual([]);
+    host.listeners = 1;
+    await host.later(1_000);
+    expect(host.given).toEqual(['1 1: -19']);
   });
 
   it('about a device of another server is left to it, as long as it lives', async () => {

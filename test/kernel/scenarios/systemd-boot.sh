@@ -99,6 +99,16 @@ wait_for 60 'the pool to come back' running 1
 ok "kill -9: systemd starts it again, the other server answers targetcli meanwhile"
 systemctl restart thinlun@pool
 wait_for 60 'the pool to be back' running 0
+pid=$(property thinlun@pool MainPID)
+reloaded() { [ "$(property thinlun@pool MainPID)" != $pid ] && [ "$(property thinlun@pool ActiveState)" = active ] && ! kill -0 $pid; }
+systemctl reload thinlun@pool
+wait_for 60 'the new process' reloaded
+same 'restarts' 0 "$(property thinlun@pool NRestarts)"
+accepted pool/web || fail 'the new process does not answer targetcli'
+journalctl -u thinlun@pool --no-pager -o cat | sed -n 's/.*"pauseMs":\([0-9.]*\),.*/result: reload: initiators waited \1 ms/p'
+if thinlun serve $POOL --takeover >/tmp/stranger 2>&1; then fail 'a process that is not of the service took over'; fi
+grep -q 'it is a service of systemd' /tmp/stranger || { cat /tmp/stranger; fail 'refused for another reason'; }
+ok "reload: a new process is the service, without a restart; one that is not of the service is refused"
 systemctl stop thinlun@pool
 same 'stopped' inactive "$(property thinlun@pool ActiveState)"
 sleep 1

@@ -1,5 +1,5 @@
 # title: targetcli creates, sets, resizes, saves, clears, restores and deletes, under I/O, with the server running, stopped and late
-# timeout: 300
+# timeout: 400
 # memory: 2G
 . /project/test/kernel/lib.sh
 
@@ -111,7 +111,8 @@ sleep 3
 start_thinlun $POOL --tcmu --no-portal
 restored
 wait "$(cat /tmp/restore.pid)" || fail 'the restore failed'
-if grep -iE 'cannot|skipped|error' /tmp/restore.log; then fail 'restore complained'; fi
+# While nobody listens the kernel takes no attribute that it has to ask for; they have their values from the creation.
+if grep -iE 'cannot|skipped|error' /tmp/restore.log | grep -v 'attribute .*No such process'; then fail 'restore complained'; fi
 ok "restored while nobody serves: the server finds everything when it starts"
 
 targetcli clearconfig confirm=True >/dev/null

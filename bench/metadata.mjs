@@ -10,13 +10,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { alignedMemory } from '../../dist/block/aligned-memory.js';
-import { openBlockDevice } from '../../dist/block/file-device.js';
-import { LunOp, LunRequest } from '../../dist/block/lun-backend.js';
-import { Pool } from '../../dist/thin/pool.js';
-import { createPool } from '../../dist/thin/pool-create.js';
-import { PoolMetadata } from '../../dist/thin/pool-metadata.js';
-import { checkPool } from '../../dist/tools/check-pool.js';
+import { alignedMemory } from '../dist/block/aligned-memory.js';
+import { openBlockDevice } from '../dist/block/file-device.js';
+import { LunOp, LunRequest } from '../dist/block/lun-backend.js';
+import { Pool } from '../dist/thin/pool.js';
+import { createPool } from '../dist/thin/pool-create.js';
+import { PoolMetadata } from '../dist/thin/pool-metadata.js';
+import { checkPool } from '../dist/tools/check-pool.js';
+import { table } from './lib/format.mjs';
+import { Random } from './lib/random.mjs';
+import { quantile } from './lib/statistics.mjs';
 
 const BLOCK = 65536;
 const KIB = 1024;
@@ -31,21 +34,6 @@ const { values: flags } = parseArgs({
 });
 const MAPPINGS = Number(flags.mappings);
 
-/** A generator of numbers in no order (xorshift32): the same ones in each run. */
-class Random {
-  #state = 88172645;
-
-  /** @param {number} limit */
-  below(limit) {
-    let state = this.#state;
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    this.#state = state;
-    return (state >>> 0) % limit;
-  }
-}
-
 /** Reads and writes of a volume, a few at a time, until told to stop. */
 class Foreground {
   /** Microseconds. @type {number[]} */
@@ -53,11 +41,11 @@ class Foreground {
   #device;
   #stopped = false;
   #running = 0;
-  #random = new Random();
+  #random = new Random(1);
   /** @type {() => void} */
   #ended = () => {};
 
-  /** @param {import('../../dist/thin/thin-device.js').ThinDevice} device */
+  /** @param {import('../dist/thin/thin-device.js').ThinDevice} device */
   constructor(device) {
     this.#device = device;
     for (let i = 0; i < FOREGROUND_DEPTH; i++) this.#start(alignedMemory(4096));
@@ -129,11 +117,6 @@ class Turns {
     const size = readSync(this.#fd, this.#text, 0, 64, 0);
     return Number.parseInt(this.#text.latin1Slice(0, size), 10) / 1e6;
   }
-}
-
-/** @param {number[]} sorted @param {number} share */
-function quantile(sorted, share) {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
 }
 
 const COLUMNS = [
@@ -220,16 +203,7 @@ function map(metadata, id, blocks) {
 /** @param {boolean} isRandom */
 function order(isRandom) {
   const blocks = Uint32Array.from({ length: MAPPINGS }, (_, i) => i);
-  const random = new Random();
-  if (isRandom) {
-    for (let i = MAPPINGS - 1; i > 0; i--) {
-      const other = random.below(i + 1);
-      const here = /** @type {number} */ (blocks[i]);
-      blocks[i] = /** @type {number} */ (blocks[other]);
-      blocks[other] = here;
-    }
-  }
-  return blocks;
+  return isRandom ? new Random(1).shuffle(blocks) : blocks;
 }
 
 /** @param {string} layout @param {boolean} isRandom */
@@ -306,7 +280,4 @@ async function discard(pool, name, size) {
 
 await run('in order', false);
 await run('at random', true);
-const widths = COLUMNS.map((_, i) => Math.max(...rows.map((row) => /** @type {string} */ (row[i]).length)));
-for (const row of rows) {
-  console.log(row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  '));
-}
+console.log(table(rows));

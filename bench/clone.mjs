@@ -8,9 +8,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { FastInitiator } from '../support/fast-initiator.mjs';
-import { runOk } from '../support/processes.mjs';
-import { ThinlunServer, thinlun } from '../support/thinlun-server.mjs';
+import { FastInitiator } from '../test/support/fast-initiator.mjs';
+import { runOk } from '../test/support/processes.mjs';
+import { ThinlunServer, thinlun } from '../test/support/thinlun-server.mjs';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -23,6 +23,7 @@ if (options.help) {
   console.log('usage: npm run bench:clone -- [--gib N]');
   process.exit(0);
 }
+if (!/^[1-9]\d*$/.test(options.gib)) throw new Error(`--gib ${options.gib} is not a whole number`);
 const SIZE = Number(options.gib) * GIB;
 
 const folder = mkdtempSync(join(process.env['TMPDIR'] ?? tmpdir(), 'thinlun-clone-'));
