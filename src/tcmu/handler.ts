@@ -118,6 +118,7 @@ export class TcmuHandler {
 
   /** Goes on after `freeze`, or begins after `takeOver`. */
   thaw(): void {
+    if (!this.#stopping) return;
     for (const device of this.#devices.values()) device.thaw();
     this.#events?.resume();
     this.#begin();
