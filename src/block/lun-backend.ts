@@ -44,6 +44,8 @@ export class LunRequest {
   /** Bytes. */
   sourceOffset = 0;
   copied = 0;
+  /** See `LunBackend.giveUp`; the owner takes it back before it submits the request again. */
+  givenUp = false;
   owner: LunRequestOwner;
   /** For whoever has the request at the moment. */
   next: LunRequest | null = null;
@@ -84,4 +86,9 @@ export interface LunBackend {
   /** COPY from `source`, which may be this one, is offered: without data I/O where that can be. Otherwise whoever copies reads and writes. */
   copiesFrom(source: LunBackend): boolean;
   submit(request: LunRequest): void;
+  /**
+   * `request` is `givenUp` now: nobody waits for what it does. If it cannot go on for want of space, it is done soon, with ENOSPC; else as if nothing had been said. Left out:
+   * none waits like that.
+   */
+  giveUp?(request: LunRequest): void;
 }

@@ -288,6 +288,11 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     this.finish();
   }
 
+  hurry(): void {
+    this.request.givenUp = true;
+    this.unit.backend.giveUp?.(this.request);
+  }
+
   // --- data ---
 
   /**
@@ -358,7 +363,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
     request.data.clear();
     // UNMAP asks and does not demand: as in the kernel, a pool whose map cannot change lets it do nothing.
     this.unmapRefused = (error === 'EROFS' || error === 'ENOSPC') && request.op === LunOp.UNMAP;
-    if (error !== null && !this.unmapRefused) {
+    if (error !== null && !this.unmapRefused && !this.task.aborted) {
       const failure = FAILURE_SENSE[error];
       this.fail(request.op === LunOp.READ || request.op === LunOp.EXTENT ? failure.read : failure.write);
     } else {
@@ -368,6 +373,7 @@ export class Command implements LunRequestOwner, TaskSetMember, RangeHolder, Scr
 
   #submit(): void {
     const { request, unit } = this;
+    request.givenUp = false;
     // A volume may have shrunk since the CDB was checked, also between two steps.
     if (request.op !== LunOp.FLUSH && request.offset + request.length > unit.blockCount * unit.blockSize) {
       this.fail(LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);

@@ -43,6 +43,8 @@ export interface TaskSetMember {
   begin(waited: boolean): void;
   /** Ends with TASK ABORTED; it has not begun. */
   endAborted(): void;
+  /** It has begun and was aborted: ends as early as is safe. */
+  hurry(): void;
 }
 
 /** Calls back once, when all tasks that it was told of have ended. */
@@ -219,10 +221,12 @@ export class TaskSet {
     else if (!report) task.abortReported = false;
     task.aborted = true;
     if (member.setState === MemberState.RUNNING) {
-      if (endings === null) return;
-      endings.expect();
-      if (member.abortWaiters === null) member.abortWaiters = [endings];
-      else member.abortWaiters.push(endings);
+      if (endings !== null) {
+        endings.expect();
+        if (member.abortWaiters === null) member.abortWaiters = [endings];
+        else member.abortWaiters.push(endings);
+      }
+      member.hurry();
     } else if (member.setState === MemberState.DORMANT) member.endAborted();
     else {
       this.leave(member);

@@ -36,10 +36,6 @@ const INTERNAL_TARGET_FAILURE: Uint8Array = Uint8Array.of(0x70, 0, 4, 0, 0, 0, 0
  *
  * While as much is in flight as may be, the first `ahead` bytes of [readAt, head) are looked at for task management notices: those are due
  * at once, as the kernel's threads wait for the end of what they name.
- *
- * KEEP_BUF (status now, data pages later) is not used. It could end a READ that hangs as soon as it is aborted, but no WRITE, whose end is what the initiator waits for
- * before it writes the same blocks again; a write that is answered before it is done is what the volatile write cache of the pool is for, without holding 64 KiB
- * pieces of a small data area; and giving each buffer back is a write to a file of configfs, more than the whole command costs.
  */
 export class CommandRing implements ScsiTaskOwner {
   readonly #memory: Uint8Array;

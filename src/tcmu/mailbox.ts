@@ -34,7 +34,13 @@ export const EntryOp = { PAD: 0, CMD: 1, TMR: 2 } as const;
 export const ENTRY_OP_MASK = 7;
 export const ENTRY_ALIGNMENT = 8;
 
-/** `uflags` of a completed entry. */
+/**
+ * `uflags` of a completed entry.
+ *
+ * KEEP_BUFFER (status now, data blocks later) is never set. It could end a READ that hangs as soon as it is aborted, but no WRITE: its end is what the initiator waits for before
+ * it writes the same blocks again. A write that is answered before it is done is what the pool's write cache is for, and holds no part of a small data area.
+ * And each buffer is given back by a write to a file of configfs, which costs more than a command.
+ */
 export const EntryFlag = { UNKNOWN_OP: 1, READ_LENGTH: 2, KEEP_BUFFER: 4 } as const;
 
 export const ENTRY_CMD_ID = 4;

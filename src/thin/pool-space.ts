@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { type Errno, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { LunOp } from '../block/lun-backend.ts';
+import { LunOp, type LunRequest } from '../block/lun-backend.ts';
 import { IoQueue } from './io-queue.ts';
 import type { PoolEvent, PoolMode } from './pool-mode.ts';
 import type { ThinDevice } from './thin-device.ts';
@@ -166,7 +166,7 @@ export class PoolSpace {
       case 'out-of-data-space':
         if (this.comesBack(io)) return false;
         // A discard that waited could not give back what others wait for.
-        if (this.failsWhenFull || io.request.op === LunOp.UNMAP) this.owner.answer(io, 'ENOSPC');
+        if (this.failsWhenFull || io.request.op === LunOp.UNMAP || io.request.givenUp) this.owner.answer(io, 'ENOSPC');
         else this.owner.park(io, this.noSpace);
         return false;
       case 'out-of-metadata-space':
@@ -271,6 +271,15 @@ export class PoolSpace {
     for (let left = this.noSpace.count; left > 0; left--) {
       const io = this.noSpace.shift()!;
       (io.device === device ? others : this.noSpace).push(io);
+    }
+  }
+
+  /** `request` has been given up: it does not wait for space any more. */
+  giveUp(request: LunRequest): void {
+    for (let left = this.noSpace.count; left > 0; left--) {
+      const io = this.noSpace.shift()!;
+      if (io.request === request) this.owner.answer(io, 'ENOSPC');
+      else this.noSpace.push(io);
     }
   }
 

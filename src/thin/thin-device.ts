@@ -64,6 +64,10 @@ export class ThinDevice implements LunBackend {
     else this.heldRequests.push(request);
   }
 
+  giveUp(request: LunRequest): void {
+    this.engine.space.giveUp(request);
+  }
+
   get held(): boolean {
     return this.heldRequests !== null;
   }

@@ -170,7 +170,7 @@ function lioPart(tests) {
 The same tool over the kernel's own iSCSI target, with our TCMU handler below it (\`node test/kernel/run.mjs tcmu-conformance\`). LIO answers part of the commands
 itself, and all of iSCSI. Every test is run on the same LUN.
 
-* Residual overflow: LIO does not compare the length in the CDB with the expected one for backstores that get whole CDBs, and TCMU has no field to say it in.
+* Residual overflow: LIO does not compare the length in the CDB with the expected one for backstores that get whole CDBs, and TCMU has no field to say it in. Data-Out that is shorter than the CDB says is refused there (INVALID FIELD IN COMMAND INFORMATION UNIT).
 * ReceiveCopyResults.CopyStatus: to a TCMU handler all initiators are one, and the list identifier that should be unknown is that of an earlier test's copy.
 * PREVENT ALLOW, read-only and CHAP tests are skipped because this is one profile, a disk that is fixed and writable, with open access. Warm and cold target resets LIO does not do.
 

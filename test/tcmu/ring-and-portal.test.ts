@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { LunBackend, LunRequest } from '../../src/block/lun-backend.ts';
 import { LogicalUnit } from '../../src/scsi/logical-unit.ts';
 import { Nexus } from '../../src/scsi/nexus.ts';
 import { ScsiTask, TaskAttribute } from '../../src/scsi/task.ts';
@@ -94,6 +95,26 @@ describe('a ring and a portal at one logical unit', () => {
     const attentions = (nexus: Nexus) => unit.pendingAttentions(nexus)?.take();
     expect(attentions(other)).toBe(0x062903);
     expect(attentions(lio)).toBeUndefined();
+  });
+
+  test('an abort of LIO ends a write that waits for space in the pool', () => {
+    const { lun, kernel, ring, submit } = setUp();
+    const full: LunBackend = Object.assign(lun, {
+      giveUp(request: LunRequest): void {
+        expect(request.givenUp).toBe(true);
+        lun.queue.splice(lun.queue.indexOf(request), 1);
+        request.owner.requestDone(request, 'ENOSPC');
+      },
+    });
+    submit(1, 0x2a);
+    submit(2, 0x2a);
+    kernel.abort(TmrType.ABORT_TASK, new Set([1]));
+    ring.service();
+    expect(kernel.completions).toMatchObject([{ tag: 1, status: TASK_ABORTED }]);
+    expect([lun.queue.length, full === lun, lun.data[512]]).toEqual([1, true, 0]);
+    lun.drain();
+    ring.service();
+    expect(kernel.completions[1]).toMatchObject({ tag: 2, status: 0 });
   });
 
   test('a preempt-and-abort of LIO ends what it names, and resets nothing', () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/base/units.ts';
+import { LunOp, type LunRequest } from '../../src/block/lun-backend.ts';
 import type { EngineSettings } from '../../src/thin/engine-options.ts';
 import type { PoolMode } from '../../src/thin/pool-mode.ts';
 import { FaultyDevice } from '../support/faulty-device.ts';
@@ -177,6 +178,37 @@ describe('out of data space', () => {
     await lun.flush();
     await Promise.all(waiting);
     expect(modes(pool)).toEqual(['out-of-data-space', 'write']);
+  });
+
+  it('ends for a write that nobody waits for any more, at once', async () => {
+    const pool = makePool({ dataBlocks: 8 });
+    const lun = pool.client(1, 64 * BLOCK);
+    await lun.write(0, pattern(8 * BLOCK, 1));
+    const requests: LunRequest[] = [];
+    const begin = (block: number): Promise<unknown> =>
+      lun.submit((request) => {
+        request.op = LunOp.WRITE;
+        request.offset = block * BLOCK;
+        request.length = 512;
+        request.data.set(pattern(512, block), 0, 512);
+        requests.push(request);
+      });
+    const waiting = [10, 11, 12].map(begin);
+    await turns();
+    for (const request of [requests[1]!, requests[2]!]) {
+      request.givenUp = true;
+      lun.backend.giveUp!(request);
+    }
+    await expect(waiting[1]).rejects.toThrow('ENOSPC');
+    await expect(waiting[2]).rejects.toThrow('ENOSPC');
+    // Nor does one that is given up before it finds that there is no space.
+    const early = begin(13);
+    requests[3]!.givenUp = true;
+    await expect(early).rejects.toThrow('ENOSPC');
+    await lun.unmap(0, 4 * BLOCK);
+    await lun.flush();
+    await waiting[0];
+    expectBytes(await lun.read(11 * BLOCK, 512), new Uint8Array(512));
   });
 
   it('ends for the writes that wait when the pool grows', async () => {

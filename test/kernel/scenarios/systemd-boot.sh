@@ -2,7 +2,7 @@
 # init: systemd
 # guest: only
 # needs: dist native-bindings/build/Release
-# timeout: 240
+# timeout: 360
 . /project/test/kernel/lib.sh
 SERVICE=$PROJECT/targetcli-scripts/thinlun-service
 POOL=/tmp/pool
@@ -91,7 +91,7 @@ systemctl reload dbus
 ok "who is not root can neither ask nor own the name"
 
 background load fio --eta=never --name=v --directory=/tmp/mnt --size=64M --rw=randwrite --bs=4k-64k --ioengine=libaio --direct=1 --iodepth=8 \
-  --fsync=32 --time_based --runtime=25 --verify=crc32c --verify_backlog=256 --output=/tmp/fio.out
+  --fsync=32 --time_based --runtime=18 --verify=crc32c --verify_backlog=256 --output=/tmp/fio.out
 running() { [ "$(property thinlun@pool NRestarts)" -ge "$1" ] && [ "$(property thinlun@pool ActiveState)" = active ] && accepted pool/web; }
 sleep 1
 systemctl kill -s KILL --kill-whom=main thinlun@pool
@@ -144,7 +144,6 @@ systemctl start tcmu-runner
 same 'tcmu-runner' active "$(property tcmu-runner ActiveState)"
 ok "uninstall leaves nothing, and tcmu-runner starts as ever"
 check_pool $POOL
-check_pool $ANOTHER
 no_stuck_tasks
 kernel_log_clean
 ok "thin_check is content, nothing is stuck, the kernel's log is clean"

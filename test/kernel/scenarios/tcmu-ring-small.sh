@@ -19,7 +19,7 @@ mapped() { awk '/^[0-9a-f]+-/ { uio = /\/dev\/uio/ } uio && $1 == "Rss:" { sum +
 
 # It asks for four times as much at once as fits.
 IQN=iqn.2026-11.org.example:small
-$PROJECT/targetcli-scripts/thinlun-create-lun --no-save --size 64M --iscsi $IQN --portal 127.0.0.1:3260 --max-sectors 8192 --data-area 1 pool/small
+$PROJECT/targetcli-scripts/thinlun-create-lun --no-save --anybody --size 64M --iscsi $IQN --portal 127.0.0.1:3260 --max-sectors 8192 --data-area 1 pool/small
 start_iscsid
 iscsiadm -m discovery -t st -p 127.0.0.1:3260 | grep -q $IQN
 iscsiadm -m node -T $IQN -p 127.0.0.1:3260 -l >/dev/null

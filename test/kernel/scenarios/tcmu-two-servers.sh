@@ -1,6 +1,6 @@
 # title: two servers on one host: what kills, stops or hangs one, or fails under it, does not touch the other; each event has one answer
 # needs: dist native-bindings/build/Release
-# timeout: 240
+# timeout: 300
 # memory: 2G
 . /project/test/kernel/lib.sh
 
