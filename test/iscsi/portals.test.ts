@@ -1,8 +1,11 @@
 import { networkInterfaces } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
 import { targetAddresses } from '../../src/iscsi/portal-listener.ts';
+import { PORTAL_GROUP } from '../../src/scsi/front-end.ts';
 import { INITIATOR_NAME, Initiator, loginStatus, TARGET_NAME, textData, textList } from '../support/iscsi-initiator.ts';
 import { startPortal, type TestPortal } from '../support/iscsi-portal.ts';
+
+const GROUP = [PORTAL_GROUP >>> 8, PORTAL_GROUP & 0xff];
 
 let world: TestPortal;
 const initiators: Initiator[] = [];
@@ -65,10 +68,10 @@ describe('portal groups', () => {
       pages.push(page);
       // Relative target port, target port group, SCSI name of the port.
       expect(page.includes(Buffer.from([0x51, 0x94, 0, 4, 0, 0, 0, tag]))).toBe(true);
-      expect(page.includes(Buffer.from([0x51, 0x95, 0, 4, 0, 0, 0, 1]))).toBe(true);
+      expect(page.includes(Buffer.from([0x51, 0x95, 0, 4, 0, 0, ...GROUP]))).toBe(true);
       expect(page.includes(Buffer.from(`${TARGET_NAME},t,0x000${tag}`))).toBe(true);
       const groups = (await path.command([0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], { read: 256 })).data;
-      expect([...groups]).toEqual([0, 0, 0, 16, 0, 1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
+      expect([...groups]).toEqual([0, 0, 0, 16, 0, 1, ...GROUP, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     }
     // The designator of the logical unit, NAA, comes first and is the same on both paths.
     expect(pages[0]!.subarray(4, 8)).toEqual(Buffer.from([0x01, 0x03, 0x00, 0x10]));
