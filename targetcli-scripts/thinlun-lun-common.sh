@@ -114,7 +114,7 @@ parse_size() {
 # One at a time: each looks first and changes then.
 begin() {
   [ "$(id -u)" = 0 ] || die "needs root"
-  [ -d "$CONFIGFS" ] || modprobe -q target_core_user || true
+  [ -d "$CONFIGFS" ] || [ $DRY_RUN = yes ] || modprobe -q target_core_user || true
   [ -d "$CONFIGFS" ] || die "no $CONFIGFS: the kernel's target is not loaded or configfs is not mounted"
   [ $DRY_RUN = no ] || return 0
   command -v targetcli >/dev/null || die "targetcli is missing (apt install targetcli-fb)"

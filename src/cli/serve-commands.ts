@@ -53,7 +53,10 @@ export function addServeCommands(program: Command, context: RunContext): void {
       `
 Prints a line that begins with "Ready" when initiators can connect. A pool that cannot be opened is left out; the exit
 status is then 1 at the end. On SIGTERM or SIGINT it finishes what is in flight, commits and exits with 0; a second signal ends
-it at once.
+it at once. SIGHUP lets a service go on as a new process of the program as it is installed now.
+
+With --takeover the new process goes on with sessions, devices and reservations of the running one; how long initiators have waited
+is printed. When it cannot, the running one goes on. Pools that nobody serves yet may be added; without a server it starts as usual.
 
 Examples:
   thinlun serve /srv/pool

@@ -98,19 +98,20 @@ type Times = Pick<HandoverState, 'stoppedMs' | 'drainedMs'>;
 async function quiet({ pools, portal, lio }: GivingServer): Promise<Times> {
   const alive = pools.filter(({ service }) => service.pool.mode === 'write');
   const commit = (): Promise<unknown> => Promise.all(alive.map(({ service }) => service.commit()));
-  // What takes long is done while commands are still taken.
-  await commit();
-  const stoppedMs = machineMs();
   try {
+    // What takes long is done while commands are still taken.
+    await portal?.stopAccepting();
+    await commit();
+    const stoppedMs = machineMs();
     const frozen = await Promise.allSettled([portal?.freeze(DRAIN_MS), lio?.freeze(DRAIN_MS)]);
     for (const each of frozen) if (each.status === 'rejected') throw each.reason;
     await commit();
+    return { stoppedMs, drainedMs: machineMs() };
   } catch (error) {
     lio?.thaw();
     await portal?.thaw();
     throw error;
   }
-  return { stoppedMs, drainedMs: machineMs() };
 }
 
 /** Takes a quiet server apart and closes its pools. */

@@ -154,25 +154,29 @@ export class Portal {
 
   // --- from one process to another ---
 
-  /**
-   * Takes no new connections, which wait in the kernel, and no new commands, which are kept, until `thaw` or `handOver`; resolves when nothing is in flight. Who is in
-   * the middle of a login, or owes data, for longer than `PEER_MS` is dropped. Rejects with EBUSY when the engine does not end what it has within `limitMs`.
-   */
-  async freeze(limitMs: number): Promise<void> {
-    this.sweepTimer?.cancel();
-    this.sweepTimer = null;
+  /** Takes no new connections, which wait in the kernel, until `thaw` or `handOver`; resolves when nobody is in the middle of a login, or when that takes too long. */
+  async stopAccepting(): Promise<void> {
     for (const [listener, server] of this.servers) {
       this.waitingListeners.set(listener, shareHandle(server));
       server.close();
     }
     this.servers.clear();
     await this.until(PEER_MS, () => this.loginsInProgress === 0);
+  }
+
+  /**
+   * After `stopAccepting`: takes no new commands, which are kept; resolves when nothing is in flight. Who is in the middle of a login still, or owes data for longer
+   * than `PEER_MS`, is dropped. Rejects with EBUSY when the engine does not end what it has within `limitMs`.
+   */
+  async freeze(limitMs: number): Promise<void> {
+    this.sweepTimer?.cancel();
+    this.sweepTimer = null;
     for (const session of this.sessionTable.list()) freezeSession(session);
     const are = (calm: Calm): Connection[] => [...this.connections].filter((each) => calmOf(each) === calm);
     await this.until(PEER_MS, () => are(Calm.PEER).length === 0);
     for (const late of are(Calm.PEER)) late.drop('it was in the middle of something when another process took over');
     await this.until(limitMs, () => are(Calm.QUIET).length === this.connections.size);
-    const [busy] = are(Calm.ENGINE);
+    const busy = [...this.connections].find((each) => calmOf(each) !== Calm.QUIET);
     if (busy === undefined) return;
     throw new StorageError('EBUSY', `commands of ${busy.peer} have not ended within ${limitMs / 1000} s`);
   }
@@ -190,13 +194,15 @@ export class Portal {
       return { ...listener, fd: give(this.waitingListeners.get(listener)!) };
     });
     this.waitingListeners.clear();
-    const sessions = this.sessionTable.list().map((session) => {
+    const sessions = this.sessionTable.list().flatMap((session) => {
       const own = [...this.connections].filter((connection) => connection.session === session);
+      // Its initiator comes again.
+      if (own.some((connection) => calmOf(connection) !== Calm.QUIET)) return [];
       const connections = own.map((connection) => {
         const fd = give(shareHandle(connection.socket));
         return handOverConnection(connection, fd, this.listeners.indexOf(connection.listener));
       });
-      return handOverSession(session, connections);
+      return [handOverSession(session, connections)];
     });
     this.abandon();
     return { listeners, sessions };

@@ -7,7 +7,7 @@ import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
-import { setAttributes, setWaiting } from './device-attributes.ts';
+import { isEnabled, setAttributes, setWaiting, untilEnabled } from './device-attributes.ts';
 import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuHandlerOptions } from './handler-options.ts';
@@ -15,7 +15,7 @@ import { KernelEvents } from './kernel-events.ts';
 import { type Neighbours, NO_NEIGHBOURS } from './neighbours.ts';
 import { DRAIN_TIMEOUT_MS, type OwnDeviceOptions, TcmuDevice } from './tcmu-device.ts';
 import { type DeviceHandover, freezeDevices, handOverDevices, type TcmuHandover } from './tcmu-handover.ts';
-import { errnoNumber, hintOf, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
+import { errnoNumber, failure, RefusalLog, type TcmuStatus, type UnservedDevice } from './tcmu-status.ts';
 import { readUioEntry, UioDevice, type UioEntry } from './uio.ts';
 import { UioScan } from './uio-scan.ts';
 import { openUnit, RESOLVE_TIMEOUT_MS } from './unit-opening.ts';
@@ -65,8 +65,8 @@ export class TcmuHandler {
   async start(): Promise<void> {
     const events = await this.#makeEvents();
     for (const minor of this.#scan.look(() => false, true).present) this.#older.add(minor);
-    await events.open();
     this.#events = events;
+    await events.open();
     this.#begin();
     await Promise.all(this.#steps.values());
   }
@@ -82,7 +82,7 @@ export class TcmuHandler {
       clock,
       logger: this.#logger,
       eventBufferSize,
-      isOurs: (uioName) => this.#isOurs(uioName),
+      isOurs: (uioName) => uioName.split('/', 4)[3] === this.#options.subtype,
       isServed: ({ minor, uioName }) => this.#devices.get(minor)?.entry.uioName === uioName.trimEnd(),
       neighbours: this.#neighbours,
       event: (event, answer) => this.#event(event, answer),
@@ -118,6 +118,7 @@ export class TcmuHandler {
 
   /** Goes on after `freeze`, or begins after `takeOver`. */
   thaw(): void {
+    if (!this.#stopping) return;
     for (const device of this.#devices.values()) device.thaw();
     this.#events?.resume();
     this.#begin();
@@ -187,10 +188,6 @@ export class TcmuHandler {
     };
   }
 
-  #isOurs(uioName: string): boolean {
-    return uioName.split('/', 4)[3] === this.#options.subtype;
-  }
-
   /** Runs `step` after the steps under way for the same minor. Its failure is logged, not thrown. */
   #enqueue(minor: number, step: () => Promise<void>): Promise<void> {
     const before = this.#steps.get(minor) ?? Promise.resolve();
@@ -215,13 +212,11 @@ export class TcmuHandler {
     this.#enqueue(event.minor, async () => {
       let status = 0;
       try {
-        await this.#obey(event);
+        await this.#obey(event, answer);
       } catch (error) {
         status = -errnoNumber(error);
-        const reason = messageOf(error);
-        const hint = hintOf(error);
-        this.#logger.warn({ device: event.uioName, status, reason, hint }, 'refused what the kernel asked');
-        this.#refusals.add(event, hint === undefined ? reason : `${reason}. ${hint}`);
+        this.#logger.warn({ device: event.uioName, status, ...failure(error) }, 'refused what the kernel asked');
+        this.#refusals.add(event, error);
       }
       await this.#events?.settle(answer, status);
       early.cancel();
@@ -230,7 +225,7 @@ export class TcmuHandler {
     });
   }
 
-  async #obey(event: TcmuEvent): Promise<void> {
+  async #obey(event: TcmuEvent, answer: PendingAnswer): Promise<void> {
     if (event.kind === TcmuEventKind.REMOVED) return this.#remove(event.minor);
     if (event.kind === TcmuEventKind.RECONFIG) return this.#reconfigure(event);
     if (this.#stopping) throw new StorageError('ESHUTDOWN', 'Cannot add a device: shutting down');
@@ -238,11 +233,11 @@ export class TcmuHandler {
     if (entry?.uioName !== event.uioName.trimEnd()) {
       throw new StorageError('ENODEV', `Cannot add ${event.uioName}: it is gone again from ${this.#paths.uioClass}`);
     }
-    await this.#add(entry, true);
+    await this.#add(entry, answer);
   }
 
-  /** Serves a device; nothing when it is served already. `fresh`: no command can have come before. */
-  async #add(entry: UioEntry, fresh: boolean): Promise<void> {
+  /** Serves a device; nothing when it is served already. A new one, of which no command can have come, has an answer that is due. */
+  async #add(entry: UioEntry, answer: PendingAnswer | null): Promise<void> {
     const known = this.#devices.get(entry.minor);
     if (known?.entry.uioName === entry.uioName && known.isAlive()) return;
     if (known !== undefined) await this.#remove(entry.minor);
@@ -254,7 +249,10 @@ export class TcmuHandler {
     let sizeBytes: number;
     let maxTransferBytes: number;
     try {
-      if (!fresh) {
+      if (answer === null) {
+        if (!(await isEnabled(configfs))) {
+          throw new StorageError('EAGAIN', `Cannot serve ${entry.uioName}: its creation has not ended`);
+        }
         // Entries between tail and head may have been overwritten by responses that came out of order.
         await configfs.setBlocked(true);
         await configfs.resetRing();
@@ -263,6 +261,12 @@ export class TcmuHandler {
       maxTransferBytes = (await configfs.readNumber('hw_max_sectors')) * SECTOR_SIZE;
       unit = await openUnit(this.#options, entry, sizeBytes, configfs, !this.#older.has(entry.minor));
       await setAttributes(configfs, this.#events?.waits ?? false, this.#logger);
+      if (answer !== null) {
+        // Once it is exported it is too late; see forbidTimeOut.
+        await configfs.write('attrib/cmd_time_out', '0');
+        await this.#events?.settle(answer, 0);
+        await untilEnabled(configfs, entry, this.#paths, this.#options.clock);
+      }
     } catch (error) {
       uio.close();
       if (unit !== null) await this.#options.release(entry.name.cfgstring, unit, entry.name.device);
@@ -271,9 +275,9 @@ export class TcmuHandler {
     const device = await this.#serve({ entry, configfs, unit, uio, shownSizeBytes: sizeBytes, maxTransferBytes });
     await device.forbidTimeOut();
     this.#unserved.delete(entry.minor);
-    if (!fresh) await configfs.setBlocked(false);
+    if (answer === null) await configfs.setBlocked(false);
     if (device.sizeBytes !== sizeBytes) await this.#showSize(entry.minor);
-    this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: !fresh }, 'serving a TCMU device');
+    this.#logger.info({ device: entry.uioName, minor: entry.minor, adopted: answer === null }, 'serving a TCMU device');
   }
 
   async #serve(own: OwnDeviceOptions): Promise<TcmuDevice> {
@@ -366,15 +370,13 @@ export class TcmuHandler {
     try {
       // While it is being made, its event is what counts: what is refused then must not be mapped, or the kernel goes down.
       if (!(await new ConfigfsDevice(this.#paths, entry.name).isEnabled())) return;
-      await this.#add(entry, false);
+      await this.#add(entry, null);
     } catch (error) {
       const reason = messageOf(error);
       this.#unserved.set(entry.minor, { entry, reason });
       if (reason === known) return;
-      this.#logger.error(
-        { device: entry.uioName, reason, hint: hintOf(error) },
-        'cannot serve a TCMU device, trying again from time to time',
-      );
+      const fields = { device: entry.uioName, ...failure(error) };
+      this.#logger.error(fields, 'cannot serve a TCMU device, trying again from time to time');
     }
   }
 

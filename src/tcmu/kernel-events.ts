@@ -3,7 +3,8 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
 import type { GiveFd } from '../base/shared-handle.ts';
-import { ConfigfsDevice, type ModuleParameters, parseUioName, type TcmuPaths } from './configfs.ts';
+import { ConfigfsDevice, type ModuleParameters, type TcmuPaths } from './configfs.ts';
+import { isEnabled } from './device-attributes.ts';
 import { EventAnswers, type PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import { DEFAULT_EVENT_BUFFER_SIZE, GenlClient } from './genl-client.ts';
@@ -150,7 +151,6 @@ export class KernelEvents {
     while (!answer.over) {
       if (!(await this.#isAwaited(answer.event))) {
         answer.drop();
-        this.#noticeRefusal(answer.event);
       } else if (left-- > 0) {
         await this.#delay(STRANGER_LOOK_MS);
         this.#netlink.receive();
@@ -198,20 +198,10 @@ export class KernelEvents {
     if (entry === null || entry.uioName !== uioName.trimEnd()) return false;
     if (kind === TcmuEventKind.REMOVED) return true;
     try {
-      return (await new ConfigfsDevice(this.#options.paths, entry.name).read('enable')) !== '1';
+      return !(await isEnabled(new ConfigfsDevice(this.#options.paths, entry.name)));
     } catch {
       return true; // a superfluous answer is better than none
     }
-  }
-
-  #noticeRefusal({ kind, minor, uioName }: TcmuEvent): void {
-    if (kind !== TcmuEventKind.ADDED || !this.#company()) return;
-    if (isPresent(this.#options.paths, { minor, uioName })) return;
-    const device = parseUioName(uioName)?.device;
-    this.#options.logger.error(
-      { device: uioName },
-      `another TCMU handler has refused the device, as the kernel still waited for answers: create "${device}" again`,
-    );
   }
 
   async #releaseLeftovers(): Promise<void> {

@@ -16,9 +16,8 @@ export function netlinkWaiters(proc: string): Set<string> | null {
         .replace(/^.*\)\s*/s, '')
         .split(' ');
       if (fields[0] !== 'D') continue;
-      // Not every architecture knows the first, and only root may read the second.
-      let where = read(join(task, 'wchan')).trim();
-      if (where === '' || where === '0') where = read(join(task, 'stack'));
+      // Some architectures tell something else in the first, and only root may read the second.
+      const where = read(join(task, 'wchan')).replace(/^0$/, '') + read(join(task, 'stack'));
       if (where === '') unknown = true;
       if (where.includes(WAITING_IN)) waiters.add(`${tid}:${fields[19] ?? ''}`);
     }

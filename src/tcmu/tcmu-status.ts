@@ -1,6 +1,6 @@
 import { constants as osConstants } from 'node:os';
 import type { Clock } from '../base/clock.ts';
-import { errnoOf } from '../base/errors.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
 import { parseUioName } from './configfs.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuDeviceStatus } from './tcmu-device.ts';
@@ -49,7 +49,9 @@ export class RefusalLog {
   }
 
   /** Once for what is asked again and again, as rtslib does. */
-  add(event: TcmuEvent, reason: string): void {
+  add(event: TcmuEvent, error: unknown): void {
+    const { reason: why, hint } = failure(error);
+    const reason = hint === undefined ? why : `${why}. ${hint}`;
     const uioName = event.uioName.trimEnd();
     const { device = uioName, cfgstring = '' } = parseUioName(uioName) ?? {};
     const action = ACTIONS[event.kind];
@@ -65,9 +67,10 @@ export class RefusalLog {
   }
 }
 
-/** What its reader can do about a failure, where that is known. */
-export function hintOf(error: unknown): unknown {
-  return (error as { hint?: unknown }).hint;
+/** For a log: why something failed and, where it is known, what its reader can do about that. */
+export function failure(error: unknown): { reason: string; hint?: string } {
+  const { hint } = error as { hint?: unknown };
+  return { reason: messageOf(error), ...(typeof hint === 'string' && { hint }) };
 }
 
 /** The number for an answer to the kernel. */

@@ -49,7 +49,7 @@ describe('a service manager', () => {
       const manager = new ServiceManager({ address, watchdogUs: 8_000_000, logger, clock });
       let status = 'Serving a';
       manager.ready(() => status);
-      expect(await next()).toBe('READY=1|STATUS=Serving a');
+      expect(await next()).toBe(`MAINPID=${process.pid}|READY=1|STATUS=Serving a`);
       expect(await next()).toBe('WATCHDOG=1');
       clock.advance(2000);
       expect(await next()).toBe('WATCHDOG=1');
@@ -84,10 +84,10 @@ describe('a service manager', () => {
     const environment = { NOTIFY_SOCKET: address, WATCHDOG_USEC: '4000000', WATCHDOG_PID: `${process.pid}`, HOME: '/' };
     find(environment)!.ready(() => '');
     expect(environment).toEqual({ HOME: '/' });
-    expect([await next(), await next()]).toEqual(['READY=1|STATUS=', 'WATCHDOG=1']);
+    expect([await next(), await next()]).toEqual([`MAINPID=${process.pid}|READY=1|STATUS=`, 'WATCHDOG=1']);
     // Meant for another process: a shell that started us.
     find({ NOTIFY_SOCKET: address, WATCHDOG_USEC: '4000000', WATCHDOG_PID: '1' })!.ready(() => 'later');
     clock.advance(1000);
-    expect([await next(), await next()]).toEqual(['READY=1|STATUS=later', 'WATCHDOG=1']);
+    expect([await next(), await next()]).toEqual([`MAINPID=${process.pid}|READY=1|STATUS=later`, 'WATCHDOG=1']);
   });
 });

@@ -96,7 +96,7 @@ describe('a portal that goes on from another one', () => {
 
   it('lets those in that have come meanwhile', async () => {
     world = await startPortal();
-    await world.portal.freeze(1000);
+    await world.portal.stopAccepting();
     const waiting = login();
     expect(
       await Promise.race([waiting.then(() => 'in'), new Promise((resolve) => setTimeout(resolve, 100, 'waits'))]),
@@ -139,6 +139,7 @@ describe('a portal that goes on from another one', () => {
     world.lun.holding = true;
     const slow = initiator.sendCommand(read10(0, 1), { read: 512 });
     await until(() => world.lun.held.length > 0, 'the command is in the engine');
+    await world.portal.stopAccepting();
     await expect(world.portal.freeze(50)).rejects.toThrow(/have not ended within 0.05 s/);
     const behind = initiator.sendCommand(read10(1, 1), { read: 512 });
     const waiting = login();

@@ -12,6 +12,7 @@ export function asSent<T>(value: T): T {
 
 /** The world with another portal, target and unit over the same disk, which go on from the old ones once these are quiet. */
 export async function takeOver(world: TestPortal, limitMs: number = 2000): Promise<TestPortal> {
+  await world.portal.stopAccepting();
   await world.portal.freeze(limitMs);
   const fds: number[] = [];
   const unit = makeUnit(world.lun, 1);

@@ -103,12 +103,15 @@ describe('the scripts for targetcli', () => {
     },
   );
 
-  it.each(WRONG)('say "%s" and end with %i for: %s', (words, status, script, ...args) => {
-    const result = run(script as string, args as string[]);
-    expect(result.stderr).toContain(words);
-    expect([result.status, result.stdout]).toEqual([status, '']);
-    // A secret is not told, however wrong it is.
-    expect(result.stderr).not.toMatch(/short\n|first of two|NULL and more|xxxx/);
-    expect(existsSync(join(dir, 'evil'))).toBe(false);
-  });
+  it.each(WRONG.map(([words, status, script, ...args]) => ({ words, status, script, args })))(
+    'say "$words" and end with $status: $script $args',
+    ({ words, status, script, args }) => {
+      const result = run(script, args);
+      expect(result.stderr).toContain(words);
+      expect([result.status, result.stdout]).toEqual([status, '']);
+      // A secret is not told, however wrong it is.
+      expect(result.stderr).not.toMatch(/short\n|first of two|NULL and more|xxxx/);
+      expect(existsSync(join(dir, 'evil'))).toBe(false);
+    },
+  );
 });

@@ -78,9 +78,10 @@ describe('threads that wait for an answer', () => {
     files.addThread(11, 'targetcli', 'D', {
       stack: '[<0>] wait\n[<0>] tcmu_netlink_event_send+0x225/0x2c1 [target_core_user]\n',
     });
+    files.addThread(15, 'rmdir', 'D', { wchan: 'schedule', stack: '[<0>] tcmu_netlink_event_send+0x1/0x2\n' });
     files.addThread(12, 'dd', 'D', { wchan: 'io_schedule' });
     files.addThread(13, 'bash', 'S', { wchan: 'tcmu_netlink_event_send' });
-    expect(netlinkWaiters(files.paths.proc)).toEqual(new Set(['10:1010', '11:1011']));
+    expect(netlinkWaiters(files.paths.proc)).toEqual(new Set(['10:1010', '11:1011', '15:1015']));
   });
 
   test('are none, or not known where the kernel does not tell', () => {

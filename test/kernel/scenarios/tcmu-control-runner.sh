@@ -55,8 +55,11 @@ targetcli clearconfig confirm=True >/dev/null
 wait_for 20 'the devices to go' bash -c '[ -z "$(ls /sys/class/uio)" ]'
 targetcli restoreconfig /tmp/saved.json >/tmp/restore 2>&1
 wait_for 20 'both to be served' bash -c '[ $(grep -c "serving a TCMU device" /tmp/serve.log) = 4 ]'
-address=$(cat $CONFIGFS/loopback/naa.*/tpgt_1/address | head -n 1)
+address=$(cat $CONFIGFS/loopback/naa.5001405$(printf a | md5sum | cut -c1-9)/tpgt_1/address)
 wait_for 30 'the disk' compgen -G "/sys/bus/scsi/devices/$address:0/block/*"
+# While its handler runs: a disk is flushed before it goes.
+targetcli "/loopback delete naa.5001405$(printf raw | md5sum | cut -c1-9)" >/dev/null
+targetcli /backstores/user:qcow delete raw >/dev/null
 no_stuck_tasks
 ok "clearconfig and restoreconfig bring the devices of both back"
 

@@ -1,6 +1,6 @@
 # title: a hundred devices made and removed at once, again and again, while ten have I/O: no event lost, nothing leaked, losses made good
 # needs: dist native-bindings/build/Release
-# timeout: 300
+# timeout: 400
 # memory: 2G
 . /project/test/kernel/lib.sh
 
@@ -18,7 +18,7 @@ in_parallel() {
     ( set +e; trap - ERR; for i in $(seq $((shell * 25 + 1)) $((shell * 25 + 25))); do $1 $i || echo $i >>/tmp/failed.$shell; done ) & pids+=($!)
   done
   wait "${pids[@]}" || true
-  cat /tmp/failed.* 2>/dev/null | wc -l
+  sort /tmp/failed.* 2>/dev/null | wc -l || true
 }
 CONTROL=hw_max_sectors=128
 make() {
@@ -33,8 +33,8 @@ for i in 0 1 2 3 4 5 6 7 8 9; do
   dir=$(tcmu_create io$i thin/ram/io$i 16777216)
   disks+=:$(tcm_loop_create io$i $dir)
 done
-background load fio --eta=never --name=v --filename=${disks#:} --size=4M --rw=randrw --bs=4k --ioengine=libaio --direct=1 --iodepth=8 --time_based --runtime=600 \
-  --rate_iops=300 --verify=crc32c --verify_fatal=1 --output=/tmp/fio.load
+background load fio --eta=never --name=v --filename=${disks#:} --size=4M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=8 --time_based --runtime=600 \
+  --rate_iops=100,100 --verify=crc32c --verify_backlog=256 --verify_fatal=1 --output=/tmp/fio.load
 
 # What must not grow: open files, maps of devices, what waits in the socket; and what the process has of memory.
 measure() {
@@ -56,18 +56,18 @@ round() {
 }
 round
 before=$(measure)
-for n in 1 2 3; do
+for n in 1 2; do
   round
   rss_now=$(rss)
   [ $n != 1 ] || rss_first=$rss_now
   echo "round $n: $(measure), RSS $rss_now KiB"
 done
-same 'after three rounds' "$before" "$(measure)"
+same 'after two rounds' "$before" "$(measure)"
 [ $((rss_now - rss_first)) -lt 32768 ] || fail "RSS grew from $rss_first to $rss_now KiB"
 if grep -E 'were lost|refused' /tmp/serve.log; then fail 'an event was lost or refused'; fi
 alive load || { cat /tmp/fio.load; fail 'the load has ended'; }
 no_stuck_tasks
-ok "a hundred devices at once, four times: every event answered, nothing left open, nothing grown"
+ok "a hundred devices at once, three times: every event answered, nothing left open, nothing grown"
 
 # By targetcli, in two batches at once.
 for batch in 1 2; do
@@ -78,7 +78,7 @@ for batch in 1 2; do (targetcli </tmp/batch$batch >/tmp/batch$batch.out 2>&1) & 
 wait ${pids[1]} || true
 wait ${pids[2]} || true
 same 'uio devices' 10 "$(uio_count)"
-same 'made by targetcli' 10 "$(cat /tmp/batch?.out | grep -c '^Created user-backed')"
+same 'made by targetcli' 10 "$(grep -c 'serving.*ram/t[12]' /tmp/serve.log || true)"
 ok "two targetcli make and delete five each at the same time"
 
 # A buffer for a dozen events, and a server that does not look for a while.

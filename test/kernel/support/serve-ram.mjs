@@ -45,11 +45,12 @@ function check(cfgstring) {
   }
 }
 
-const dbus = new TcmuDbus({ subtype: 'thin', description: 'POOL/VOLUME', check, logger, clock: monotonicClock });
+const subtype = process.env.SUBTYPE ?? 'thin';
+const dbus = new TcmuDbus({ subtype, description: 'POOL/VOLUME', check, logger, clock: monotonicClock });
 const mode = await dbus.start();
 console.log('dbus', mode);
 const handler = new TcmuHandler({
-  subtype: 'thin',
+  subtype,
   async resolve(cfgstring, sizeBytes, device) {
     check(cfgstring);
     if (cfgstring.startsWith('slow/')) await new Promise((resolve) => setTimeout(resolve, 2000));
