@@ -4,13 +4,14 @@
  * and for comparison by an initiator that reads and writes. Beside the time it counts what the server reads from and writes to storage (`/proc/PID/io`; the
  * source is not in the page cache), and the space that the copy takes.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { FastInitiator } from '../test/support/fast-initiator.mjs';
 import { runOk } from '../test/support/processes.mjs';
 import { ThinlunServer, thinlun } from '../test/support/thinlun-server.mjs';
+import { scratchFolder } from './lib/scratch.mjs';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -26,7 +27,7 @@ if (options.help) {
 if (!/^[1-9]\d*$/.test(options.gib)) throw new Error(`--gib ${options.gib} is not a whole number`);
 const SIZE = Number(options.gib) * GIB;
 
-const folder = mkdtempSync(join(process.env['TMPDIR'] ?? tmpdir(), 'thinlun-clone-'));
+const { folder, removeAtExit } = scratchFolder(tmpdir());
 const pool = join(folder, 'pool');
 
 /** @param {number} pid */
@@ -188,5 +189,5 @@ try {
   await destination.close();
   await server.stop();
 } finally {
-  rmSync(folder, { recursive: true, force: true });
+  removeAtExit();
 }

@@ -4,10 +4,11 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { INTERRUPTED, ROOT } from './lib/bench.mjs';
+import { ROOT } from './lib/bench.mjs';
 import { describeMachine } from './lib/machine.mjs';
 import { evaluate, iopsOf } from './lib/measure.mjs';
 import { caveats, detailTable, figureTable, writeJson } from './lib/report.mjs';
+import { INTERRUPTED } from './lib/scratch.mjs';
 
 /** @typedef {import('./lib/measure.mjs').Measurement & { scenario: string }} LabMeasurement */
 

@@ -5,7 +5,7 @@
  * For each: how long it takes, the longest delay of the event loop, the memory of the process, and the latency of 4 KiB reads and writes of another volume meanwhile. The
  * limits printed beside them are those the pool is built for; nothing is asserted, as the machine has other things to do.
  */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
@@ -19,6 +19,7 @@ import { PoolMetadata } from '../dist/thin/pool-metadata.js';
 import { checkPool } from '../dist/tools/check-pool.js';
 import { table } from './lib/format.mjs';
 import { Random } from './lib/random.mjs';
+import { scratchFolder } from './lib/scratch.mjs';
 import { quantile } from './lib/statistics.mjs';
 
 const BLOCK = 65536;
@@ -33,6 +34,7 @@ const { values: flags } = parseArgs({
   options: { mappings: { type: 'string', default: '1000000' }, dir: { type: 'string', default: tmpdir() } },
 });
 const MAPPINGS = Number(flags.mappings);
+const { folder, removeAtExit } = scratchFolder(flags.dir);
 
 /** Reads and writes of a volume, a few at a time, until told to stop. */
 class Foreground {
@@ -208,7 +210,7 @@ function order(isRandom) {
 
 /** @param {string} layout @param {boolean} isRandom */
 async function run(layout, isRandom) {
-  const dir = join(mkdtempSync(join(flags.dir, 'thinlun-bench-')), 'pool');
+  const dir = join(folder, isRandom ? 'random' : 'in-order');
   const size = MAPPINGS * BLOCK;
   try {
     await createPool(dir, { dataSizeBytes: 3 * size + 1024 * MIB, metadataSizeBytes: 256 * MIB });
@@ -253,7 +255,7 @@ async function run(layout, isRandom) {
     await pool.close();
     await check(dir);
   } finally {
-    rmSync(join(dir, '..'), { recursive: true });
+    rmSync(dir, { recursive: true });
   }
 }
 
@@ -278,6 +280,10 @@ async function discard(pool, name, size) {
   await pool.commit();
 }
 
-await run('in order', false);
-await run('at random', true);
+try {
+  await run('in order', false);
+  await run('at random', true);
+} finally {
+  removeAtExit();
+}
 console.log(table(rows));

@@ -1,12 +1,10 @@
 /** One run of a benchmark: its options, its folder, what it had to leave out, and how it ends. */
-import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { runOk } from '../../test/support/processes.mjs';
+import { scratchFolder } from './scratch.mjs';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
 const LOAD = join(ROOT, 'bench', 'load', 'load.mjs');
-/** Exit status after Ctrl-C. */
-export const INTERRUPTED = 130;
 
 /**
  * @typedef {object} BenchOptions
@@ -21,6 +19,8 @@ export class Bench {
   options;
   /** Removed at the end, whatever the end is. */
   folder;
+  /** Call it late: what has been started is to be ended before. */
+  removeAtExit;
   /** What is not measured, and why. @type {string[]} */
   leftOut = [];
   /** What a reader of the figures has to know: how each peer is set. @type {Record<string, string>} */
@@ -29,12 +29,9 @@ export class Bench {
   /** @param {BenchOptions} options */
   constructor(options) {
     this.options = options;
-    this.folder = mkdtempSync(join(options.folder, 'thinlun-bench-'));
-    const interrupted = () => {
-      this.removeAtExit();
-      process.exit(INTERRUPTED);
-    };
-    for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) process.once(signal, interrupted);
+    const { folder, removeAtExit } = scratchFolder(options.folder);
+    this.folder = folder;
+    this.removeAtExit = removeAtExit;
   }
 
   get nodeArgs() {
@@ -45,15 +42,6 @@ export class Bench {
   leaveOut(reason) {
     this.leftOut.push(reason);
     console.log(`Left out: ${reason}`);
-  }
-
-  /** Call it late: it is to be the last of the exit hooks, when what was started has been ended. */
-  removeAtExit() {
-    process.once('exit', () => this.#remove());
-  }
-
-  #remove() {
-    rmSync(this.folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   }
 
   /** What is dirty in the page cache belongs to what was measured before. */
