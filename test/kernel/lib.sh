@@ -160,6 +160,18 @@ check_pool() {
   thinlun check "$1" >/tmp/pool_check.out 2>&1 || { cat /tmp/pool_check.out; fail "thinlun check of $1"; }
 }
 
+# start_multipathd LINES: dm-multipath of all disks, with LINES among the defaults of its configuration.
+start_multipathd() {
+  printf '%s\n' 'defaults {' 'find_multipaths no' 'path_checker tur' 'polling_interval 1' 'max_polling_interval 1' 'no_path_retry queue' "$1" '}' \
+    >/etc/multipath.conf
+  modprobe dm_multipath
+  mkdir -p /run/udev
+  background udevd /lib/systemd/systemd-udevd
+  udevadm trigger --action=add
+  udevadm settle --timeout=60
+  background multipathd multipathd -d -s
+}
+
 # verify_fio NAME FOLDER [SIZE]: writes with checksums, reads back.
 verify_fio() {
   fio --eta=never --name="$1" --directory="$2" --size="${3:-32M}" --rw=randwrite --bs=4k-128k --ioengine=libaio --direct=1 --iodepth=16 \

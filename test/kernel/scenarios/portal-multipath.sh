@@ -8,23 +8,9 @@ thinlun pool create $POOL --data-size 1G
 thinlun volume create $POOL vol --size 512M
 start_thinlun $POOL --portal $FIRST,1 --portal $SECOND,2
 start_iscsid
-cat >/etc/multipath.conf <<'CONF'
-defaults {
-  user_friendly_names yes
-  find_multipaths no
-  path_checker tur
-  polling_interval 1
-  max_polling_interval 1
-  path_grouping_policy multibus
-  path_selector "round-robin 0"
-  no_path_retry queue
-}
-CONF
-modprobe dm_multipath
-mkdir -p /run/udev
-background udevd /lib/systemd/systemd-udevd
-udevadm trigger
-background multipathd multipathd -d -s
+start_multipathd 'user_friendly_names yes
+path_grouping_policy multibus
+path_selector "round-robin 0"'
 iscsiadm -m discovery -t st -p $FIRST >/tmp/discovery
 cat /tmp/discovery
 IQN=$(awk '{print $2; exit}' /tmp/discovery)

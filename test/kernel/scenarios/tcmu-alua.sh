@@ -148,24 +148,9 @@ done
 same 'identities' "$(sg_vpd --page=di_lu --quiet $one | head -n 1)" "$(sg_vpd --page=di_lu --quiet $two | head -n 1)"
 
 # What multipathd makes of that; the lab's kernel has no scsi_dh_alua, its prioritizer asks by itself.
-cat >/etc/multipath.conf <<'CONF'
-defaults {
-  find_multipaths no
-  path_checker tur
-  polling_interval 1
-  max_polling_interval 1
-  path_grouping_policy group_by_prio
-  prio alua
-  failback immediate
-  no_path_retry queue
-}
-CONF
-modprobe dm_multipath
-mkdir -p /run/udev
-background udevd /lib/systemd/systemd-udevd
-udevadm trigger --action=add
-udevadm settle --timeout=60
-background multipathd multipathd -d -s
+start_multipathd 'path_grouping_policy group_by_prio
+prio alua
+failback immediate'
 priority() { [ "$(multipathd show paths raw format '%d %p' 2>/dev/null | awk -v d=${1##*/} '$1 == d {print $2}')" = "$2" ]; }
 sectors() { awk '{print $3 + $7}' /sys/block/${1##*/}/stat; }
 set_state right far 2

@@ -50,6 +50,7 @@ stop_thinlun
 # Somebody sets the time-out of the kernel, and exports the device.
 start_thinlun $POOL --tcmu --portal 127.0.0.1:3260
 dir=$(tcmu_create vol thin/pool/vol 268435456 hw_max_sectors=2048,max_data_area_mb=32)
+wait_for 30 'the service of the device' grep -q 'serving a TCMU device' /tmp/serve.log # which turns time-outs off
 echo 2 >$dir/attrib/cmd_time_out
 disk=$(tcm_loop_create vol $dir)
 wait_for 30 'the warning' grep -q 'cmd_time_out is not 0' /tmp/serve.log

@@ -93,24 +93,9 @@ wait_for 60 'the warning' grep -q 'LIO keeps its reservation to itself' /tmp/ser
 clear $lio
 ok "a reservation made by the portal binds LIO's initiators; LIO's binds its own, and the log warns"
 
-cat >/etc/multipath.conf <<'CONF'
-defaults {
-  user_friendly_names no
-  find_multipaths no
-  path_checker tur
-  polling_interval 1
-  max_polling_interval 1
-  path_grouping_policy multibus
-  path_selector "round-robin 0"
-  no_path_retry queue
-}
-CONF
-modprobe dm_multipath
-mkdir -p /run/udev
-background udevd /lib/systemd/systemd-udevd
-udevadm trigger --action=add
-udevadm settle --timeout=60
-background multipathd multipathd -d -s
+start_multipathd 'user_friendly_names no
+path_grouping_policy multibus
+path_selector "round-robin 0"'
 active() { [ "$(multipathd show paths raw format '%t %T' 2>/dev/null | grep -c 'active.*ready')" = "$1" ]; }
 wait_for 60 'the map of three paths' active 3
 # By the rules of sg3-utils, which trust a T10 name more than one that is assigned locally.
