@@ -30,6 +30,8 @@ export class PoolCommits implements CommitOwner {
   private readonly changes: (() => void)[] = [];
   private timer: Timer | null = null;
   private stopped = false;
+  /** The data device has failed to flush. */
+  private lostData = false;
   /** Who flushes all the time hears of each failure; the log does not. */
   private sayAgainMs = 0;
 
@@ -247,6 +249,7 @@ export class PoolCommits implements CommitOwner {
 
   dataLost(): void {
     // The next flush will go well: the system reports a failed write-back once, to whoever asks first, and forgets the data.
+    this.lostData = true;
     this.engine.metadata.dataLost();
   }
 
@@ -254,8 +257,9 @@ export class PoolCommits implements CommitOwner {
     for (let io = flushed.shift(); io !== null; io = flushed.shift()) {
       const { thin } = io.device;
       // Acknowledged writes went with an aborted transaction or a failed flush: this answer is how the initiator learns of it.
+      // Several may share a volume, and who asks first may not be who has lost something: where data was lost no flush goes well until the pool is opened again.
       const lost = error === null && thin.abortedWithChanges;
-      if (lost) thin.abortedWithChanges = false;
+      if (lost && !this.lostData && this.engine.space.mode === 'write') thin.abortedWithChanges = false;
       this.engine.answer(io, lost ? 'EIO' : error);
     }
   }

@@ -305,7 +305,7 @@ describe('commits', () => {
   });
 
   it.each(['with', 'without'])(
-    'whose data flush fails, %s a change of the metadata, are told to every volume',
+    'whose data flush fails, %s a change of the metadata, are told to every volume, and to whoever else uses it',
     async (changes) => {
       const data = withSpy();
       const pool = makePool({ wrapData: data.wrap });
@@ -317,10 +317,7 @@ describe('commits', () => {
       data.spy.fail.set('flush', 'EIO');
       await expect(one.flush()).rejects.toThrow('EIO');
       data.spy.fail.delete('flush');
-      await expect(two.flush()).rejects.toThrow('EIO');
-      await expect(one.flush()).rejects.toThrow('EIO');
-      await one.flush();
-      await two.flush();
+      for (const lun of [two, one, two, one]) await expect(lun.flush()).rejects.toThrow('EIO');
     },
   );
 });
