@@ -32,6 +32,15 @@ wait_for() {
   done
 }
 
+# told LOG PATTERN WHAT: the log says it, now or soon; WHAT is what is wrong otherwise.
+told() {
+  local limit=$((SECONDS + 30))
+  until grep -q "$2" "$1"; do
+    [ $SECONDS -lt $limit ] || fail "$3"
+    sleep 0.1
+  done
+}
+
 # background NAME COMMAND...: starts it with its output in /tmp/NAME.log; its pid is in /tmp/NAME.pid. The scenario's
 # own log gets what it said when the scenario ends.
 BACKGROUND=()

@@ -38,7 +38,7 @@ for round in 1 2 3 4 5; do
   take_over
   pause=$(sed -n 's/.*initiators have waited \([0-9.]*\) ms.*/\1/p' /tmp/serve.log)
   echo "result: takeover $round: initiators waited $pause ms"
-  grep -q '1 session and 1 device go on' /tmp/serve.log || fail 'a session or a device was lost'
+  told /tmp/serve.log '1 session and 1 device go on' 'a session or a device was lost'
 done
 for disk in net loop; do
   ended fio-$disk 0

@@ -8,7 +8,7 @@ stop() { kill -TERM "$(cat /tmp/serve.pid)"; ended serve 0; }
 start
 
 if tcmu_create no thin/absent/no 1048576 2>/dev/null; then fail 'a device without a volume was enabled'; fi
-grep -q 'there is no such volume' /tmp/serve.log
+told /tmp/serve.log 'there is no such volume' 'the reason is not in the log'
 ok "a volume that cannot be opened makes enable fail, and the log says why"
 rmdir $CONFIGFS/core/user_*/no $CONFIGFS/core/user_* 2>/dev/null || true
 
@@ -95,7 +95,7 @@ start
 ended theirs 0
 ended removal 0
 wait "$(cat /tmp/creation.pid)" && fail 'a device was made though its handler was killed' || true
-grep -q 'releasing threads' /tmp/serve.log || fail 'the log does not say it'
+told /tmp/serve.log 'releasing threads' 'the log does not say it'
 rmdir $(dirname $gone)
 rmdir $CONFIGFS/core/user_*/waits $CONFIGFS/core/user_* 2>/dev/null || true
 no_stuck_tasks
@@ -124,7 +124,7 @@ ok "stray answers and the end of the other handler change nothing"
 stop
 dir=$(tcmu_create early thin/ram/early 1048576)
 start
-grep -q 'serving.*ram/early.*"adopted":true' /tmp/serve.log || fail 'the device was not found'
+told /tmp/serve.log 'serving.*ram/early.*"adopted":true' 'the device was not found'
 same 'nl_reply_supported' 1 "$(cat $dir/attrib/nl_reply_supported)"
 stop
 tcmu_remove $dir # and does not hang, though nobody answers

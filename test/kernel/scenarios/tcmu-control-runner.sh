@@ -24,7 +24,7 @@ write_and_verify() { # DISK
 start_runner
 wait_for 20 'the name of tcmu-runner' owner
 start
-grep -q 'dbus guest' /tmp/serve.log || fail 'we did not register with tcmu-runner'
+told /tmp/serve.log 'dbus guest' 'we did not register with tcmu-runner'
 targetcli ls /backstores >/tmp/ls
 grep -q user:thin /tmp/ls && grep -q user:qcow /tmp/ls || { cat /tmp/ls; fail 'one of the two is not listed'; }
 if targetcli /backstores/user:thin create name=no size=1M cfgstring=absent/no >/tmp/no 2>&1; then fail 'an absent volume was accepted'; fi

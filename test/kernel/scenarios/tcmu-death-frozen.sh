@@ -40,7 +40,7 @@ sleep 6
 thaw
 wait $writer || { cat /tmp/dd.err; fail 'a write failed'; }
 sleep 1
-grep -q 'were answered BUSY, not executed' /tmp/serve.log || fail 'what waited was not answered BUSY'
+told /tmp/serve.log 'were answered BUSY, not executed' 'what waited was not answered BUSY'
 holds $disk 1 c || fail 'an earlier write came late'
 ok "after aborts the block has what was written last"
 tcm_loop_remove vol

@@ -78,7 +78,8 @@ for batch in 1 2; do (targetcli </tmp/batch$batch >/tmp/batch$batch.out 2>&1) & 
 wait ${pids[1]} || true
 wait ${pids[2]} || true
 same 'uio devices' 10 "$(uio_count)"
-same 'made by targetcli' 10 "$(grep -c 'serving.*ram/t[12]' /tmp/serve.log || true)"
+served_ten() { [ "$(grep -c 'serving.*ram/t[12]' /tmp/serve.log)" = 10 ]; }
+wait_for 30 'ten devices that targetcli made' served_ten
 ok "two targetcli make and delete five each at the same time"
 
 # A buffer for a dozen events, and a server that does not look for a while.
@@ -90,7 +91,7 @@ CONTROL=nl_reply_supported=-1
 same 'devices that could not be made' 0 "$(in_parallel make)"
 kill -CONT $(pid)
 wait_for 60 'all to be found' serves 110
-grep -q 'events did not fit' /tmp/serve.log || fail 'no event was lost'
+told /tmp/serve.log 'events did not fit' 'no event was lost'
 kill -STOP $(pid)
 same 'devices that could not be removed' 0 "$(in_parallel drop)"
 kill -CONT $(pid)

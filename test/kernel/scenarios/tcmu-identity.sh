@@ -147,7 +147,7 @@ copy=$(tcm_loop_create snap $CONFIGFS/core/user_*/snap)
 agree $own $loop
 ! ids $copy | grep -q "$naa" || fail 'the snapshot has the name of its origin'
 ids $copy | grep -q "^3$(field snap naa)$" || fail 'the snapshot has not its own name'
-grep -q 'another serial number' /tmp/serve.log || fail "the log does not tell of LIO's serial number"
+told /tmp/serve.log 'another serial number' "the log does not tell of LIO's serial number"
 ok "a renamed volume is the same disk, a snapshot is another; LIO's serial number is nobody's, and the log says so"
 
 tcm_loop_remove other

@@ -17,7 +17,7 @@ for round in 1 2 3 4 5; do
   kill -9 "$(cat /tmp/serve.pid)"
   sleep 0.5
   start
-  grep -q '"adopted":true' /tmp/serve.log || fail "round $round: the device was not adopted"
+  told /tmp/serve.log '"adopted":true' "round $round: the device was not adopted"
 done
 ok "killed and started five times under load"
 ended load 0

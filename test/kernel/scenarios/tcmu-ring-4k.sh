@@ -48,7 +48,7 @@ ok "lengths count in blocks of 4 KiB"
 tcm_loop_remove four
 tcmu_remove $dir
 if tcmu_create four thin/pool/four 402653184 2>/dev/null; then fail 'the volume was taken for one with blocks of 512 bytes'; fi
-grep -q 'has blocks of 4096 bytes' /tmp/serve.log || fail 'the reason is not in the log'
+told /tmp/serve.log 'has blocks of 4096 bytes' 'the reason is not in the log'
 ok "a volume of 4 KiB blocks is not served with 512"
 rmdir $CONFIGFS/core/user_*/four $CONFIGFS/core/user_* 2>/dev/null || true
 stop_thinlun

@@ -25,7 +25,7 @@ thinlun pool create /tmp/steady --data-size 512M
 thinlun pool create /tmp/hangs --data /dev/mapper/hangs-data --metadata /dev/mapper/hangs-metadata
 server a /tmp/steady
 server b /tmp/hangs
-grep -q 'another server here answers targetcli' /tmp/b.log || fail 'b does not wait for the name'
+told /tmp/b.log 'another server here answers targetcli' 'b does not wait for the name'
 accepted steady/x && accepted hangs/x || fail 'one of the pools is not known'
 thinlun pool create /tmp/second/steady --data-size 64M
 if thinlun serve /tmp/second/steady --tcmu --no-portal >/tmp/twin 2>&1; then fail 'two pools of one name were served'; fi
@@ -34,9 +34,14 @@ ok "two servers share the name on the bus and answer for each other's pools; a s
 
 steady_dir=$(tcmu_create steady thin/steady/vol 134217728)
 hangs_dir=$(tcmu_create hangs thin/hangs/vol 134217728)
+# A device is mapped, and a refusal is told, after the kernel has the answer.
+for name in a b; do wait_for 30 "the service of the device of $name" grep -q 'serving a TCMU device' /tmp/$name.log; done
 same 'serving' '1 1' "$(grep -c 'serving a TCMU device' /tmp/a.log) $(grep -c 'serving a TCMU device' /tmp/b.log)"
 if tcmu_create none thin/none/vol 1048576 2>/dev/null; then fail 'a device of a pool that nobody serves was made'; fi
-same 'refusals' 1 "$(cat /tmp/a.log /tmp/b.log | grep -c 'no pool \\"none\\" is served on this machine')"
+refusals() { cat /tmp/a.log /tmp/b.log | grep 'no pool \\"none\\" is served on this machine'; }
+wait_for 30 'the refusal' refusals
+sleep 1
+same 'refusals' 1 "$(refusals | wc -l)"
 kill -STOP $(pid a)
 if tcmu_create none thin/none/vol 1048576 2>/dev/null; then fail 'a device of a pool that nobody serves was made'; fi
 kill -CONT $(pid a)
