@@ -23,11 +23,6 @@ export async function setWaiting(configfs: ConfigfsDevice, waits: boolean): Prom
   if (now >= 0 && now !== Number(waits)) await configfs.write('attrib/nl_reply_supported', waits ? '1' : '0');
 }
 
-/** Whether the device has been made for good. */
-export async function isEnabled(configfs: ConfigfsDevice): Promise<boolean> {
-  return (await configfs.read('enable')) === '1';
-}
-
 /**
  * Resolves when a new device has been made for good: before, it must not be mapped. When its creation fails, since another process has refused it
  * or has released all that wait, the kernel frees the ring whoever has it mapped, and the next touch of the map is a fault inside the kernel.
@@ -41,7 +36,7 @@ export async function untilEnabled(
 ): Promise<void> {
   const end = clock.nowMs() + ENABLE_TIMEOUT_MS;
   while (readUioEntry(paths, entry.minor)?.uioName === entry.uioName) {
-    if (await isEnabled(configfs)) return;
+    if (await configfs.isEnabled()) return;
     if (clock.nowMs() >= end) {
       throw new StorageError('EAGAIN', `Cannot serve ${entry.uioName}: its creation has not ended`);
     }

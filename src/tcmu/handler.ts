@@ -7,7 +7,7 @@ import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { ConfigfsDevice, ModuleParameters, SYSTEM_PATHS, type TcmuPaths } from './configfs.ts';
-import { isEnabled, setAttributes, setWaiting, untilEnabled } from './device-attributes.ts';
+import { setAttributes, setWaiting, untilEnabled } from './device-attributes.ts';
 import type { PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import type { TcmuHandlerOptions } from './handler-options.ts';
@@ -250,7 +250,7 @@ export class TcmuHandler {
     let maxTransferBytes: number;
     try {
       if (answer === null) {
-        if (!(await isEnabled(configfs))) {
+        if (!(await configfs.isEnabled())) {
           throw new StorageError('EAGAIN', `Cannot serve ${entry.uioName}: its creation has not ended`);
         }
         // Entries between tail and head may have been overwritten by responses that came out of order.

@@ -4,7 +4,6 @@ import type { Logger } from '../base/log.ts';
 import type { NativeBindings } from '../base/native.ts';
 import type { GiveFd } from '../base/shared-handle.ts';
 import { ConfigfsDevice, type ModuleParameters, type TcmuPaths } from './configfs.ts';
-import { isEnabled } from './device-attributes.ts';
 import { EventAnswers, type PendingAnswer } from './event-answers.ts';
 import { type TcmuEvent, TcmuEventKind } from './genl.ts';
 import { DEFAULT_EVENT_BUFFER_SIZE, GenlClient } from './genl-client.ts';
@@ -198,7 +197,7 @@ export class KernelEvents {
     if (entry === null || entry.uioName !== uioName.trimEnd()) return false;
     if (kind === TcmuEventKind.REMOVED) return true;
     try {
-      return !(await isEnabled(new ConfigfsDevice(this.#options.paths, entry.name)));
+      return !(await new ConfigfsDevice(this.#options.paths, entry.name).isEnabled());
     } catch {
       return true; // a superfluous answer is better than none
     }
