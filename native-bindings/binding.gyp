@@ -4,6 +4,7 @@
       'target_name': 'thinlun_native',
       'sources': [
         'src/arguments.c',
+        'src/at-once.c',
         'src/crc32c.c',
         'src/errors.c',
         'src/files.c',

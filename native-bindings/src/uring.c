@@ -6,7 +6,8 @@
  *   queue    Float64Array, `entries` rows of eight numbers that the caller fills in before submit():
  *              0 slot            1 operation        2 file descriptor   3 offset in the file
  *              4 length, bytes   5 index of memory  6 offset in memory  7 fallocate mode
- *            Operations: 0 read, 1 write, 2 fdatasync, 3 fallocate, 4 write at once: by pwrite(2) in submit(), as long as that is quick.
+ *            Operations: 0 read, 1 write, 2 fdatasync, 3 fallocate; and two that are done in submit() where that is quick: 4 write, by pwrite(2);
+ *            5 zero: fallocate, which is left out where the file has a hole.
  *            A slot is any number below `entries` that is not in flight; its completion names it.
  *   results  Int32Array, pairs (slot, result): what reap() and the callback filled in.
  *   submit(count, memories, memoryCount)   starts the first `count` rows of the queue with one io_uring_enter(2);
@@ -17,14 +18,16 @@
  * The callback is called from the event loop, with the number of pairs, when something has completed. The descriptor of the
  * ring itself is what is polled: no eventfd to read, and nothing wakes up for completions that reap() has taken.
  *
- * What was written at once has completed when submit() returns, and waits for reap(): the callback is not called for it. The page cache takes a write
+ * What was done at once has completed when submit() returns, and waits for reap(): the callback is not called for it. The page cache takes a write
  * in a microsecond or two, but many file systems never without waiting, as io_uring wants it (ext4): each such write would cost a hand-over to a thread
  * of the kernel, 15 us of CPU time and more. The price is that a write which has to wait, for dirty pages to be written or for a journal, makes the event loop
- * wait. So writes at once are rationed: a slow one means that the next ones go through the ring, for a time that doubles up to seconds as long as that repeats.
+ * wait. So what is done at once is rationed: a slow call means that the next ones go through the ring, for a time that doubles up to seconds as long as that repeats.
+ * The same for zeroing a hole, which fallocate(2) would fill with extents by way of a thread: to ask for it takes the lock that writes hold.
  *
  * `memories` are Uint8Arrays; their addresses are looked up in each submit(), so a detached one is refused, and memory need
  * not be registered or pinned. The caller keeps them referenced until the completion.
  */
+#include "at-once.h"
 #include "poll.h"
 #include "uring-abi.h"
 
@@ -33,21 +36,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_ENTRIES 4096
 #define MAX_LENGTH 2147479552.0 /* what one read(2) or write(2) moves at most */
 #define ROW_NUMBERS 8
-/* Writes at once: time in one submit(); what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
-#define AT_ONCE_BUDGET_NS 1000000
-#define SLOW_NS 2000000
-#define MIN_PAUSE_NS 20000000ULL
-#define MAX_PAUSE_NS 5000000000ULL
-#define QUICK_ONES 256
 
 enum row { ROW_SLOT, ROW_OPERATION, ROW_FD, ROW_OFFSET, ROW_LENGTH, ROW_MEMORY, ROW_MEMORY_OFFSET, ROW_MODE };
-enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_WRITE_AT_ONCE, OPERATION_COUNT };
+enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_WRITE_AT_ONCE, OPERATION_ZERO_AT_ONCE, OPERATION_COUNT };
 
 struct memory {
   uint8_t *bytes;
@@ -84,10 +80,9 @@ struct ring {
   int32_t *results;
   struct slot *slots;
   struct memory *memories;
-  struct completion *written; /* at once, not reaped yet */
-  uint32_t written_count;
-  uint32_t quick_count; /* writes at once since a slow one */
-  uint64_t pause_ends_ns, pause_ns;
+  struct completion *done; /* at once, not reaped yet */
+  uint32_t done_count;
+  struct ration ration;
 };
 
 bool rings_use_memory(const struct instance *instance, const void *begin, size_t size) {
@@ -108,13 +103,13 @@ static int enter(const struct ring *ring, unsigned submit, unsigned minimum, uns
 
 /* Takes completions into `results`. */
 static uint32_t take_completions(struct ring *ring) {
-  uint32_t head = *ring->cq_head, count = ring->written_count;
+  uint32_t head = *ring->cq_head, count = ring->done_count;
   for (uint32_t i = 0; i < count; i++) {
-    ring->results[2 * i] = (int32_t)ring->written[i].slot;
-    ring->results[2 * i + 1] = ring->written[i].result;
-    ring->slots[ring->written[i].slot].busy = false;
+    ring->results[2 * i] = (int32_t)ring->done[i].slot;
+    ring->results[2 * i + 1] = ring->done[i].result;
+    ring->slots[ring->done[i].slot].busy = false;
   }
-  ring->written_count = 0;
+  ring->done_count = 0;
   uint32_t tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
   for (; head != tail; head++, count++) {
     const struct uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
@@ -148,7 +143,7 @@ static void ring_release(struct ring *ring) {
   free(ring->results);
   free(ring->slots);
   free(ring->memories);
-  free(ring->written);
+  free(ring->done);
   free(ring);
 }
 
@@ -242,9 +237,8 @@ static int ring_open(struct ring *ring, uint32_t entries) {
   ring->results = calloc((size_t)entries * 2, sizeof *ring->results);
   ring->slots = calloc(entries, sizeof *ring->slots);
   ring->memories = calloc(entries, sizeof *ring->memories);
-  ring->written = calloc(entries, sizeof *ring->written);
-  ring->pause_ns = MIN_PAUSE_NS;
-  if (ring->queue == NULL || ring->results == NULL || ring->slots == NULL || ring->memories == NULL || ring->written == NULL)
+  ring->done = calloc(entries, sizeof *ring->done);
+  if (ring->queue == NULL || ring->results == NULL || ring->slots == NULL || ring->memories == NULL || ring->done == NULL)
     return ENOMEM;
   return 0;
 }
@@ -268,7 +262,7 @@ static const char *check_row(struct ring *ring, const double *row, uint32_t memo
     if (!whole(row[ROW_LENGTH], MAX_SAFE_INTEGER - row[ROW_OFFSET]) || row[ROW_LENGTH] == 0)
       return "a length is out of range";
   }
-  if (row[ROW_OPERATION] == OPERATION_FALLOCATE) {
+  if (row[ROW_OPERATION] == OPERATION_FALLOCATE || row[ROW_OPERATION] == OPERATION_ZERO_AT_ONCE) {
     if (!whole(row[ROW_MODE], INT32_MAX)) return "a fallocate mode is out of range";
   } else if (row[ROW_OPERATION] != OPERATION_DATASYNC) {
     if (row[ROW_LENGTH] > MAX_LENGTH) return "a length is out of range";
@@ -295,6 +289,7 @@ static void fill_sqe(const struct ring *ring, const double *row, struct uring_sq
       sqe->op_flags = URING_FSYNC_DATASYNC;
       return;
     case OPERATION_FALLOCATE:
+    case OPERATION_ZERO_AT_ONCE:
       sqe->opcode = URING_OP_FALLOCATE;
       sqe->off = (uint64_t)row[ROW_OFFSET];
       sqe->addr = (uint64_t)row[ROW_LENGTH];
@@ -312,26 +307,28 @@ static void fill_sqe(const struct ring *ring, const double *row, struct uring_sq
   sqe->len = (uint32_t)row[ROW_LENGTH];
 }
 
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+/* Does a row with a system call of its own. False: it goes to the ring. */
+static bool do_at_once(struct ring *ring, const double *row) {
+  uint32_t number = (uint32_t)row[ROW_SLOT];
+  int fd = (int)row[ROW_FD];
+  ssize_t result = 0;
+  if (row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE) {
+    const struct memory *memory = &ring->slots[number].memory;
+    result = pwrite(fd, memory->bytes, memory->size, (off_t)row[ROW_OFFSET]);
+    if (result < 0) result = -errno;
+    ration_use(&ring->ration);
+  } else {
+    off_t data = lseek(fd, (off_t)row[ROW_OFFSET], SEEK_DATA);
+    bool hole = data < 0 ? errno == ENXIO : (double)data >= row[ROW_OFFSET] + row[ROW_LENGTH];
+    ration_use(&ring->ration);
+    if (!hole) return false;
+  }
+  ring->done[ring->done_count++] = (struct completion){number, (int32_t)result};
+  return true;
 }
 
-/* Writes a row with pwrite(2). `now` is the time, before and after. */
-static void write_at_once(struct ring *ring, const double *row, uint64_t *now) {
-  uint32_t number = (uint32_t)row[ROW_SLOT];
-  const struct memory *memory = &ring->slots[number].memory;
-  ssize_t result = pwrite((int)row[ROW_FD], memory->bytes, memory->size, (off_t)row[ROW_OFFSET]);
-  ring->written[ring->written_count++] = (struct completion){number, result < 0 ? -errno : (int32_t)result};
-  uint64_t before = *now;
-  *now = now_ns();
-  if (*now - before > SLOW_NS) {
-    ring->pause_ends_ns = *now + ring->pause_ns;
-    ring->pause_ns = ring->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ring->pause_ns * 2;
-    ring->quick_count = 0;
-  } else if (++ring->quick_count >= QUICK_ONES)
-    ring->pause_ns = MIN_PAUSE_NS;
+static bool may_be_at_once(const double *row) {
+  return row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE || row[ROW_OPERATION] == OPERATION_ZERO_AT_ONCE;
 }
 
 static bool read_memories(struct ring *ring, struct call *call, uint32_t count) {
@@ -374,16 +371,14 @@ static napi_value ring_submit(napi_env env, napi_callback_info info) {
       while (i-- > 0) ring->slots[(uint32_t)ring->queue[(size_t)i * ROW_NUMBERS]].busy = false;
       return throw_argument(env, "submit", reason);
     }
-    if (row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE) at_once = true;
+    if (may_be_at_once(row)) at_once = true;
   }
   uint32_t tail = *ring->sq_tail, queued = 0;
-  uint64_t now = at_once ? now_ns() : 0, latest = now + AT_ONCE_BUDGET_NS;
+  if (at_once) ration_begin(&ring->ration);
   for (uint32_t i = 0; i < count; i++) {
     const double *row = &ring->queue[(size_t)i * ROW_NUMBERS];
-    if (row[ROW_OPERATION] == OPERATION_WRITE_AT_ONCE && now >= ring->pause_ends_ns && now < latest)
-      write_at_once(ring, row, &now);
-    else
-      fill_sqe(ring, row, &ring->sqes[(tail + queued++) & ring->sq_mask]);
+    if (may_be_at_once(row) && ration_left(&ring->ration) && do_at_once(ring, row)) continue;
+    fill_sqe(ring, row, &ring->sqes[(tail + queued++) & ring->sq_mask]);
   }
   __atomic_store_n(ring->sq_tail, tail + queued, __ATOMIC_RELEASE);
   if (count > 0 && ring->in_flight == 0) uv_ref((uv_handle_t *)&ring->watcher.handle);

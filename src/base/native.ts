@@ -30,7 +30,7 @@ export const RingRow = {
   MODE: 7,
   SIZE: 8,
 } as const;
-export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3, WRITE_AT_ONCE: 4 } as const;
+export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3, WRITE_AT_ONCE: 4, ZERO_AT_ONCE: 5 } as const;
 
 /** An io_uring on this event loop. Made by `createRing`; used by block/uring-device.ts alone. See native-bindings/src/uring.c. */
 export interface NativeRing {
@@ -38,7 +38,7 @@ export interface NativeRing {
   readonly queue: Float64Array;
   /** Pairs (slot, result); a result is a count of bytes, 0, or a negative errno. */
   readonly results: Int32Array;
-  /** Starts the first `count` rows; what is written at once is to be reaped, without a callback. Returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
+  /** Starts the first `count` rows; what is done at once is to be reaped, without a callback. Returns how many the kernel has not taken (to be tried again with `submit(0, [], 0)`). */
   submit(count: number, memories: readonly Uint8Array[], memoryCount: number): number;
   /** Takes what has completed into `results`; returns the number of pairs. */
   reap(): number;

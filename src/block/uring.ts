@@ -112,7 +112,7 @@ export class Uring {
     this.#completed(this.#ring.reap());
   }
 
-  /** `reaps`: the caller reaps afterwards, which is all that tells of what was written at once. */
+  /** `reaps`: the caller reaps afterwards, which is all that tells of what was done at once. */
   #start(reaps: boolean): void {
     let count = 0;
     while (this.#waiting.count > 0 && this.#freeCount > 0) {
@@ -144,7 +144,7 @@ export class Uring {
     } else if (step === Step.DATASYNC) {
       queue[at + RingRow.OP] = RingOp.DATASYNC;
     } else {
-      queue[at + RingRow.OP] = RingOp.FALLOCATE;
+      queue[at + RingRow.OP] = reaps && step === Step.ZERO_RANGE ? RingOp.ZERO_AT_ONCE : RingOp.FALLOCATE;
       queue[at + RingRow.OFFSET] = request.offset;
       queue[at + RingRow.LENGTH] = request.length;
       queue[at + RingRow.MODE] =

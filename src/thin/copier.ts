@@ -2,6 +2,7 @@ import { assert } from '../base/assert.ts';
 import type { Errno } from '../base/errors.ts';
 import { MIB } from '../base/units.ts';
 import type { BlockDevice, IoCompletion } from '../block/block-device.ts';
+import type { IoVector } from '../block/io-vector.ts';
 
 /** Copies move at most this many bytes at a time. */
 const CHUNK_SIZE = MIB;
@@ -15,6 +16,11 @@ class CopyJob implements IoCompletion {
   chunk = 0;
   writing = false;
   buffer = -1;
+  /** Of a block that is changed on its way: bytes `[dataFrom, +dataLength)` of `data` take the place of what was read at `dataAt`. */
+  data: IoVector | null = null;
+  dataFrom = 0;
+  dataLength = 0;
+  dataAt = 0;
   completion: IoCompletion | null = null;
   next: CopyJob | null = null;
   private readonly copier: Copier;
@@ -41,17 +47,47 @@ export class Copier {
   private waitingTail: CopyJob | null = null;
   private spare: CopyJob | null = null;
 
+  /** Whether `copyBlock` can be used: blocks up to the size of a buffer. */
+  readonly takesBlocks: boolean;
+
   /** `memory` is aligned as the device asks and becomes the copier's. */
   constructor(device: BlockDevice, memory: Uint8Array, blockSizeBytes: number) {
     this.device = device;
     this.memory = memory;
     this.bufferSize = Math.min(CHUNK_SIZE, blockSizeBytes);
+    this.takesBlocks = this.bufferSize === blockSizeBytes;
     for (let at = 0; at + this.bufferSize <= memory.length; at += this.bufferSize) this.freeBuffers.push(at);
     assert(this.freeBuffers.length > 0, 'the copier has room for one chunk');
   }
 
   /** Copies `length` bytes of `from`; the caller submits that device. `completion` is called once. */
   copy(from: BlockDevice, source: number, target: number, length: number, completion: IoCompletion): void {
+    this.start(this.jobFor(from, source, target, length, completion));
+  }
+
+  /**
+   * Copies the block at `source` to `target`, both bytes of the data device, with bytes `[from, +length)` of `data` at `at` of it: one read and one write, where the block's
+   * parts by themselves would be five. `data` stays as it is until `completion`, which is called once.
+   */
+  copyBlock(
+    source: number,
+    target: number,
+    data: IoVector,
+    from: number,
+    at: number,
+    length: number,
+    completion: IoCompletion,
+  ): void {
+    assert(this.takesBlocks && at + length <= this.bufferSize, 'a block is copied as a whole where a buffer holds it');
+    const job = this.jobFor(this.device, source, target, this.bufferSize, completion);
+    job.data = data;
+    job.dataFrom = from;
+    job.dataAt = at;
+    job.dataLength = length;
+    this.start(job);
+  }
+
+  private jobFor(from: BlockDevice, source: number, target: number, length: number, completion: IoCompletion): CopyJob {
     const job = this.spare ?? new CopyJob(this);
     this.spare = job.next;
     job.next = null;
@@ -60,6 +96,10 @@ export class Copier {
     job.target = target;
     job.left = length;
     job.completion = completion;
+    return job;
+  }
+
+  private start(job: CopyJob): void {
     const buffer = this.freeBuffers.pop();
     if (buffer === undefined) {
       if (this.waitingTail === null) this.waitingHead = job;
@@ -82,6 +122,7 @@ export class Copier {
     if (error === null) {
       if (!job.writing) {
         job.writing = true;
+        job.data?.copyTo(this.memory, job.buffer + job.dataAt, job.dataFrom, job.dataLength);
         this.device.write(job.target, this.memory, job.buffer, job.chunk, job);
         this.device.submit();
         return;
@@ -108,6 +149,7 @@ export class Copier {
       this.freeBuffers.push(job.buffer);
     }
     job.completion = null;
+    job.data = null;
     job.from = null;
     job.buffer = -1;
     job.next = this.spare;

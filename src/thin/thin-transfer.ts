@@ -88,6 +88,25 @@ function storeNew(pool: TransferPool, io: ThinIo, next: number, at: number, end:
     const to = Math.min(end, groupEnd);
     if (io.zero && oldBlock < 0 && io.device.origin === null) {
       store(pool.data, io, target, groupEnd - base);
+    } else if (
+      oldBlock >= 0 &&
+      !io.zero &&
+      groupEnd - base === size &&
+      to - from <= size / 2 &&
+      pool.copier.takesBlocks
+    ) {
+      const { request } = io;
+      io.pending++;
+      pool.copier.copyBlock(
+        old + (base - runBegin),
+        target,
+        request.data,
+        from - request.offset,
+        from - base,
+        to - from,
+        io,
+      );
+      skipMemory(io, to - from);
     } else {
       fillGap(pool, io, base, oldBlock < 0 ? -1 : old + (base - runBegin), target, from - base);
       store(pool.data, io, target + (from - base), to - from);
@@ -155,6 +174,15 @@ function zeroMemory(io: ThinIo, length: number): void {
     const take = Math.min(left, lengths[io.pieceIndex]! - io.pieceUsed);
     const begin = offsets[io.pieceIndex]! + io.pieceUsed;
     memory.fill(0, begin, begin + take);
+    left -= take;
+    advance(io, take);
+  }
+}
+
+/** The next `length` bytes of the request's memory are taken care of. */
+function skipMemory(io: ThinIo, length: number): void {
+  for (let left = length; left > 0; ) {
+    const take = Math.min(left, io.request.data.lengths[io.pieceIndex]! - io.pieceUsed);
     left -= take;
     advance(io, take);
   }

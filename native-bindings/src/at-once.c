@@ -1,0 +1,37 @@
+#include "at-once.h"
+
+#include <time.h>
+
+/* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
+#define BUDGET_NS 1000000
+#define SLOW_NS 2000000
+#define MIN_PAUSE_NS 20000000ULL
+#define MAX_PAUSE_NS 5000000000ULL
+#define QUICK_ONES 256
+
+static uint64_t monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+void ration_begin(struct ration *ration) {
+  ration->now_ns = monotonic_ns();
+  ration->latest_ns = ration->now_ns + BUDGET_NS;
+}
+
+bool ration_left(const struct ration *ration) {
+  return ration->now_ns >= ration->pause_ends_ns && ration->now_ns < ration->latest_ns;
+}
+
+void ration_use(struct ration *ration) {
+  uint64_t before = ration->now_ns;
+  ration->now_ns = monotonic_ns();
+  if (ration->now_ns - before > SLOW_NS) {
+    if (ration->pause_ns < MIN_PAUSE_NS) ration->pause_ns = MIN_PAUSE_NS;
+    ration->pause_ends_ns = ration->now_ns + ration->pause_ns;
+    ration->pause_ns = ration->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ration->pause_ns * 2;
+    ration->quick_count = 0;
+  } else if (++ration->quick_count >= QUICK_ONES)
+    ration->pause_ns = MIN_PAUSE_NS;
+}

@@ -1,0 +1,20 @@
+/* Rationing of system calls that the event loop makes itself, because they are a matter of microseconds unless they have to wait. */
+#ifndef THINLUN_AT_ONCE_H
+#define THINLUN_AT_ONCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ration {
+  uint64_t now_ns, latest_ns;         /* of this batch: the time, and when it has used up its share */
+  uint64_t pause_ends_ns, pause_ns;   /* there are none before that; how long the next pause takes */
+  uint32_t quick_count;               /* since a slow one */
+};
+
+void ration_begin(struct ration *ration);
+/* Whether one more may be made now. */
+bool ration_left(const struct ration *ration);
+/* One was made. */
+void ration_use(struct ration *ration);
+
+#endif
