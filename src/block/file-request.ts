@@ -20,7 +20,13 @@ export type Step = (typeof Step)[keyof typeof Step];
 const MAX_PIECE_SIZE = 1024 * MIB;
 
 const PAGE_SIZE = 4 * KIB;
-const MAX_QUICK_SIZE = 64 * KIB;
+
+/**
+ * What one write(2) gives the page cache at most. It keeps that in folios as large, and a file system that walks through all blocks of a folio to change one of them (ext4)
+ * makes every later write of 4 KiB pay for it: 1.7 us where pages were written one by one, 2.9 us after pieces of 64 KiB, 10 us after pieces of 1 MiB (Linux 6.18). Long
+ * writes are as fast in pieces.
+ */
+const CACHED_PIECE_SIZE = 64 * KIB;
 
 /** What zeroes are written from where nothing better works. Never written to. */
 export const ZEROES: Uint8Array = alignedMemory(256 * KIB);
@@ -68,11 +74,15 @@ export class FileRequest extends IoRequest {
   /** A WRITE that is a matter of copying: whole pages, which nothing has to be read for, and not many. */
   get isQuick(): boolean {
     const length = this.pieceLength;
-    return this.isCached && length <= MAX_QUICK_SIZE && this.restOffset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0;
+    return (
+      this.isCached && length <= CACHED_PIECE_SIZE && this.restOffset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0
+    );
   }
 
   /** How much the next READ or WRITE moves. */
   get pieceLength(): number {
-    return Math.min(this.length - this.done, this.memory === ZEROES ? ZEROES.length : MAX_PIECE_SIZE);
+    const left = this.length - this.done;
+    if (this.memory === ZEROES) return Math.min(left, ZEROES.length);
+    return Math.min(left, this.isCached && this.step === Step.WRITE ? CACHED_PIECE_SIZE : MAX_PIECE_SIZE);
   }
 }
