@@ -30,7 +30,7 @@ const NOTHING = new Uint8Array(0);
  * back in one callback.
  *
  * Completions of what the page cache had are there when the call returns; they are delivered before `submit()` returns. What is
- * submitted from inside a completion is started at once but delivered later, so `submit()` does not recurse.
+ * submitted from inside a completion is started when all of the batch have been delivered, so `submit()` does not recurse.
  */
 export class Uring {
   readonly #ring: NativeRing;
@@ -98,14 +98,13 @@ export class Uring {
   /** A request goes on with another step: by itself, as its `submit()` is past. */
   continue(request: FileRequest): void {
     this.#waiting.push(request);
-    // Otherwise started with all others that go on, after the batch.
-    if (!this.#delivering) this.submit();
+    this.submit();
   }
 
   /** Starts what is queued, as far as the ring has room, and delivers what is done already. */
   submit(): void {
-    if (this.#waiting.count === 0) return;
-    const reaps = !this.#delivering && this.#inlineLeft > 0;
+    if (this.#waiting.count === 0 || this.#delivering) return;
+    const reaps = this.#inlineLeft > 0;
     this.#start(reaps);
     if (!reaps) return;
     this.#inlineLeft--;
