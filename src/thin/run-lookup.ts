@@ -19,7 +19,7 @@ export class RunResult {
 }
 
 /**
- * See `PoolMetadata.lookupRun`. Most lookups end in the same leaf as the one before, so that is tried first.
+ * See `PoolMetadata.lookupRun`. Most lookups end in a leaf where one has ended before, so those are tried first.
  * Allocates nothing.
  */
 export function lookupRun(
@@ -46,9 +46,9 @@ export function lookupRun(
   for (;;) {
     to = result.mapped
       ? mappedEnd(words, index, begin, to, end, result, thin.snapshottedTime)
-      : holeEnd(words, index, thin.leafEnd);
+      : holeEnd(words, index, thin.leaves.end);
     // Behind a leaf, the next one may go on with the run.
-    if (to >= end || to !== thin.leafEnd) break;
+    if (to >= end || to !== thin.leaves.end) break;
     leaf = leafOf(tree, thin, to, nonBlocking);
     if (leaf === null) break;
     words = leaf.words;
@@ -61,18 +61,18 @@ export function lookupRun(
 
 /** The leaf that covers `key`, pinned by nothing: valid until the next block is read or created. */
 function leafOf(tree: BTree, thin: ThinMetadata, key: number, nonBlocking: boolean): ReadableBlock | null {
-  const cached = thin.leaf;
-  if (cached !== null && cached.number === thin.leafNumber && key >= thin.leafBegin && key < thin.leafEnd)
-    return cached;
+  const { leaves } = thin;
   const { blocks } = tree.nodes.transaction;
+  const recent = leaves.find(key);
+  if (recent !== null) {
+    blocks.touch(recent);
+    return recent;
+  }
   const mark = blocks.mark();
   const leaf = tree.findLeaf(thin.root, key, nonBlocking);
   blocks.release(mark);
   if (leaf === null) return null;
-  thin.leaf = leaf;
-  thin.leafNumber = leaf.number;
-  thin.leafBegin = entryCount(leaf.words) > 0 ? Math.min(keyAt(leaf.words, 0), key) : key;
-  thin.leafEnd = tree.leafEnd;
+  leaves.add(key, leaf, entryCount(leaf.words) > 0 ? Math.min(keyAt(leaf.words, 0), key) : key, tree.leafEnd);
   return leaf;
 }
 

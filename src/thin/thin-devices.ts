@@ -128,7 +128,7 @@ export class ThinDevices {
    */
   beginTreeChange(thin: ThinMetadata): void {
     this.markChanged(thin);
-    thin.leaf = null;
+    thin.leaves.clear();
     const trees = this.#trees;
     trees.mappings.nodes.copiedShared = false;
     const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
@@ -207,7 +207,7 @@ export class ThinDevices {
 
   /** False when there is no such device. */
   #load(thin: ThinMetadata): boolean {
-    thin.leaf = null;
+    thin.leaves.clear();
     const root = this.#trees.deviceRoot(thin.id);
     if (root === NO_KEY) return false;
     this.#readDetails(thin.id, thin);

@@ -1,6 +1,6 @@
 import { StorageError } from '../base/errors.ts';
-import type { ReadableBlock } from '../persistent-data/block.ts';
 import type { DeviceDetails } from './device-details.ts';
+import { RecentLeaves } from './recent-leaves.ts';
 import type { SharedBlocks } from './shared-blocks.ts';
 
 /**
@@ -27,11 +27,8 @@ export class ThinMetadata implements DeviceDetails {
   openCount = 0;
   /** Known since something was copied to it. */
   sharedBlocks: SharedBlocks | null = null;
-  /** The leaf that the last lookup ended in; valid while it still holds block `leafNumber`. It covers keys from begin to end. */
-  leaf: ReadableBlock | null = null;
-  leafNumber = 0;
-  leafBegin = 0;
-  leafEnd = 0;
+  /** Of its mapping tree. */
+  readonly leaves: RecentLeaves = new RecentLeaves();
 
   constructor(id: number) {
     this.id = id;
