@@ -70,8 +70,9 @@ export function assertRange(device: BlockDevice, offset: number, length: number)
   assert(Number.isSafeInteger(offset) && offset >= 0, 'I/O at an offset that is not a whole number');
   assert(Number.isSafeInteger(length) && length > 0, 'I/O of a length that is not a whole number above zero');
   assert(offset + length <= device.sizeBytes, 'I/O past the end of the device');
+  const { alignmentBytes } = device;
   assert(
-    offset % device.alignmentBytes === 0 && length % device.alignmentBytes === 0,
+    alignmentBytes === 1 || (offset % alignmentBytes === 0 && length % alignmentBytes === 0),
     "I/O that is not aligned to the device's sectors",
   );
 }

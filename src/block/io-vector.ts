@@ -48,6 +48,12 @@ export class IoVector {
     this.memory = source.memory;
     this.count = 0;
     this.lengthBytes = 0;
+    if (source.count === 1) {
+      // Nearly always.
+      const left = source.lengthBytes - begin;
+      if (left > 0) this.push(source.offsets[0]! + begin, Math.min(left, length));
+      return;
+    }
     let at = 0;
     for (let i = 0; i < source.count && this.lengthBytes < length; i++) {
       const pieceLength = source.lengths[i]!;

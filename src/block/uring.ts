@@ -25,6 +25,10 @@ const MAX_INLINE = 64;
 
 const NOTHING = new Uint8Array(0);
 
+/** Constants of this module are in the compiled code, those of another are loaded for each request. */
+const { SLOT, OP, FD, OFFSET, LENGTH, MEMORY, MEMORY_OFFSET, MODE, SIZE: ROW_SIZE } = RingRow;
+const { READ, WRITE, DATASYNC, PUNCH_HOLE, ZERO_RANGE } = Step;
+
 /**
  * The io_uring of this event loop, shared by all devices on it: what they submit in one turn goes down in one system call, and comes
  * back in one callback.
@@ -129,25 +133,24 @@ export class Uring {
     const { queue } = this.#ring;
     const slot = this.#freeSlots[--this.#freeCount]!;
     this.#requests[slot] = request;
-    const at = row * RingRow.SIZE;
+    const at = row * ROW_SIZE;
     const { step } = request;
-    queue[at + RingRow.SLOT] = slot;
-    queue[at + RingRow.FD] = request.fd;
-    if (step === Step.READ || step === Step.WRITE) {
+    queue[at + SLOT] = slot;
+    queue[at + FD] = request.fd;
+    if (step === READ || step === WRITE) {
       const write = reaps && request.isQuick ? RingOp.WRITE_AT_ONCE : RingOp.WRITE;
-      queue[at + RingRow.OP] = step === Step.READ ? RingOp.READ : write;
-      queue[at + RingRow.OFFSET] = request.restOffset;
-      queue[at + RingRow.LENGTH] = request.pieceLength;
-      queue[at + RingRow.MEMORY] = this.#memoryIndex(request.memory);
-      queue[at + RingRow.MEMORY_OFFSET] = request.restMemoryOffset;
-    } else if (step === Step.DATASYNC) {
-      queue[at + RingRow.OP] = RingOp.DATASYNC;
+      queue[at + OP] = step === READ ? RingOp.READ : write;
+      queue[at + OFFSET] = request.restOffset;
+      queue[at + LENGTH] = request.pieceLength;
+      queue[at + MEMORY] = this.#memoryIndex(request.memory);
+      queue[at + MEMORY_OFFSET] = request.restMemoryOffset;
+    } else if (step === DATASYNC) {
+      queue[at + OP] = RingOp.DATASYNC;
     } else {
-      queue[at + RingRow.OP] = reaps && step === Step.ZERO_RANGE ? RingOp.ZERO_AT_ONCE : RingOp.FALLOCATE;
-      queue[at + RingRow.OFFSET] = request.offset;
-      queue[at + RingRow.LENGTH] = request.length;
-      queue[at + RingRow.MODE] =
-        FALLOC_FL_KEEP_SIZE | (step === Step.PUNCH_HOLE ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+      queue[at + OP] = reaps && step === ZERO_RANGE ? RingOp.ZERO_AT_ONCE : RingOp.FALLOCATE;
+      queue[at + OFFSET] = request.offset;
+      queue[at + LENGTH] = request.length;
+      queue[at + MODE] = FALLOC_FL_KEEP_SIZE | (step === PUNCH_HOLE ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     }
   }
 

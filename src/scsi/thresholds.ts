@@ -50,7 +50,7 @@ export class ProvisioningThresholds {
   /** True once when a threshold has been reached; again when it was not any more, by a set, and is. */
   passed(): boolean {
     if (!this.reporting) return false;
-    const { availableBytes, usedBytes } = this.#resources;
+    const { availableBytes } = this.#resources;
     const availableLimit = this.#followsLowWater ? this.#resources.lowWaterBytes : this.#availableLimit;
     let passed = false;
     if (availableBytes <= availableLimit) {
@@ -59,13 +59,16 @@ export class ProvisioningThresholds {
     } else if (this.#availableReached && availableBytes >= availableLimit + this.setBytes) {
       this.#availableReached = false;
     }
-    if (usedBytes >= this.#usedLimit) {
-      passed ||= !this.#usedReached;
-      this.#usedReached = true;
-    } else if (this.#usedReached && usedBytes <= this.#usedLimit - this.setBytes) {
-      this.#usedReached = false;
-    }
-    return passed;
+    const usedMatters = this.#usedReached || this.#usedLimit !== Number.POSITIVE_INFINITY;
+    return (usedMatters && this.#usedPassed()) || passed;
+  }
+
+  #usedPassed(): boolean {
+    const { usedBytes } = this.#resources;
+    const before = this.#usedReached;
+    if (usedBytes >= this.#usedLimit) this.#usedReached = true;
+    else if (usedBytes <= this.#usedLimit - this.setBytes) this.#usedReached = false;
+    return this.#usedReached && !before;
   }
 
   /** What initiators have been told. */

@@ -7,7 +7,7 @@ import type { ScsiTask, ScsiTaskOwner } from '../scsi/task.ts';
 import { UnitAttention } from '../scsi/unit-attention.ts';
 import { AbortMarks } from './abort-marks.ts';
 import * as mb from './mailbox.ts';
-import { decodeCommand, encodeResponse } from './ring-entry.ts';
+import { decodeCommand, encodeResponse, type RingBytes } from './ring-entry.ts';
 import type { RingAtomics, RingHost, RingStats, RingUnit } from './ring-host.ts';
 import { RingTask } from './ring-task.ts';
 
@@ -40,6 +40,7 @@ const INTERNAL_TARGET_FAILURE: Uint8Array = Uint8Array.of(0x70, 0, 4, 0, 0, 0, 0
 export class CommandRing implements ScsiTaskOwner {
   readonly #memory: Uint8Array;
   readonly #words: Uint32Array;
+  readonly #bytes: RingBytes;
   readonly #halves: Uint16Array;
   readonly #layout: mb.MailboxLayout;
   readonly #atomics: RingAtomics;
@@ -80,6 +81,7 @@ export class CommandRing implements ScsiTaskOwner {
     const { memory, layout } = options;
     this.#memory = memory;
     this.#words = new Uint32Array(memory.buffer, memory.byteOffset, layout.dataOffset / 4);
+    this.#bytes = { memory, words: this.#words };
     this.#halves = new Uint16Array(memory.buffer, memory.byteOffset, layout.dataOffset / 2);
     this.#layout = layout;
     this.#atomics = options.atomics;
@@ -261,7 +263,7 @@ export class CommandRing implements ScsiTaskOwner {
     task.dataInLength = 0;
     this.#flight.push(task);
 
-    const wrong = decodeCommand(this.#memory, this.#layout, at, length, task);
+    const wrong = decodeCommand(this.#bytes, this.#layout, at, length, task);
     if (wrong !== null) {
       this.#refused(`command ${task.cmdId} at ${at - this.#layout.ringOffset}: ${wrong}`);
       task.status = Status.CHECK_CONDITION;

@@ -6,7 +6,7 @@ import { CommandRing } from '../../src/tcmu/command-ring.ts';
 import { parseUioName } from '../../src/tcmu/configfs.ts';
 import { decodeDatagram, encodeMessage } from '../../src/tcmu/genl.ts';
 import * as mb from '../../src/tcmu/mailbox.ts';
-import { decodeCommand } from '../../src/tcmu/ring-entry.ts';
+import { decodeCommand, type RingBytes } from '../../src/tcmu/ring-entry.ts';
 import { RingTask } from '../../src/tcmu/ring-task.ts';
 import { FakeUnit, Kind, makeCdb } from './fake-unit.ts';
 import { KernelRing } from './kernel-ring.ts';
@@ -26,20 +26,26 @@ const BYTES: readonly number[] = [0, 1, 7, 0x7f, 0x80, 0xfe, 0xff];
 const nexus = new Nexus('tcmu', 'tcmu', 1);
 const owner = { taskDone: () => expect.unreachable(), taskAborted: () => expect.unreachable() };
 
-/** A map whose bytes outside of `[begin, end)` may not be looked at, and none of which may be written. */
-function fenced(memory: Uint8Array, begin: number, end: number): Uint8Array {
-  return new Proxy(memory, {
-    get(target, key) {
-      const index = Number(String(key));
-      if (typeof key === 'string' && !Number.isNaN(index) && !(index >= begin && index < end)) {
-        throw new Error(`byte ${index} is outside of the entry from ${begin} to ${end}`);
-      }
-      return Reflect.get(target, key, target);
-    },
-    set(_target, key) {
-      throw new Error(`byte ${String(key)} is written`);
-    },
-  });
+/** A map whose bytes outside of `[begin, end)` may not be looked at, also not in words, and none of which may be written. */
+function fenced(memory: Uint8Array, begin: number, end: number): RingBytes {
+  const fence = <T extends Uint8Array | Uint32Array>(view: T): T =>
+    new Proxy(view, {
+      get(target, key) {
+        const byte = Number(String(key)) * view.BYTES_PER_ELEMENT;
+        if (
+          typeof key === 'string' &&
+          !Number.isNaN(byte) &&
+          !(byte >= begin && byte + view.BYTES_PER_ELEMENT <= end)
+        ) {
+          throw new Error(`byte ${byte} is outside of the entry from ${begin} to ${end}`);
+        }
+        return Reflect.get(target, key, target);
+      },
+      set(_target, key) {
+        throw new Error(`element ${String(key)} is written`);
+      },
+    });
+  return { memory: fence(memory), words: fence(new Uint32Array(memory.buffer, memory.byteOffset)) };
 }
 
 const CDBS: readonly [string, Uint8Array][] = [
