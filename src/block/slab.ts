@@ -4,6 +4,8 @@ import { alignedMemory } from './aligned-memory.ts';
 
 const GRANULE_SIZE = 4 * KIB;
 const NONE = -1;
+/** Single granules that were given back last and are handed out next, as they are. */
+const KEPT_SINGLES = 256;
 
 /**
  * A bounded arena that hands out contiguous ranges in granules of 4 KiB: memory for data in flight.
@@ -11,6 +13,9 @@ const NONE = -1;
  * A buddy allocator: free blocks of 2^k granules at multiples of 2^k, in one list for each k. What a range does not need of
  * its power of two is given back at once, so that nothing is lost beyond the last granule. Allocating and freeing take at most a
  * few dozen steps and allocate nothing on the heap. Who is handed -1 waits until something is freed.
+ *
+ * Most ranges are one granule. A few of those are kept aside instead of being merged with their buddies, which the next one would split again; they are merged
+ * when a range cannot be had otherwise.
  */
 export class SlabPool {
   /** The arena, aligned for O_DIRECT. Contents of a fresh range are unspecified. */
@@ -27,6 +32,9 @@ export class SlabPool {
   /** 1 for every granule that is handed out. */
   readonly #used: Uint8Array;
   #usedGranules = 0;
+  /** Free, and in no list. */
+  readonly #kept: Int32Array = new Int32Array(KEPT_SINGLES);
+  #keptCount = 0;
 
   /** `sizeBytes` is rounded up to granules. Pages take RAM when they are first used. */
   constructor(sizeBytes: number) {
@@ -53,17 +61,33 @@ export class SlabPool {
     assert(lengthBytes > 0, 'an empty range was asked of a slab pool');
     const need = Math.ceil(lengthBytes / GRANULE_SIZE);
     if (need > this.#granuleCount - this.#usedGranules) return -1;
+    let at = NONE;
+    if (need === 1 && this.#keptCount > 0) at = this.#kept[--this.#keptCount]!;
+    else {
+      at = this.#split(need);
+      if (at === NONE && this.#keptCount > 0) {
+        this.#mergeKept();
+        at = this.#split(need);
+      }
+      if (at === NONE) return -1;
+    }
+    if (need === 1) this.#used[at] = 1;
+    else this.#used.fill(1, at, at + need);
+    this.#usedGranules += need;
+    return at * GRANULE_SIZE;
+  }
+
+  /** Takes `need` granules out of the smallest free block that has them; NONE: there is none. */
+  #split(need: number): number {
     const wanted = 32 - Math.clz32(need - 1);
     for (let order = wanted; order < 31; order++) {
       const at = this.#first[order]!;
       if (at === NONE) continue;
       this.#unlink(at);
-      this.#release(at + need, 2 ** order - need);
-      this.#used.fill(1, at, at + need);
-      this.#usedGranules += need;
-      return at * GRANULE_SIZE;
+      this.#release(at + need, (1 << order) - need);
+      return at;
     }
-    return -1;
+    return NONE;
   }
 
   /** Gives back a range as it was handed out, or any part of it in whole granules. */
@@ -72,9 +96,19 @@ export class SlabPool {
     const count = Math.ceil(lengthBytes / GRANULE_SIZE);
     assert(Number.isInteger(at) && count > 0 && at >= 0 && at + count <= this.#granuleCount, 'free of a strange range');
     assert(this.#used[at] === 1 && this.#used[at + count - 1] === 1, 'free of what is not handed out');
-    this.#used.fill(0, at, at + count);
     this.#usedGranules -= count;
-    this.#release(at, count);
+    if (count === 1) {
+      this.#used[at] = 0;
+      if (this.#keptCount < KEPT_SINGLES) this.#kept[this.#keptCount++] = at;
+      else this.#release(at, 1);
+    } else {
+      this.#used.fill(0, at, at + count);
+      this.#release(at, count);
+    }
+  }
+
+  #mergeKept(): void {
+    while (this.#keptCount > 0) this.#release(this.#kept[--this.#keptCount]!, 1);
   }
 
   /** Makes `[at, at + count)` free: in the largest blocks that begin where they may, each merged with its buddies. */
@@ -86,8 +120,8 @@ export class SlabPool {
       const aligned = begin === 0 ? fits : 31 - Math.clz32(begin & -begin);
       const order = Math.min(fits, aligned);
       this.#merge(begin, order);
-      begin += 2 ** order;
-      left -= 2 ** order;
+      begin += 1 << order;
+      left -= 1 << order;
     }
   }
 
@@ -95,7 +129,7 @@ export class SlabPool {
     let begin = at;
     let size = order;
     while (size < 30) {
-      const buddy = begin ^ (2 ** size);
+      const buddy = begin ^ (1 << size);
       if (buddy >= this.#granuleCount || this.#order[buddy] !== size) break;
       this.#unlink(buddy);
       begin = Math.min(begin, buddy);
