@@ -17,7 +17,10 @@
  *
  * All indexes here are of 32-bit words.
  */
-import { BLOCK_SIZE, HIGH_WORD_LIMIT, type ReadonlyWords, TWO_32, type Validator } from './block.ts';
+import { BLOCK_SIZE, HIGH_WORD_LIMIT, type ReadonlyWords, type Validator } from './block.ts';
+
+/** Of this module, so that compiled code has it: that of another would be loaded for each key. */
+const TWO_32 = 2 ** 32;
 
 const FLAGS = 1;
 const ENTRY_COUNT = 4;

@@ -288,8 +288,8 @@ export class CommandRing implements ScsiTaskOwner {
       this.taskDone(task);
       return;
     }
-    task.dataOut.setSlice(task.buffer, 0, task.dataOutLength);
-    task.dataIn.setSlice(room, 0, task.dataInLength);
+    if (task.dataOutLength > 0) task.dataOut.setSlice(task.buffer, 0, task.dataOutLength);
+    if (task.dataInLength > 0) task.dataIn.setSlice(room, 0, task.dataInLength);
     assert(task.dataOut.lengthBytes === task.dataOutLength, 'more Data-Out was asked for than there is');
     assert(task.dataIn.lengthBytes === task.dataInLength, 'more room for Data-In was asked for than there is');
     this.#unit.execute(task);

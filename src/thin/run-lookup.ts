@@ -42,6 +42,10 @@ export function lookupRun(
   } else {
     index++;
   }
+  if (end === begin + 1) {
+    result.end = end;
+    return true;
+  }
   let to = begin;
   for (;;) {
     to = result.mapped
