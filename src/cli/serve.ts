@@ -16,6 +16,7 @@ import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
 import { Succession } from './succession.ts';
+import { COMMAND_ACCESS } from './with-pool.ts';
 
 export interface ServeOptions {
   /** Null: what is usual, or with `takeover` where the running server is. */
@@ -30,7 +31,7 @@ export interface ServeOptions {
 
 /** Makes the demo pool unless it is there, and serves it. */
 export async function serveDemo(context: RunContext, dir: string, options: ServeOptions): Promise<void> {
-  const made = await ensureDemoPool(dir, { logger: createLogger('warn'), clock: monotonicClock });
+  const made = await ensureDemoPool(dir, COMMAND_ACCESS);
   if (made && !options.json) context.output.line(`Made a demo pool of sparse files in ${dir}.\n`);
   await serve(context, [dir], options);
 }

@@ -20,7 +20,7 @@ import { OwnLuns, ownVolumes } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
-import type { ProcessProtection } from './process-protection.ts';
+import type { ProcessProtection } from './protection-message.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import type { PoolFailure, ServedPool } from './served-pool.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
