@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as is from '../base/schema.ts';
 import { type PoolAccessMessage, poolAccessSchema } from './access-messages.ts';
 import {
   POOL_MODES,
@@ -46,32 +46,32 @@ export interface TakeoverMessage {
   devices: number;
 }
 
-const size = z.int().min(0);
+const size = is.int().min(0);
 
-export const readySchema: z.ZodType<ReadyMessage> = z.object({
-  event: z.literal('ready'),
-  pid: z.int().min(1),
-  version: z.string(),
+export const readySchema: is.Schema<ReadyMessage> = is.object({
+  event: is.literal('ready'),
+  pid: is.int().min(1),
+  version: is.string(),
   ...portalsShape,
-  tcmu: z.boolean(),
-  pools: z.array(
-    z.object({
-      name: z.string(),
-      uuid: z.string(),
-      directory: z.string(),
-      target: z.string(),
-      mode: z.enum(POOL_MODES),
+  tcmu: is.boolean(),
+  pools: is.array(
+    is.object({
+      name: is.string(),
+      uuid: is.string(),
+      directory: is.string(),
+      target: is.string(),
+      mode: is.oneOf(POOL_MODES),
       access: poolAccessSchema,
-      volumes: z.array(volumeSchema),
+      volumes: is.array(volumeSchema),
     }),
   ),
-  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
-  takeover: z
+  failed: is.array(is.object({ directory: is.string(), code: is.string(), message: is.string() })),
+  takeover: is
     .object({
-      pid: z.int().min(1),
-      version: z.string(),
-      pauseMs: z.number(),
-      drainMs: z.number(),
+      pid: is.int().min(1),
+      version: is.string(),
+      pauseMs: is.number(),
+      drainMs: is.number(),
       sessions: size,
       devices: size,
     })

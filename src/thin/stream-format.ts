@@ -23,9 +23,10 @@
  *
  * Records of type 2 and 3 ascend and do not overlap. See docs/stream-format.md.
  */
-import { z } from 'zod';
+
 import { CRC32C_INITIAL, crc32c, crc32cFinish, crc32cUpdate } from '../base/crc32c.ts';
 import { StorageError } from '../base/errors.ts';
+import * as is from '../base/schema.ts';
 import { MIB } from '../base/units.ts';
 
 export const PREFACE = 'THINLUN-SEND';
@@ -64,20 +65,20 @@ export interface StreamTotals {
   unmappedBytes: number;
 }
 
-const COUNT = z.int().nonnegative();
+const COUNT = is.int().min(0);
 
-export const STREAM_HEADER: z.ZodType<StreamHeader> = z.object({
-  volume: z.string().max(255),
-  contentId: z.uuid(),
-  baseContentId: z.uuid().nullable(),
+export const STREAM_HEADER: is.Schema<StreamHeader> = is.object({
+  volume: is.string().max(255),
+  contentId: is.uuid(),
+  baseContentId: is.uuid().nullable(),
   sizeBytes: COUNT.min(1),
-  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
+  logicalBlockSize: is.oneOf([512, 4096]),
   blockSizeBytes: COUNT.min(1),
   beginBytes: COUNT,
   expectedBytes: COUNT,
 });
 
-export const STREAM_TOTALS: z.ZodType<StreamTotals> = z.object({
+export const STREAM_TOTALS: is.Schema<StreamTotals> = is.object({
   records: COUNT,
   dataBytes: COUNT,
   unmappedBytes: COUNT,
@@ -121,9 +122,9 @@ export interface ResumePoint {
   positionBytes: number;
 }
 
-const RESUME_POINT: z.ZodType<ResumePoint> = z.strictObject({
-  contentId: z.uuid(),
-  baseContentId: z.uuid().nullable(),
+const RESUME_POINT: is.Schema<ResumePoint> = is.strictObject({
+  contentId: is.uuid(),
+  baseContentId: is.uuid().nullable(),
   positionBytes: COUNT,
 });
 

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as is from '../../base/schema.ts';
 
 /** What `thinlun check --json` prints. */
 export interface CheckMessage {
@@ -27,28 +27,28 @@ export interface CheckMessage {
   }[];
 }
 
-const size = z.int().min(0);
+const size = is.int().min(0);
 
-export const checkSchema: z.ZodType<CheckMessage> = z.object({
-  ok: z.boolean(),
+export const checkSchema: is.Schema<CheckMessage> = is.object({
+  ok: is.boolean(),
   transactionId: size.nullable(),
   freeMetadataBlocks: size.nullable(),
   errors: size,
   leaks: size,
   warnings: size,
-  needsCheck: z.boolean(),
-  repaired: z.boolean(),
+  needsCheck: is.boolean(),
+  repaired: is.boolean(),
   deviceCount: size,
   mappingCount: size,
   blocksRead: size,
-  damages: z.array(
-    z.object({
-      severity: z.enum(['error', 'leak', 'warning']),
-      invariant: z.string(),
-      path: z.string(),
+  damages: is.array(
+    is.object({
+      severity: is.oneOf(['error', 'leak', 'warning']),
+      invariant: is.string(),
+      path: is.string(),
       begin: size.nullable(),
       end: size.nullable(),
-      message: z.string(),
+      message: is.string(),
     }),
   ),
 });
