@@ -84,7 +84,8 @@ static napi_value unmap(napi_env env, napi_callback_info info) {
   struct mapping *mapping = instance->mappings;
   while (mapping != NULL && !(mapping->shared && mapping->begin == data && mapping->size == size)) mapping = mapping->next;
   if (mapping == NULL || size == 0) return throw_argument(env, "unmap", "argument 1 is not a buffer of mapShared, or is unmapped");
-  if (rings_use_memory(instance, mapping->begin, mapping->size)) return throw_errno(env, "unmap", EBUSY);
+  if (rings_use_memory(instance, mapping->begin, mapping->size) || copies_use_memory(instance, mapping->begin, mapping->size))
+    return throw_errno(env, "unmap", EBUSY);
   /* Detached first: there is no moment at which JavaScript could reach memory that is gone. */
   if (napi_detach_arraybuffer(env, call.arguments[0]) != napi_ok) return throw_napi(env, "unmap");
   mapping_unmap(mapping);
