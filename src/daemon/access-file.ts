@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import * as z from 'zod';
 import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
-import * as is from '../base/schema.ts';
 import { MIB } from '../base/units.ts';
 import { replaceFile } from '../thin/replace-file.ts';
 import { type AccessEntry, AccessList } from './access-list.ts';
@@ -23,21 +23,21 @@ const MAX_FILE_SIZE = 4 * MIB;
 /** Rights of anybody but the owner. */
 const OTHERS = 0o077;
 
-const chapSchema = is.strictObject({
-  user: is.string(),
-  secret: is.string(),
-  mutual: is.strictObject({ user: is.string(), secret: is.string() }).optional(),
+const chapSchema = z.strictObject({
+  user: z.string(),
+  secret: z.string(),
+  mutual: z.strictObject({ user: z.string(), secret: z.string() }).optional(),
 });
 
-const fileSchema: is.Schema<{ format: 1; open?: boolean | undefined; entries: AccessEntry[] }> = is.strictObject({
-  format: is.literal(1),
-  open: is.boolean().optional(),
-  entries: is.array(
-    is.strictObject({
-      initiator: is.string(),
-      denied: is.literal(true).optional(),
-      volumes: is.array(is.string()).optional(),
-      readOnly: is.literal(true).optional(),
+const fileSchema: z.ZodType<{ format: 1; open?: boolean | undefined; entries: AccessEntry[] }> = z.strictObject({
+  format: z.literal(1),
+  open: z.boolean().optional(),
+  entries: z.array(
+    z.strictObject({
+      initiator: z.string(),
+      denied: z.literal(true).optional(),
+      volumes: z.array(z.string()).optional(),
+      readOnly: z.literal(true).optional(),
       chap: chapSchema.optional(),
     }),
   ),

@@ -1,5 +1,5 @@
 /** The part of the control socket's messages that is about who may log in: see control-messages.ts. Secrets only ever go towards the pool. */
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 
 export interface AccessEntryMessage {
   /** An iSCSI name, or the beginning of names with `*` behind it. */
@@ -73,46 +73,46 @@ export interface AccessControl {
   setOpen(request: OpenMessage): Promise<AccessMessage>;
 }
 
-const text = is.string().min(1).max(1024);
+const text = z.string().min(1).max(1024);
 
-export const accessSchema: is.Schema<AccessMessage> = is.object({
-  open: is.boolean(),
-  entries: is.array(
-    is.object({
-      initiator: is.string(),
-      denied: is.boolean(),
-      volumes: is.array(is.string()).nullable(),
-      readOnly: is.boolean(),
-      user: is.string().nullable(),
-      mutualUser: is.string().nullable(),
+export const accessSchema: z.ZodType<AccessMessage> = z.object({
+  open: z.boolean(),
+  entries: z.array(
+    z.object({
+      initiator: z.string(),
+      denied: z.boolean(),
+      volumes: z.array(z.string()).nullable(),
+      readOnly: z.boolean(),
+      user: z.string().nullable(),
+      mutualUser: z.string().nullable(),
     }),
   ),
 });
 
-export const allowSchema: is.Schema<AllowMessage> = is.strictObject({
+export const allowSchema: z.ZodType<AllowMessage> = z.strictObject({
   initiator: text,
-  volumes: is.array(text).min(1).max(1024).optional(),
-  readOnly: is.boolean().optional(),
+  volumes: z.array(text).min(1).max(1024).optional(),
+  readOnly: z.boolean().optional(),
   user: text.optional(),
-  secret: is.string().max(4096).optional(),
-  mutual: is
-    .strictObject({ user: text, secret: is.string().max(4096) })
+  secret: z.string().max(4096).optional(),
+  mutual: z
+    .strictObject({ user: text, secret: z.string().max(4096) })
     .nullable()
     .optional(),
 });
 
-export const denySchema: is.Schema<DenyMessage> = is.strictObject({ initiator: text, user: text.optional() });
-export const openSchema: is.Schema<OpenMessage> = is.strictObject({ open: is.boolean() });
+export const denySchema: z.ZodType<DenyMessage> = z.strictObject({ initiator: text, user: text.optional() });
+export const openSchema: z.ZodType<OpenMessage> = z.strictObject({ open: z.boolean() });
 
-export const sessionSchema: is.Schema<SessionMessage> = is.object({
-  initiator: is.string(),
-  user: is.string().nullable(),
-  authentication: is.string(),
-  volumes: is.array(is.string()),
+export const sessionSchema: z.ZodType<SessionMessage> = z.object({
+  initiator: z.string(),
+  user: z.string().nullable(),
+  authentication: z.string(),
+  volumes: z.array(z.string()),
 });
 
-export const poolAccessSchema: is.Schema<PoolAccessMessage> = is.object({
-  open: is.boolean(),
-  entryCount: is.int().min(0),
-  problem: is.string().nullable(),
+export const poolAccessSchema: z.ZodType<PoolAccessMessage> = z.object({
+  open: z.boolean(),
+  entryCount: z.int().min(0),
+  problem: z.string().nullable(),
 });

@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
+import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
-import type * as is from '../base/schema.ts';
 import { type AccessControl, accessSchema } from './access-messages.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import {
@@ -219,7 +219,7 @@ export class ControlClient implements PoolControl {
     this.#name.close();
   }
 
-  async #ask<T>(method: string, path: string, message: unknown, schema: is.Schema<T>): Promise<T> {
+  async #ask<T>(method: string, path: string, message: unknown, schema: z.ZodType<T>): Promise<T> {
     let answer: Answer;
     try {
       answer = await exchange(this.#name.path, method, path, message);
@@ -254,7 +254,7 @@ export class ControlClient implements PoolControl {
     if (scanner.failure !== null) throw new StorageError('EIO', scanner.failure);
   }
 
-  #parse<T>(text: string, schema: is.Schema<T>): T {
+  #parse<T>(text: string, schema: z.ZodType<T>): T {
     let body: unknown;
     try {
       body = JSON.parse(text);

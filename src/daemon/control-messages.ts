@@ -3,7 +3,7 @@
  * Sizes are bytes, times ISO 8601. Fields are only ever added: a reader ignores what it does not know, so that an older
  * command can talk to a newer server; a server refuses what it does not know, so that no wish is dropped silently.
  */
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
 import { type ProcessProtection, protectionSchema } from './protection-message.ts';
 import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
@@ -200,54 +200,54 @@ export interface ErrorMessage {
   error: { code: string; message: string; hint: string | null };
 }
 
-const size = is.int().min(0);
-const positiveSize = is.int().min(1);
+const size = z.int().min(0);
+const positiveSize = z.int().min(1);
 
-export const portalsShape: { portals: is.Schema<string[]>; portalGroups: is.Schema<PortalsMessage['portalGroups']> } = {
-  portals: is.array(is.string()),
-  portalGroups: is.array(is.object({ tag: is.int().min(1).max(65535), portals: is.array(is.string()) })),
+export const portalsShape: { portals: z.ZodType<string[]>; portalGroups: z.ZodType<PortalsMessage['portalGroups']> } = {
+  portals: z.array(z.string()),
+  portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
 };
 
-export const serverSchema: is.Schema<ServerMessage> = is.object({
-  pid: is.int().min(1),
-  version: is.string(),
-  target: is.string(),
+export const serverSchema: z.ZodType<ServerMessage> = z.object({
+  pid: z.int().min(1),
+  version: z.string(),
+  target: z.string(),
   ...portalsShape,
-  tcmu: is.boolean(),
+  tcmu: z.boolean(),
   tcmuDevices: poolTcmuSchema.nullable().default(null),
   protection: protectionSchema.nullable().default(null),
-  sessions: is.array(sessionSchema),
+  sessions: z.array(sessionSchema),
 });
 
-const optionsSchema: is.Schema<PoolOptionsMessage> = is.object({
-  skipBlockZeroing: is.boolean(),
-  ignoreDiscard: is.boolean(),
-  noDiscardPassdown: is.boolean(),
-  errorIfNoSpace: is.boolean(),
-  readOnly: is.boolean(),
+const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
+  skipBlockZeroing: z.boolean(),
+  ignoreDiscard: z.boolean(),
+  noDiscardPassdown: z.boolean(),
+  errorIfNoSpace: z.boolean(),
+  readOnly: z.boolean(),
   lowWaterBytes: size.nullable(),
   noSpaceTimeoutMs: size,
-  autoExtend: is.object({ limitBytes: size, stepBytes: size }).nullable(),
+  autoExtend: z.object({ limitBytes: size, stepBytes: size }).nullable(),
 });
 
-export const poolSchema: is.Schema<PoolMessage> = is.object({
-  name: is.string(),
-  uuid: is.string(),
-  directory: is.string(),
-  mode: is.oneOf(POOL_MODES),
-  needsCheck: is.boolean(),
+export const poolSchema: z.ZodType<PoolMessage> = z.object({
+  name: z.string(),
+  uuid: z.string(),
+  directory: z.string(),
+  mode: z.enum(POOL_MODES),
+  needsCheck: z.boolean(),
   transactionId: size,
   blockSizeBytes: positiveSize,
   dataSizeBytes: size,
   dataUsedBytes: size,
   lowWaterBytes: size,
-  dataIsLow: is.boolean(),
+  dataIsLow: z.boolean(),
   metadataSizeBytes: size,
   metadataUsedBytes: size,
-  metadataIsLow: is.boolean(),
+  metadataIsLow: z.boolean(),
   options: optionsSchema,
-  failsWhenFull: is.boolean(),
-  discardPassdown: is.boolean(),
+  failsWhenFull: z.boolean(),
+  discardPassdown: z.boolean(),
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
@@ -255,42 +255,42 @@ export const poolSchema: is.Schema<PoolMessage> = is.object({
   server: serverSchema.nullable(),
 });
 
-export const volumeSchema: is.Schema<VolumeMessage> = is.object({
-  name: is.string(),
+export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
+  name: z.string(),
   id: size,
   lun: size,
   sizeBytes: size,
   mappedBytes: size,
   logicalBlockSize: positiveSize,
-  serial: is.string(),
-  naa: is.string().regex(/^[0-9a-f]+$/),
-  origin: is.string().nullable(),
-  readOnly: is.boolean(),
-  removable: is.boolean(),
+  serial: z.string(),
+  naa: z.string().regex(/^[0-9a-f]+$/),
+  origin: z.string().nullable(),
+  readOnly: z.boolean(),
+  removable: z.boolean(),
   physicalBlockSize: positiveSize,
   receivedBytes: size.nullable(),
-  externalOrigin: is.object({ path: is.string(), problem: is.string().nullable() }).nullable(),
-  backstores: is.array(is.string()).default([]),
+  externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
+  backstores: z.array(z.string()).default([]),
 });
 
-export const volumeListSchema: is.Schema<VolumeListMessage> = is.object({ volumes: is.array(volumeSchema) });
-export const commitSchema: is.Schema<CommitMessage> = is.object({ transactionId: size });
-export const deletedSchema: is.Schema<DeletedMessage> = is.object({ deleted: is.string() });
+export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });
+export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
+export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
 
 const volumeSettings = {
-  readOnly: is.boolean().optional(),
-  removable: is.boolean().optional(),
+  readOnly: z.boolean().optional(),
+  removable: z.boolean().optional(),
   physicalBlockSize: positiveSize.optional(),
 };
 
-export const setVolumeSchema: is.Schema<SetVolumeMessage> = is.strictObject(volumeSettings);
+export const setVolumeSchema: z.ZodType<SetVolumeMessage> = z.strictObject(volumeSettings);
 
-export const createVolumeSchema: is.Schema<CreateVolumeMessage> = is
+export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
   .strictObject({
-    name: is.string().min(1).max(255),
+    name: z.string().min(1).max(255),
     sizeBytes: positiveSize.optional(),
-    logicalBlockSize: is.oneOf([512, 4096]).optional(),
-    externalOrigin: is.string().startsWith('/').optional(),
+    logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
+    externalOrigin: z.string().startsWith('/').optional(),
     ...volumeSettings,
   })
   .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
@@ -298,54 +298,54 @@ export const createVolumeSchema: is.Schema<CreateVolumeMessage> = is
     message: 'only what has an external origin can do without',
   });
 
-const volumeName = is.string().min(1).max(255);
-const statusLine = is.object({ name: is.string(), line: is.string() });
+const volumeName = z.string().min(1).max(255);
+const statusLine = z.object({ name: z.string(), line: z.string() });
 
-export const createSnapshotsSchema: is.Schema<CreateSnapshotsMessage> = is.strictObject({
-  snapshots: is.array(is.strictObject({ origin: volumeName, name: volumeName })).min(1),
-  readOnly: is.boolean().optional(),
+export const createSnapshotsSchema: z.ZodType<CreateSnapshotsMessage> = z.strictObject({
+  snapshots: z.array(z.strictObject({ origin: volumeName, name: volumeName })).min(1),
+  readOnly: z.boolean().optional(),
 });
 
-export const renameVolumeSchema: is.Schema<RenameVolumeMessage> = is.strictObject({ name: volumeName });
+export const renameVolumeSchema: z.ZodType<RenameVolumeMessage> = z.strictObject({ name: volumeName });
 
-export const rollbackVolumeSchema: is.Schema<RollbackVolumeMessage> = is.strictObject({
+export const rollbackVolumeSchema: z.ZodType<RollbackVolumeMessage> = z.strictObject({
   snapshot: volumeName,
-  force: is.boolean().optional(),
+  force: z.boolean().optional(),
 });
 
-export const dmMessageSchema: is.Schema<DmMessage> = is.strictObject({ message: is.string().max(4096) });
+export const dmMessageSchema: z.ZodType<DmMessage> = z.strictObject({ message: z.string().max(4096) });
 
-export const statusLinesSchema: is.Schema<StatusLinesMessage> = is.object({
+export const statusLinesSchema: z.ZodType<StatusLinesMessage> = z.object({
   pool: statusLine,
-  volumes: is.array(statusLine),
+  volumes: z.array(statusLine),
 });
 
-export const resizeVolumeSchema: is.Schema<ResizeVolumeMessage> = is.strictObject({
+export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({
   sizeBytes: positiveSize,
-  allowShrink: is.boolean().optional(),
+  allowShrink: z.boolean().optional(),
 });
 
-export const growPoolSchema: is.Schema<GrowPoolMessage> = is.strictObject({
+export const growPoolSchema: z.ZodType<GrowPoolMessage> = z.strictObject({
   dataSizeBytes: positiveSize.optional(),
   metadataSizeBytes: positiveSize.optional(),
 });
 
-export const setOptionsSchema: is.Schema<SetOptionsMessage> = is.strictObject({
-  skipBlockZeroing: is.boolean().optional(),
-  ignoreDiscard: is.boolean().optional(),
-  noDiscardPassdown: is.boolean().optional(),
-  errorIfNoSpace: is.boolean().optional(),
-  readOnly: is.boolean().optional(),
+export const setOptionsSchema: z.ZodType<SetOptionsMessage> = z.strictObject({
+  skipBlockZeroing: z.boolean().optional(),
+  ignoreDiscard: z.boolean().optional(),
+  noDiscardPassdown: z.boolean().optional(),
+  errorIfNoSpace: z.boolean().optional(),
+  readOnly: z.boolean().optional(),
   lowWaterBytes: size.nullable().optional(),
   noSpaceTimeoutMs: size.optional(),
-  autoExtend: is.strictObject({ limitBytes: positiveSize, stepBytes: positiveSize.optional() }).nullable().optional(),
+  autoExtend: z.strictObject({ limitBytes: positiveSize, stepBytes: positiveSize.optional() }).nullable().optional(),
 });
 
-export const errorSchema: is.Schema<ErrorMessage> = is.object({
-  error: is.object({ code: is.string(), message: is.string(), hint: is.string().nullable() }),
+export const errorSchema: z.ZodType<ErrorMessage> = z.object({
+  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }),
 });
 
 /** What is wrong with a message, in one line. */
-export function describeIssues(error: is.SchemaError): string {
+export function describeIssues(error: z.ZodError): string {
   return error.issues.map((issue) => `${issue.path.join('.') || 'message'}: ${issue.message}`).join('; ');
 }

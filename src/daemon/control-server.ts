@@ -6,10 +6,10 @@ import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import type { z } from 'zod';
 import { type Errno, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { native } from '../base/native.ts';
-import type * as is from '../base/schema.ts';
 import { accessSchema, allowSchema, denySchema, openSchema } from './access-messages.ts';
 import { hintOf } from './advised-error.ts';
 import {
@@ -69,7 +69,7 @@ function errorMessage(code: string, message: string, hint: string | null): Error
 }
 
 /** The request's body as a checked message. Throws EINVAL. */
-async function readMessage<T>(context: Context, schema: is.Schema<T>): Promise<T> {
+async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
   let body: unknown;
   try {
     body = await context.req.json();

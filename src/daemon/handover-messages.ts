@@ -1,4 +1,4 @@
-import * as is from '../base/schema.ts';
+import { z } from 'zod';
 import type { ParametersHandover, PortalHandover, SessionHandover } from '../iscsi/session-handover.ts';
 import { isReservationType, MAX_REGISTRANTS } from '../scsi/persistent-state.ts';
 import { ATTENTION_NAMES, type UnitHandover } from '../scsi/unit-handover.ts';
@@ -23,17 +23,17 @@ import type { ServedPortal } from './portal-address.ts';
 /** Of all that is below. Another one is refused: then the old server has to be stopped and the new one started. */
 export const HANDOVER_FORMAT = 1;
 
-const count = is.int().min(0);
-const hex = is.string().regex(/^([0-9a-f]{2})*$/);
-const portalSchema: is.Schema<ServedPortal> = is.object({
-  host: is.string().min(1),
-  port: is.int().min(0).max(65535),
-  tag: is.int().min(1).max(65535),
+const count = z.int().min(0);
+const hex = z.string().regex(/^([0-9a-f]{2})*$/);
+const portalSchema: z.ZodType<ServedPortal> = z.object({
+  host: z.string().min(1),
+  port: z.int().min(0).max(65535),
+  tag: z.int().min(1).max(65535),
 });
 
 const settingsShape = {
-  portals: is.array(portalSchema),
-  tcmu: is.boolean(),
+  portals: z.array(portalSchema),
+  tcmu: z.boolean(),
 };
 
 export interface ServingSettings {
@@ -97,100 +97,100 @@ export interface HandoverState extends Speaker, ServingSettings, PortalHandover 
   readonly lio: TcmuFrontEndHandover | null;
 }
 
-const speakerShape = { format: is.int(), version: is.string(), pid: is.int().min(1) };
+const speakerShape = { format: z.int(), version: z.string(), pid: z.int().min(1) };
 
-export const helloSchema: is.Schema<HelloMessage> = is.object({
-  event: is.literal('hello'),
+export const helloSchema: z.ZodType<HelloMessage> = z.object({
+  event: z.literal('hello'),
   ...speakerShape,
-  directories: is.array(is.string()),
+  directories: z.array(z.string()),
 });
-export const welcomeSchema: is.Schema<WelcomeMessage> = is.object({
-  event: is.literal('welcome'),
+export const welcomeSchema: z.ZodType<WelcomeMessage> = z.object({
+  event: z.literal('welcome'),
   ...speakerShape,
-  directories: is.array(is.string()),
+  directories: z.array(z.string()),
   ...settingsShape,
 });
-export const refusedSchema: is.Schema<RefusedMessage> = is.object({
-  event: is.literal('refused'),
-  code: is.string(),
-  message: is.string(),
-  hint: is.string().nullable(),
+export const refusedSchema: z.ZodType<RefusedMessage> = z.object({
+  event: z.literal('refused'),
+  code: z.string(),
+  message: z.string(),
+  hint: z.string().nullable(),
 });
-export const beginSchema: is.Schema<BeginMessage> = is.object({ event: is.literal('begin') });
-export const endingSchema: is.Schema<EndingMessage> = is.taggedUnion('event', [
-  is.object({ event: is.literal('taken') }),
-  is.object({ event: is.literal('failed'), message: is.string() }),
+export const beginSchema: z.ZodType<BeginMessage> = z.object({ event: z.literal('begin') });
+export const endingSchema: z.ZodType<EndingMessage> = z.discriminatedUnion('event', [
+  z.object({ event: z.literal('taken') }),
+  z.object({ event: z.literal('failed'), message: z.string() }),
 ]);
 
 /** 0: TCMU does not tell. */
-const nexusSchema = is.object({ initiatorPort: is.string().min(1).max(512), targetPort: is.int().min(0).max(0xffff) });
-const attentionsSchema = is.array(is.oneOf(ATTENTION_NAMES));
-const key = is.string().regex(/^[0-9a-f]{16}$/);
+const nexusSchema = z.object({ initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(0).max(0xffff) });
+const attentionsSchema = z.array(z.enum(ATTENTION_NAMES));
+const key = z.string().regex(/^[0-9a-f]{16}$/);
 
-const copyRecordSchema = is.object({
+const copyRecordSchema = z.object({
   listId: count,
   serviceAction: count,
   segments: count,
   operations: count,
   bytes: count,
-  isTerminated: is.boolean(),
+  isTerminated: z.boolean(),
   status: count,
   sense: hex,
   token: hex.nullable(),
-  isPartial: is.boolean(),
-  statusTold: is.boolean(),
-  detailsTold: is.boolean(),
-  tokensTold: is.boolean(),
+  isPartial: z.boolean(),
+  statusTold: z.boolean(),
+  detailsTold: z.boolean(),
+  tokensTold: z.boolean(),
 });
 
-const unitSchema: is.Schema<UnitHandover> = is.object({
-  mediumPresent: is.boolean(),
-  modePages: is.record(is.string(), hex),
-  thresholds: is.object({ availableReached: is.boolean(), usedReached: is.boolean() }).nullable(),
-  statistics: is.object({ readCommands: count, writeCommands: count, readBlocks: count, writtenBlocks: count }),
-  reservations: is.object({
-    state: is.object({
-      registrants: is.array(is.object({ ...nexusSchema.shape, key })).max(MAX_REGISTRANTS),
-      type: is.int().refine(isReservationType, 'there is no such type').nullable(),
+const unitSchema: z.ZodType<UnitHandover> = z.object({
+  mediumPresent: z.boolean(),
+  modePages: z.record(z.string(), hex),
+  thresholds: z.object({ availableReached: z.boolean(), usedReached: z.boolean() }).nullable(),
+  statistics: z.object({ readCommands: count, writeCommands: count, readBlocks: count, writtenBlocks: count }),
+  reservations: z.object({
+    state: z.object({
+      registrants: z.array(nexusSchema.extend({ key })).max(MAX_REGISTRANTS),
+      type: z.int().refine(isReservationType, 'there is no such type').nullable(),
       holder: nexusSchema.nullable(),
-      aptpl: is.boolean(),
+      aptpl: z.boolean(),
     }),
     generation: count,
     reserver: nexusSchema.nullable(),
-    absent: is.array(is.object({ nexus: nexusSchema, kinds: attentionsSchema })),
+    absent: z.array(z.object({ nexus: nexusSchema, kinds: attentionsSchema })),
   }),
-  tokens: is.object({
+  tokens: z.object({
     identifier: count,
-    list: is.array(
-      is.object({
+    list: z.array(
+      z.object({
         bytes: hex,
-        ranges: is.array(is.object({ begin: count, end: count })).min(1),
-        timeoutMs: is.number().min(0),
-        idleMs: is.number(),
+        ranges: z.array(z.object({ begin: count, end: count })).min(1),
+        timeoutMs: z.number().min(0),
+        idleMs: z.number(),
         ended: count,
       }),
     ),
   }),
-  nexuses: is.array(
-    is.object({
+  nexuses: z.array(
+    z.object({
       nexus: nexusSchema,
       attentions: attentionsSchema,
-      preventsRemoval: is.boolean(),
-      copies: is.array(copyRecordSchema),
+      preventsRemoval: z.boolean(),
+      copies: z.array(copyRecordSchema),
     }),
   ),
 });
 
-const serial = is.int().min(0).max(0xffffffff);
-const base64 = is.base64();
-const parametersSchema: is.Schema<ParametersHandover> = is.object({
-  headerDigest: is.boolean(),
-  dataDigest: is.boolean(),
+const serial = z.int().min(0).max(0xffffffff);
+const base64 = z.base64();
+const parametersSchema: z.ZodType<ParametersHandover> = z.object({
+  headerDigest: z.boolean(),
+  dataDigest: z.boolean(),
   initiatorSegmentLength: count,
   targetSegmentLength: count,
   maxConnections: count,
-  initialR2T: is.boolean(),
-  immediateData: is.boolean(),
+  initialR2T: z.boolean(),
+  immediateData: z.boolean(),
   maxBurstLength: count,
   firstBurstLength: count,
   maxOutstandingR2T: count,
@@ -198,20 +198,20 @@ const parametersSchema: is.Schema<ParametersHandover> = is.object({
   defaultTime2Retain: count,
 });
 
-const sessionSchema: is.Schema<SessionHandover> = is.object({
-  initiatorName: is.string(),
-  targetName: is.string().nullable(),
-  user: is.string().nullable(),
-  authentication: is.string(),
-  isid: is.string().regex(/^[0-9a-f]{12}$/),
-  tsih: is.int().min(1).max(0xffff),
-  portalGroupTag: is.int().min(1).max(0xffff),
+const sessionSchema: z.ZodType<SessionHandover> = z.object({
+  initiatorName: z.string(),
+  targetName: z.string().nullable(),
+  user: z.string().nullable(),
+  authentication: z.string(),
+  isid: z.string().regex(/^[0-9a-f]{12}$/),
+  tsih: z.int().min(1).max(0xffff),
+  portalGroupTag: z.int().min(1).max(0xffff),
   expCmdSn: serial,
-  windowSize: is.int().min(1).max(0x10000),
-  cancelled: is.array(is.object({ lun: count.nullable(), endCmdSn: serial })),
+  windowSize: z.int().min(1).max(0x10000),
+  cancelled: z.array(z.object({ lun: count.nullable(), endCmdSn: serial })),
   parameters: parametersSchema,
-  connections: is.array(
-    is.object({
+  connections: z.array(
+    z.object({
       fd: count,
       listener: count,
       cid: count,
@@ -219,29 +219,29 @@ const sessionSchema: is.Schema<SessionHandover> = is.object({
       parameters: parametersSchema,
       nextTransferTag: serial,
       pings: count,
-      held: is.array(is.object({ cmdSn: serial, tag: serial, pdus: is.array(base64) })),
+      held: z.array(z.object({ cmdSn: serial, tag: serial, pdus: z.array(base64) })),
       input: base64,
     }),
   ),
 });
 
-const lioSchema: is.Schema<TcmuFrontEndHandover> = is.object({
-  events: is.object({ fd: count, strangers: is.string().nullable() }),
-  devices: is.array(
-    is.object({ minor: count, uioName: is.string(), shownSizeBytes: count, waitedMs: is.number(), fd: count }),
+const lioSchema: z.ZodType<TcmuFrontEndHandover> = z.object({
+  events: z.object({ fd: count, strangers: z.string().nullable() }),
+  devices: z.array(
+    z.object({ minor: count, uioName: z.string(), shownSizeBytes: count, waitedMs: z.number(), fd: count }),
   ),
-  registry: is.object({ pools: is.array(is.object({ name: is.string(), fd: count })), first: count.nullable() }),
+  registry: z.object({ pools: z.array(z.object({ name: z.string(), fd: count })), first: count.nullable() }),
 });
 
-export const stateSchema: is.Schema<HandoverState> = is.object({
-  event: is.literal('state'),
+export const stateSchema: z.ZodType<HandoverState> = z.object({
+  event: z.literal('state'),
   ...speakerShape,
-  format: is.literal(HANDOVER_FORMAT),
+  format: z.literal(HANDOVER_FORMAT),
   ...settingsShape,
-  stoppedMs: is.number(),
-  drainedMs: is.number(),
-  pools: is.array(is.object({ directory: is.string(), lock: count, units: is.record(is.string(), unitSchema) })),
-  listeners: is.array(is.object({ host: is.string(), port: is.int(), tag: is.int(), fd: count })),
-  sessions: is.array(sessionSchema),
+  stoppedMs: z.number(),
+  drainedMs: z.number(),
+  pools: z.array(z.object({ directory: z.string(), lock: count, units: z.record(z.string(), unitSchema) })),
+  listeners: z.array(z.object({ host: z.string(), port: z.int(), tag: z.int(), fd: count })),
+  sessions: z.array(sessionSchema),
   lio: lioSchema.nullable(),
 });

@@ -1,6 +1,6 @@
+import type { z } from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type * as is from '../base/schema.ts';
 import { AdvisedError, hintOf } from './advised-error.ts';
 import { describeIssues } from './control-messages.ts';
 import type { HandoverChannel, HandoverMessage } from './handover-channel.ts';
@@ -131,7 +131,7 @@ function refusalOf(error: unknown): RefusedMessage {
 }
 
 /** A message of the other side; null when it has ended. Throws EINVAL. */
-export function read<T>(message: HandoverMessage | null, schema: is.Schema<T>): T | null {
+export function read<T>(message: HandoverMessage | null, schema: z.ZodType<T>): T | null {
   if (message === null) return null;
   const parsed = schema.safeParse(message.content);
   if (parsed.success) return parsed.data;

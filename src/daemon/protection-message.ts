@@ -1,4 +1,4 @@
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 
 /** Whether this process can be made to wait for an initiator on the same machine, which waits for this process. */
 export interface ProcessProtection {
@@ -10,8 +10,8 @@ export interface ProcessProtection {
   readonly swap: 'none' | 'excluded' | 'possible';
 }
 
-export const protectionSchema: is.Schema<ProcessProtection> = is.object({
-  ioFlusher: is.boolean(),
-  lockedBytes: is.int().min(0),
-  swap: is.oneOf(['none', 'excluded', 'possible']),
+export const protectionSchema: z.ZodType<ProcessProtection> = z.object({
+  ioFlusher: z.boolean(),
+  lockedBytes: z.int().min(0),
+  swap: z.enum(['none', 'excluded', 'possible']),
 });

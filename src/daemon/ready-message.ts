@@ -1,4 +1,4 @@
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema } from './access-messages.ts';
 import {
   POOL_MODES,
@@ -46,32 +46,32 @@ export interface TakeoverMessage {
   devices: number;
 }
 
-const size = is.int().min(0);
+const size = z.int().min(0);
 
-export const readySchema: is.Schema<ReadyMessage> = is.object({
-  event: is.literal('ready'),
-  pid: is.int().min(1),
-  version: is.string(),
+export const readySchema: z.ZodType<ReadyMessage> = z.object({
+  event: z.literal('ready'),
+  pid: z.int().min(1),
+  version: z.string(),
   ...portalsShape,
-  tcmu: is.boolean(),
-  pools: is.array(
-    is.object({
-      name: is.string(),
-      uuid: is.string(),
-      directory: is.string(),
-      target: is.string(),
-      mode: is.oneOf(POOL_MODES),
+  tcmu: z.boolean(),
+  pools: z.array(
+    z.object({
+      name: z.string(),
+      uuid: z.string(),
+      directory: z.string(),
+      target: z.string(),
+      mode: z.enum(POOL_MODES),
       access: poolAccessSchema,
-      volumes: is.array(volumeSchema),
+      volumes: z.array(volumeSchema),
     }),
   ),
-  failed: is.array(is.object({ directory: is.string(), code: is.string(), message: is.string() })),
-  takeover: is
+  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
+  takeover: z
     .object({
-      pid: is.int().min(1),
-      version: is.string(),
-      pauseMs: is.number(),
-      drainMs: is.number(),
+      pid: z.int().min(1),
+      version: z.string(),
+      pauseMs: z.number(),
+      drainMs: z.number(),
       sessions: size,
       devices: size,
     })

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { errnoOf, messageOf, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import * as is from '../base/schema.ts';
 import {
   isAllRegistrants,
   isReservationType,
@@ -24,17 +24,17 @@ import { AdvisedError } from './advised-error.ts';
 const FILE = 'reservations.json';
 const FORMAT = 1;
 
-const NEXUS = { initiatorPort: is.string().min(1).max(512), targetPort: is.int().min(1).max(0xffff) };
+const NEXUS = { initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(1).max(0xffff) };
 
-const VOLUME = is
+const VOLUME = z
   .strictObject({
-    naa: is.string().regex(/^[0-9a-f]{16}$/),
+    naa: z.string().regex(/^[0-9a-f]{16}$/),
     /** As in SPC-4 table 62; null without a reservation. */
-    type: is.int().refine(isReservationType, 'there is no such type').nullable(),
+    type: z.int().refine(isReservationType, 'there is no such type').nullable(),
     /** Null also where all registrants hold it. */
-    holder: is.strictObject(NEXUS).nullable(),
-    registrants: is
-      .array(is.strictObject({ ...NEXUS, key: is.string().regex(/^[0-9a-f]{16}$/) }))
+    holder: z.strictObject(NEXUS).nullable(),
+    registrants: z
+      .array(z.strictObject({ ...NEXUS, key: z.string().regex(/^[0-9a-f]{16}$/) }))
       .min(1)
       .max(MAX_REGISTRANTS),
   })
@@ -51,8 +51,8 @@ const VOLUME = is
     'a nexus is there twice',
   );
 
-const CONTENT = is
-  .strictObject({ format: is.literal(FORMAT), volumes: is.array(VOLUME) })
+const CONTENT = z
+  .strictObject({ format: z.literal(FORMAT), volumes: z.array(VOLUME) })
   .refine(({ volumes }) => new Set(volumes.map(({ naa }) => naa)).size === volumes.length, 'a volume is there twice');
 
 interface Waiting {
@@ -179,7 +179,7 @@ export class ReservationFile {
 }
 
 function unreadable(path: string, error: unknown): AdvisedError {
-  const issue = error instanceof is.SchemaError ? error.issues[0] : undefined;
+  const issue = error instanceof z.ZodError ? error.issues[0] : undefined;
   const reason = issue === undefined ? messageOf(error) : `${issue.path.join('.') || 'the document'}: ${issue.message}`;
   return new AdvisedError(
     error instanceof SyntaxError || issue !== undefined ? 'EINVAL' : errnoOf(error),

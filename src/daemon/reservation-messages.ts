@@ -1,5 +1,5 @@
 /** Messages of the control socket about reservations. See control-messages.ts. */
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 
 /** SPC-4's types, as they are named in `sg_persist`'s words. */
 export const RESERVATION_TYPES = [
@@ -55,26 +55,26 @@ export interface ClearReservationsMessage {
 }
 
 const nexus = {
-  initiator: is.string(),
-  isid: is.string(),
-  targetPort: is.int(),
-  loggedIn: is.boolean().nullable(),
+  initiator: z.string(),
+  isid: z.string(),
+  targetPort: z.int(),
+  loggedIn: z.boolean().nullable(),
 };
 
-export const volumeReservationsSchema: is.Schema<VolumeReservationsMessage> = is.object({
-  volume: is.string(),
-  type: is.oneOf(RESERVATION_TYPES).nullable(),
-  survivesRestart: is.boolean(),
-  generation: is.int().nullable(),
-  registrants: is.array(is.object({ ...nexus, key: is.string(), holdsReservation: is.boolean() })),
-  reservedBy: is.object(nexus).nullable(),
+export const volumeReservationsSchema: z.ZodType<VolumeReservationsMessage> = z.object({
+  volume: z.string(),
+  type: z.enum(RESERVATION_TYPES).nullable(),
+  survivesRestart: z.boolean(),
+  generation: z.int().nullable(),
+  registrants: z.array(z.object({ ...nexus, key: z.string(), holdsReservation: z.boolean() })),
+  reservedBy: z.object(nexus).nullable(),
 });
 
-export const reservationListSchema: is.Schema<ReservationListMessage> = is.object({
-  volumes: is.array(volumeReservationsSchema),
+export const reservationListSchema: z.ZodType<ReservationListMessage> = z.object({
+  volumes: z.array(volumeReservationsSchema),
 });
 
-export const clearReservationsSchema: is.Schema<ClearReservationsMessage> = is.strictObject({
-  initiator: is.string().min(1).max(512).optional(),
-  force: is.boolean().optional(),
+export const clearReservationsSchema: z.ZodType<ClearReservationsMessage> = z.strictObject({
+  initiator: z.string().min(1).max(512).optional(),
+  force: z.boolean().optional(),
 });

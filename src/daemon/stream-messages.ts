@@ -1,5 +1,5 @@
 /** Messages of the control socket about streams of volumes, and about trimming. See control-messages.ts. */
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 
 /** The header that has a stream's `StreamMessage`. */
 export const STREAM_HEADER_NAME = 'x-thinlun-stream';
@@ -37,20 +37,20 @@ export interface TrimmedMessage {
   blockCount: number;
 }
 
-const size = is.int().min(0);
+const size = z.int().min(0);
 
-export const sendVolumeSchema: is.Schema<SendVolumeMessage> = is.strictObject({
-  from: is.string().min(1).max(255).optional(),
-  resume: is.string().min(1).max(1024).optional(),
-  keep: is.string().min(1).max(255).optional(),
+export const sendVolumeSchema: z.ZodType<SendVolumeMessage> = z.strictObject({
+  from: z.string().min(1).max(255).optional(),
+  resume: z.string().min(1).max(1024).optional(),
+  keep: z.string().min(1).max(255).optional(),
 });
 
-export const streamSchema: is.Schema<StreamMessage> = is.object({ expectedBytes: size });
-export const resumeTokenSchema: is.Schema<ResumeTokenMessage> = is.object({ token: is.string() });
+export const streamSchema: z.ZodType<StreamMessage> = z.object({ expectedBytes: size });
+export const resumeTokenSchema: z.ZodType<ResumeTokenMessage> = z.object({ token: z.string() });
 
-export const trimSchema: is.Schema<TrimMessage> = is.strictObject({ fromBlock: size });
+export const trimSchema: z.ZodType<TrimMessage> = z.strictObject({ fromBlock: size });
 
-export const trimmedSchema: is.Schema<TrimmedMessage> = is.object({
+export const trimmedSchema: z.ZodType<TrimmedMessage> = z.object({
   trimmedBytes: size,
   nextBlock: size.nullable(),
   blockCount: size,

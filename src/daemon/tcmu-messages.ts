@@ -1,5 +1,5 @@
 /** The part of the control socket's messages that is about LIO's devices: see control-messages.ts. */
-import * as is from '../base/schema.ts';
+import * as z from 'zod';
 import type { TcmuStatus } from '../tcmu/tcmu-status.ts';
 
 export interface TcmuDeviceMessage {
@@ -41,30 +41,30 @@ export interface PoolTcmuMessage {
   refusals: TcmuRefusalMessage[];
 }
 
-const count = is.int().min(0);
+const count = z.int().min(0);
 
-export const poolTcmuSchema: is.Schema<PoolTcmuMessage> = is.object({
-  answersAwaited: is.boolean(),
-  devices: is.array(
-    is.object({
-      backstore: is.string(),
-      folder: is.string(),
+export const poolTcmuSchema: z.ZodType<PoolTcmuMessage> = z.object({
+  answersAwaited: z.boolean(),
+  devices: z.array(
+    z.object({
+      backstore: z.string(),
+      folder: z.string(),
       minor: count,
-      volume: is.string(),
-      state: is.oneOf(['serving', 'failed', 'unserved']),
-      problem: is.string().nullable(),
+      volume: z.string(),
+      state: z.enum(['serving', 'failed', 'unserved']),
+      problem: z.string().nullable(),
       inFlight: count,
       commands: count,
       aborts: count,
       refused: count,
     }),
   ),
-  refusals: is.array(
-    is.object({
-      backstore: is.string(),
-      volume: is.string(),
-      action: is.oneOf(['add', 'change', 'remove']),
-      reason: is.string(),
+  refusals: z.array(
+    z.object({
+      backstore: z.string(),
+      volume: z.string(),
+      action: z.enum(['add', 'change', 'remove']),
+      reason: z.string(),
       secondsAgo: count,
     }),
   ),

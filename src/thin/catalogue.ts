@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { NAME_PATTERN } from '../base/names.ts';
-import * as is from '../base/schema.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 import { replaceFile } from './replace-file.ts';
 import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
@@ -106,50 +106,50 @@ interface Pending {
 /** Whether the metadata has a device. */
 export type HasDevice = (id: number) => boolean;
 
-const NAME = is.string().regex(NAME_PATTERN);
-const COUNT = is.int().min(0);
+const NAME = z.string().regex(NAME_PATTERN);
+const COUNT = z.int().nonnegative();
 
-const VOLUME: is.Schema<VolumeRecord> = is.strictObject({
+const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
   id: COUNT.max(2 ** 24 - 1),
   name: NAME,
   sizeBytes: COUNT,
   lun: COUNT.max(MAX_VOLUMES - 1),
-  serial: is.string().min(1).max(64),
-  naa: is.string().regex(/^[0-9a-f]{16}$/),
-  logicalBlockSize: is.oneOf([512, 4096]),
+  serial: z.string().min(1).max(64),
+  naa: z.string().regex(/^[0-9a-f]{16}$/),
+  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
   origin: COUNT.max(2 ** 24 - 1).optional(),
-  readOnly: is.boolean().optional(),
-  removable: is.boolean().optional(),
+  readOnly: z.boolean().optional(),
+  removable: z.boolean().optional(),
   physicalBlockSize: COUNT.optional(),
-  externalOrigin: is
-    .strictObject({ path: is.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: is.number().nullable() })
+  externalOrigin: z
+    .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
     .optional(),
   unit: UNIT_RECORD.optional(),
-  contentId: is.uuid().optional(),
-  receiving: is
+  contentId: z.uuid().optional(),
+  receiving: z
     .strictObject({
-      contentId: is.uuid(),
-      baseContentId: is.uuid().nullable(),
+      contentId: z.uuid(),
+      baseContentId: z.uuid().nullable(),
       targetId: COUNT.max(2 ** 24 - 1).nullable(),
       positionBytes: COUNT,
     })
     .optional(),
-  temporary: is.boolean().optional(),
+  temporary: z.boolean().optional(),
 });
 
-const DELETING = is.array(is.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
+const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
 
-const CATALOGUE: is.Schema<CatalogueFile> = is.strictObject({
-  format: is.literal(FORMAT),
-  uuid: is.uuid(),
+const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
+  format: z.literal(FORMAT),
+  uuid: z.uuid(),
   name: NAME,
   blockSizeBytes: COUNT,
   options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
-  volumes: is.array(VOLUME).max(MAX_VOLUMES),
+  volumes: z.array(VOLUME).max(MAX_VOLUMES),
   deleting: DELETING,
-  pending: is
-    .strictObject({ transactionId: COUNT, volumes: is.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
+  pending: z
+    .strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
     .optional(),
 });
 

@@ -1,5 +1,5 @@
+import { z } from 'zod';
 import { StorageError } from '../base/errors.ts';
-import * as is from '../base/schema.ts';
 import { formatSize, roundUp } from '../base/units.ts';
 import type { EngineSettings } from './engine-options.ts';
 
@@ -48,18 +48,18 @@ const LOW_WATER_FRACTION = 16;
 /** What timers can hold: 24 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
-const count = is.int().min(0);
+const count = z.int().nonnegative();
 
 /** As `pool.json` has them; what is left out has its default. */
-export const POOL_OPTIONS: is.Schema<PoolOptions> = is.strictObject({
-  skipBlockZeroing: is.boolean().default(DEFAULT_POOL_OPTIONS.skipBlockZeroing),
-  ignoreDiscard: is.boolean().default(DEFAULT_POOL_OPTIONS.ignoreDiscard),
-  noDiscardPassdown: is.boolean().default(DEFAULT_POOL_OPTIONS.noDiscardPassdown),
-  errorIfNoSpace: is.boolean().default(DEFAULT_POOL_OPTIONS.errorIfNoSpace),
-  readOnly: is.boolean().default(DEFAULT_POOL_OPTIONS.readOnly),
+export const POOL_OPTIONS: z.ZodType<PoolOptions> = z.strictObject({
+  skipBlockZeroing: z.boolean().default(DEFAULT_POOL_OPTIONS.skipBlockZeroing),
+  ignoreDiscard: z.boolean().default(DEFAULT_POOL_OPTIONS.ignoreDiscard),
+  noDiscardPassdown: z.boolean().default(DEFAULT_POOL_OPTIONS.noDiscardPassdown),
+  errorIfNoSpace: z.boolean().default(DEFAULT_POOL_OPTIONS.errorIfNoSpace),
+  readOnly: z.boolean().default(DEFAULT_POOL_OPTIONS.readOnly),
   lowWaterBlocks: count.nullable().default(DEFAULT_POOL_OPTIONS.lowWaterBlocks),
   noSpaceTimeoutMs: count.max(MAX_TIMEOUT_MS).default(DEFAULT_POOL_OPTIONS.noSpaceTimeoutMs),
-  autoExtend: is
+  autoExtend: z
     .strictObject({ limitBytes: count, stepBytes: count.min(1) })
     .nullable()
     .default(DEFAULT_POOL_OPTIONS.autoExtend),

@@ -23,10 +23,9 @@
  *
  * Records of type 2 and 3 ascend and do not overlap. See docs/stream-format.md.
  */
-
+import { z } from 'zod';
 import { CRC32C_INITIAL, crc32c, crc32cFinish, crc32cUpdate } from '../base/crc32c.ts';
 import { StorageError } from '../base/errors.ts';
-import * as is from '../base/schema.ts';
 import { MIB } from '../base/units.ts';
 
 export const PREFACE = 'THINLUN-SEND';
@@ -65,20 +64,20 @@ export interface StreamTotals {
   unmappedBytes: number;
 }
 
-const COUNT = is.int().min(0);
+const COUNT = z.int().nonnegative();
 
-export const STREAM_HEADER: is.Schema<StreamHeader> = is.object({
-  volume: is.string().max(255),
-  contentId: is.uuid(),
-  baseContentId: is.uuid().nullable(),
+export const STREAM_HEADER: z.ZodType<StreamHeader> = z.object({
+  volume: z.string().max(255),
+  contentId: z.uuid(),
+  baseContentId: z.uuid().nullable(),
   sizeBytes: COUNT.min(1),
-  logicalBlockSize: is.oneOf([512, 4096]),
+  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
   blockSizeBytes: COUNT.min(1),
   beginBytes: COUNT,
   expectedBytes: COUNT,
 });
 
-export const STREAM_TOTALS: is.Schema<StreamTotals> = is.object({
+export const STREAM_TOTALS: z.ZodType<StreamTotals> = z.object({
   records: COUNT,
   dataBytes: COUNT,
   unmappedBytes: COUNT,
@@ -122,9 +121,9 @@ export interface ResumePoint {
   positionBytes: number;
 }
 
-const RESUME_POINT: is.Schema<ResumePoint> = is.strictObject({
-  contentId: is.uuid(),
-  baseContentId: is.uuid().nullable(),
+const RESUME_POINT: z.ZodType<ResumePoint> = z.strictObject({
+  contentId: z.uuid(),
+  baseContentId: z.uuid().nullable(),
   positionBytes: COUNT,
 });
 

@@ -1,5 +1,5 @@
+import type { z } from 'zod';
 import { StorageError } from '../base/errors.ts';
-import type * as is from '../base/schema.ts';
 import {
   encodePreface,
   MAX_DATA_LENGTH,
@@ -141,7 +141,7 @@ export class StreamReader {
     if ((await this.#fill(new Uint8Array(1), 1)) > 0) throw this.#wrong('something comes after its end');
   }
 
-  #parse<T>(schema: is.Schema<T>, payload: Uint8Array): T {
+  #parse<T>(schema: z.ZodType<T>, payload: Uint8Array): T {
     try {
       return schema.parse(JSON.parse(Buffer.from(payload).toString()));
     } catch {

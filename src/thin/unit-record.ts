@@ -1,4 +1,4 @@
-import * as is from '../base/schema.ts';
+import { z } from 'zod';
 
 /** Kept for a logical unit: saved mode pages, and an operation on the whole medium that has not ended well. */
 export interface UnitRecord {
@@ -13,17 +13,17 @@ export interface UnitRecord {
   } | null;
 }
 
-const HEX = is.string().regex(/^([0-9a-f]{2})+$/);
-export const UNIT_RECORD: is.Schema<UnitRecord> = is.strictObject({
-  modePages: is.record(is.string().regex(/^[0-9a-f]{2}(\.[0-9a-f]{2})?$/), HEX.max(512)),
-  operation: is
+const HEX = z.string().regex(/^([0-9a-f]{2})+$/);
+export const UNIT_RECORD: z.ZodType<UnitRecord> = z.strictObject({
+  modePages: z.record(z.string().regex(/^[0-9a-f]{2}(\.[0-9a-f]{2})?$/), HEX.max(512)),
+  operation: z
     .strictObject({
-      command: is.oneOf(['sanitize', 'format']),
+      command: z.enum(['sanitize', 'format']),
       pattern: HEX.max(8192).nullable(),
-      passes: is.int().min(1).max(31),
-      inverts: is.boolean(),
-      mayBeGivenUp: is.boolean(),
-      failed: is.boolean(),
+      passes: z.int().min(1).max(31),
+      inverts: z.boolean(),
+      mayBeGivenUp: z.boolean(),
+      failed: z.boolean(),
     })
     .nullable(),
 });

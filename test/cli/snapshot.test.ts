@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import * as is from '../../src/base/schema.ts';
+import * as z from 'zod';
 import { GIB, MIB } from '../../src/base/units.ts';
 import { statusLinesSchema, volumeSchema } from '../../src/daemon/control-messages.ts';
 import type { TestProcess } from '../support/processes.mjs';
@@ -23,7 +23,7 @@ describe.each(['no server', 'a server'])('with %s', (situation) => {
     const a = await createVolume(dir, 'a');
     await createVolume(dir, 'b');
     const taken = await thinlunJson('volume', 'snapshot', dir, 'a', 'a1', 'b', 'b1', '--read-only');
-    const made = is.array(volumeSchema).parse(taken);
+    const made = z.array(volumeSchema).parse(taken);
     expect(made.map(({ name, lun, origin, readOnly, sizeBytes }) => [name, lun, origin, readOnly, sizeBytes])).toEqual([
       ['a1', 2, 'a', true, GIB],
       ['b1', 3, 'b', true, GIB],

@@ -1,7 +1,7 @@
 import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import * as is from '../../src/base/schema.ts';
+import * as z from 'zod';
 import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { deletedSchema, volumeSchema } from '../../src/daemon/control-messages.ts';
 import type { TestProcess } from '../support/processes.mjs';
@@ -27,7 +27,7 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     expect(made).toMatchObject({ name: 'web', sizeBytes: 512 * MIB, mappedBytes: 0, lun: 0, logicalBlockSize: 512 });
     const second = await thinlunJson('volume', 'create', dir, 'db', '--size', '2T', '--logical-block-size', '4096');
     expect(second).toMatchObject({ name: 'db', sizeBytes: 2048 * GIB, lun: 1, logicalBlockSize: 4096 });
-    expect(is.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir))).toEqual([made, second]);
+    expect(z.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir))).toEqual([made, second]);
     expect((await statusOf(dir)).volumeCount).toBe(2);
 
     expect(await thinlunJson('volume', 'resize', dir, 'web', '--size', '1G')).toEqual({ ...made, sizeBytes: GIB });
@@ -62,7 +62,7 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     rmSync(image);
     server = situation === 'a server' ? await serve([dir]) : null;
     await createVolume(dir, 'other');
-    const listed = is.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir));
+    const listed = z.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir));
     expect(listed.map(({ name, externalOrigin }) => [name, externalOrigin?.problem])).toEqual([
       ['vm', expect.stringMatching(/^it cannot be read: ENOENT/)],
       ['vm2', expect.stringMatching(/^it cannot be read: ENOENT/)],

@@ -1,4 +1,4 @@
-import * as is from '../../base/schema.ts';
+import * as z from 'zod';
 
 /** What `thinlun check --json` prints. */
 export interface CheckMessage {
@@ -27,28 +27,28 @@ export interface CheckMessage {
   }[];
 }
 
-const size = is.int().min(0);
+const size = z.int().min(0);
 
-export const checkSchema: is.Schema<CheckMessage> = is.object({
-  ok: is.boolean(),
+export const checkSchema: z.ZodType<CheckMessage> = z.object({
+  ok: z.boolean(),
   transactionId: size.nullable(),
   freeMetadataBlocks: size.nullable(),
   errors: size,
   leaks: size,
   warnings: size,
-  needsCheck: is.boolean(),
-  repaired: is.boolean(),
+  needsCheck: z.boolean(),
+  repaired: z.boolean(),
   deviceCount: size,
   mappingCount: size,
   blocksRead: size,
-  damages: is.array(
-    is.object({
-      severity: is.oneOf(['error', 'leak', 'warning']),
-      invariant: is.string(),
-      path: is.string(),
+  damages: z.array(
+    z.object({
+      severity: z.enum(['error', 'leak', 'warning']),
+      invariant: z.string(),
+      path: z.string(),
       begin: size.nullable(),
       end: size.nullable(),
-      message: is.string(),
+      message: z.string(),
     }),
   ),
 });
