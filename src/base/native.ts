@@ -88,6 +88,8 @@ export interface NativeBindings {
   /** `bytes.byteOffset + offset` is a multiple of 4. */
   atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;
   atomicStoreRelease32(bytes: Uint8Array, offset: number, value: number): void;
+  /** Whether the word at `offset` is not `value`: now, or within `tries` (up to 1000) times a microsecond or two in which other threads get the processor. */
+  awaitChange32(bytes: Uint8Array, offset: number, value: number, tries: number): boolean;
   /** Calls back with POLL_* bits whenever `fd` is readable, disconnected or failed, until `pollStop`. One watcher a descriptor. */
   pollStart(fd: number, callback: (events: number) => void): PollHandle;
   /** The callback is not called any more. Before the descriptor is closed; may be repeated. */

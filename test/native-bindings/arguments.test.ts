@@ -94,6 +94,12 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   mapShared: [FD, COUNT],
   unmap: [{ good: new ArrayBuffer(8), bad: [1, 'x', bytes, new SharedArrayBuffer(8), new ArrayBuffer(0)] }],
   atomicLoadAcquire32: [BYTES, { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] }],
+  awaitChange32: [
+    BYTES,
+    { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] },
+    { good: 0, bad: [...WRONG_NUMBERS, 2 ** 32] },
+    { good: 0, bad: [1001, ...WRONG_NUMBERS] },
+  ],
   atomicStoreRelease32: [
     BYTES,
     { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] },
