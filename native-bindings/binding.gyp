@@ -5,6 +5,7 @@
       'sources': [
         'src/arguments.c',
         'src/at-once.c',
+        'src/copy.c',
         'src/crc32c.c',
         'src/errors.c',
         'src/files.c',

@@ -1,26 +1,36 @@
 import { Command, CommanderError } from 'commander';
 import { errnoOf, messageOf, StorageError } from './base/errors.ts';
-import { addAccessCommands } from './cli/access-commands.ts';
-import { addMessageCommand } from './cli/message-command.ts';
 import { createOutput, guardOutput } from './cli/output.ts';
-import { addPoolCommands } from './cli/pool-commands.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
-import { addServeCommands } from './cli/serve-commands.ts';
-import { addCheckCommand } from './cli/tools/check.ts';
-import { addDeltaCommand } from './cli/tools/delta.ts';
-import { addDumpCommand } from './cli/tools/dump.ts';
-import { addInspectCommand } from './cli/tools/inspect.ts';
-import { addLsCommand } from './cli/tools/ls.ts';
-import { addMetadataSizeCommand } from './cli/tools/metadata-size.ts';
-import { addPackCommands } from './cli/tools/pack.ts';
-import { addRepairCommand } from './cli/tools/repair.ts';
-import { addRestoreCommand } from './cli/tools/restore.ts';
-import { addRmapCommand } from './cli/tools/rmap.ts';
-import { addTrimCommand } from './cli/tools/trim.ts';
-import { addTransferCommands } from './cli/transfer-commands.ts';
-import { addVolumeCommands } from './cli/volume-commands.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
+
+/** Adds commands with their options and help. What they do is loaded by their actions, and not before. */
+type AddCommands = (program: Command, context: RunContext) => void;
+
+/** In the order of the help. */
+const COMMANDS: readonly { names: readonly string[]; load: () => Promise<AddCommands> }[] = [
+  { names: ['pool'], load: async () => (await import('./cli/pool-commands.ts')).addPoolCommands },
+  { names: ['volume'], load: async () => (await import('./cli/volume-commands.ts')).addVolumeCommands },
+  { names: ['access'], load: async () => (await import('./cli/access-commands.ts')).addAccessCommands },
+  { names: ['message'], load: async () => (await import('./cli/message-command.ts')).addMessageCommand },
+  { names: ['serve', 'demo'], load: async () => (await import('./cli/serve-commands.ts')).addServeCommands },
+  { names: ['send', 'receive'], load: async () => (await import('./cli/transfer-commands.ts')).addTransferCommands },
+  { names: ['ls'], load: async () => (await import('./cli/tools/ls-command.ts')).addLsCommand },
+  { names: ['rmap'], load: async () => (await import('./cli/tools/rmap-command.ts')).addRmapCommand },
+  { names: ['delta'], load: async () => (await import('./cli/tools/delta-command.ts')).addDeltaCommand },
+  { names: ['inspect'], load: async () => (await import('./cli/tools/inspect-command.ts')).addInspectCommand },
+  { names: ['trim'], load: async () => (await import('./cli/tools/trim-command.ts')).addTrimCommand },
+  { names: ['dump'], load: async () => (await import('./cli/tools/dump-command.ts')).addDumpCommand },
+  { names: ['restore'], load: async () => (await import('./cli/tools/restore-command.ts')).addRestoreCommand },
+  { names: ['repair'], load: async () => (await import('./cli/tools/repair-command.ts')).addRepairCommand },
+  { names: ['check'], load: async () => (await import('./cli/tools/check-command.ts')).addCheckCommand },
+  { names: ['pack', 'unpack'], load: async () => (await import('./cli/tools/pack-command.ts')).addPackCommands },
+  {
+    names: ['metadata-size'],
+    load: async () => (await import('./cli/tools/metadata-size-command.ts')).addMetadataSizeCommand,
+  },
+];
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
@@ -32,8 +42,9 @@ export async function main(args: readonly string[]): Promise<void> {
     process.exit(EXIT_FAILURE);
   });
   const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE };
-  const program = createProgram(context);
+  const program = createProgram();
   try {
+    await addCommands(program, context, args);
     await program.parseAsync(args, { from: 'user' });
     process.exitCode = context.exitCode;
   } catch (error) {
@@ -45,7 +56,7 @@ export async function main(args: readonly string[]): Promise<void> {
   process.exit();
 }
 
-function createProgram(context: RunContext): Command {
+function createProgram(): Command {
   const program = new Command('thinlun')
     .description("thin-provisioned volumes as SCSI logical units, in the kernel's own dm-thin format")
     .version(VERSION, '--version', 'print the version')
@@ -64,25 +75,15 @@ Examples:
   thinlun demo`,
     );
   strict(program);
-  addPoolCommands(program, context);
-  addVolumeCommands(program, context);
-  addAccessCommands(program, context);
-  addMessageCommand(program, context);
-  addServeCommands(program, context);
-  addTransferCommands(program, context);
-  addLsCommand(program, context);
-  addRmapCommand(program, context);
-  addDeltaCommand(program, context);
-  addInspectCommand(program, context);
-  addTrimCommand(program, context);
-  addDumpCommand(program, context);
-  addRestoreCommand(program, context);
-  addRepairCommand(program, context);
-  addCheckCommand(program, context);
-  addPackCommands(program, context);
-  addMetadataSizeCommand(program, context);
-  for (const command of everyCommand(program)) strict(command);
   return program;
+}
+
+/** Adds the command that `args` names; all of them when it names none that there is, as for the help. */
+async function addCommands(program: Command, context: RunContext, args: readonly string[]): Promise<void> {
+  const name = args.find((arg) => !arg.startsWith('-'));
+  const named = COMMANDS.filter(({ names }) => name !== undefined && names.includes(name));
+  for (const { load } of named.length > 0 ? named : COMMANDS) (await load())(program, context);
+  for (const command of everyCommand(program)) strict(command);
 }
 
 function* everyCommand(program: Command): Iterable<Command> {

@@ -79,12 +79,13 @@ export function evaluate(figure, sides) {
   /** @param {string | null} name */
   const of = (name) => {
     const side = sides.find((one) => one.name === name);
-    return side === undefined || side.samples.length === 0 ? null : summary(side.samples.map(figure.value));
+    return side === undefined || side.samples.length === 0 ? null : side.samples.map(figure.value);
   };
   const { id, what, against, unit, target } = figure;
   const ours = of(figure.ours);
   const theirs = of(figure.theirs);
-  const base = { id, what, against, unit, target, isRatio: figure.theirs !== null, ours, theirs };
+  const summaries = { ours: ours && summary(ours), theirs: theirs && summary(theirs) };
+  const base = { id, what, against, unit, target, isRatio: figure.theirs !== null, ...summaries };
   if (ours === null || (figure.theirs !== null && theirs === null)) {
     return { ...base, ratio: null, verdict: /** @type {const} */ ('left out'), remarks: [] };
   }

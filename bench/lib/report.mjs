@@ -103,7 +103,7 @@ export function caveats(results) {
   const noisy = figures.filter(({ verdict }) => verdict === 'noisy').length;
   if (noisy > 0) {
     lines.push(
-      `${noisy} figures are ${NOISY}: the middle half of the samples of a side lies more than ${MAX_SPREAD * 100}% of the median apart. They prove nothing: run again on a quiet machine.`,
+      `${noisy} figures are ${NOISY}: the middle half of the ratios of their rounds lies more than ${MAX_SPREAD * 100}% of the median apart. They prove nothing: run again on a quiet machine.`,
     );
   }
   if (figures.some(({ verdict }) => verdict === 'few rounds')) {

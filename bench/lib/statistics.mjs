@@ -2,7 +2,7 @@
 
 /** Rounds from which on a spread means something. */
 export const MIN_ROUNDS = 3;
-/** The middle half of the samples of one side lies further apart than this share of their median: the machine was too noisy. */
+/** The middle half of the rounds' ratios lies further apart than this share of their median: the machine was too noisy. */
 export const MAX_SPREAD = 0.2;
 
 /**
@@ -18,7 +18,7 @@ export const MAX_SPREAD = 0.2;
  * @property {number} [atMost] The same, or less.
  *
  * @typedef {object} Judgement
- * @property {number | null} ratio Ours to theirs; null where it would mean nothing, or where there is no peer.
+ * @property {number | null} ratio Ours to theirs, the median of the rounds; null where it would mean nothing, or where there is no peer.
  * @property {'reached' | 'missed' | 'noisy' | 'few rounds' | 'no target'} verdict
  */
 
@@ -39,22 +39,23 @@ export function summary(values) {
 }
 
 /**
- * Compares two sides, or one with a limit of its own. A noisy side gives no ratio and no verdict.
- * @param {Summary} ours
- * @param {Summary | null} theirs
+ * Compares two sides, or one with a limit of its own. The sides took turns, so each round is a comparison by itself: a machine that is slower for a while is so for both.
+ * The ratio is the median of the rounds' ratios, and where these lie too far apart, there is no ratio and no verdict.
+ * @param {readonly number[]} ours Samples in the order of the rounds.
+ * @param {readonly number[] | null} theirs
  * @param {Target} target
  * @returns {Judgement}
  */
 export function judge(ours, theirs, target) {
-  const sides = theirs === null ? [ours] : [ours, theirs];
-  const few = sides.some(({ count }) => count < MIN_ROUNDS);
-  if (!few && sides.some(({ spread }) => spread > MAX_SPREAD)) return { ratio: null, verdict: 'noisy' };
-  const ratio = theirs === null ? null : theirs.median === 0 ? null : ours.median / theirs.median;
-  if (few) return { ratio, verdict: 'few rounds' };
-  if (theirs !== null && ratio === null) return { ratio, verdict: 'noisy' };
+  const { median, spread, count } = summary(
+    theirs === null ? ours : ours.slice(0, theirs.length).map((value, round) => value / (theirs[round] ?? 0)),
+  );
+  const isFew = count < MIN_ROUNDS;
+  if (!Number.isFinite(median) || (!isFew && spread > MAX_SPREAD)) return { ratio: null, verdict: 'noisy' };
+  const ratio = theirs === null ? null : median;
+  if (isFew) return { ratio, verdict: 'few rounds' };
   const { atLeast, atMost } = target;
   if (atLeast === undefined && atMost === undefined) return { ratio, verdict: 'no target' };
-  const value = ratio ?? ours.median;
-  const isReached = (atLeast === undefined || value >= atLeast) && (atMost === undefined || value <= atMost);
+  const isReached = (atLeast === undefined || median >= atLeast) && (atMost === undefined || median <= atMost);
   return { ratio, verdict: isReached ? 'reached' : 'missed' };
 }

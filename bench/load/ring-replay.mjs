@@ -124,6 +124,7 @@ const ring = new CommandRing({
   layout: mb.readMailbox(kernel.memory),
   atomics: native ?? {
     atomicLoadAcquire32: (bytes, offset) => new Uint32Array(bytes.buffer, bytes.byteOffset + offset, 1)[0],
+    awaitChange32: () => false,
     atomicStoreRelease32: (bytes, offset, value) => {
       new Uint32Array(bytes.buffer, bytes.byteOffset + offset, 1)[0] = value;
     },

@@ -1,5 +1,6 @@
 #include "at-once.h"
 
+#include <sys/resource.h>
 #include <time.h>
 
 /* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
@@ -8,6 +9,8 @@
 #define MIN_PAUSE_NS 20000000ULL
 #define MAX_PAUSE_NS 5000000000ULL
 #define QUICK_ONES 256
+/* Batches after a slow one in which the next one is looked at. */
+#define WATCHED_BATCHES 1024
 
 static uint64_t monotonic_ns(void) {
   struct timespec now;
@@ -15,7 +18,18 @@ static uint64_t monotonic_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* Times that this thread gave its processor up to wait for something: not when another thread was given it. */
+static int64_t thread_waits(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nvcsw : 0;
+}
+
 void ration_begin(struct ration *ration) {
+  ration->waits = -1;
+  if (ration->watched > 0) {
+    ration->watched--;
+    ration->waits = thread_waits();
+  }
   ration->now_ns = monotonic_ns();
   ration->latest_ns = ration->now_ns + BUDGET_NS;
 }
@@ -28,6 +42,10 @@ void ration_use(struct ration *ration) {
   uint64_t before = ration->now_ns;
   ration->now_ns = monotonic_ns();
   if (ration->now_ns - before > SLOW_NS) {
+    /* It may have been a neighbour's turn; that costs a system call to tell, so it is looked at from the first slow one on. */
+    bool known = ration->waits >= 0, waited = known && thread_waits() != ration->waits;
+    ration->watched = WATCHED_BATCHES;
+    if (!waited) return;
     if (ration->pause_ns < MIN_PAUSE_NS) ration->pause_ns = MIN_PAUSE_NS;
     ration->pause_ends_ns = ration->now_ns + ration->pause_ns;
     ration->pause_ns = ration->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ration->pause_ns * 2;

@@ -9,6 +9,8 @@ struct ration {
   uint64_t now_ns, latest_ns;         /* of this batch: the time, and when it has used up its share */
   uint64_t pause_ends_ns, pause_ns;   /* there are none before that; how long the next pause takes */
   uint32_t quick_count;               /* since a slow one */
+  uint32_t watched;                   /* batches in which it is looked at what a slow one waits for */
+  int64_t waits;                      /* of this thread, before the batch; -1: not looked at */
 };
 
 void ration_begin(struct ration *ration);

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct copies;
 struct mapping;
 struct ring;
 
@@ -20,6 +21,7 @@ struct instance {
   /* Doubly linked lists of what is open, newest first. */
   struct mapping *mappings;
   struct ring *rings;
+  struct copies *copies;
   /* CRC-32C: tables for processors without the instruction. */
   bool crc32c_hardware;
   uint32_t crc32c_table[8][256];
@@ -68,6 +70,7 @@ struct export_entry {
 bool add_functions(napi_env env, napi_value object, const struct export_entry *entries, size_t count, void *data);
 
 /* One for each theme; false with an exception pending. */
+bool copy_register(napi_env env, napi_value exports, struct instance *instance);
 bool crc32c_register(napi_env env, napi_value exports, struct instance *instance);
 bool files_register(napi_env env, napi_value exports, struct instance *instance);
 bool mmap_register(napi_env env, napi_value exports, struct instance *instance);
@@ -81,5 +84,7 @@ bool work_register(napi_env env, napi_value exports, struct instance *instance);
 
 /* uring.c: whether an operation in flight on any ring of the instance uses a byte of [begin, begin + size). */
 bool rings_use_memory(const struct instance *instance, const void *begin, size_t size);
+/* copy.c: the same for copies on the thread pool. */
+bool copies_use_memory(const struct instance *instance, const void *begin, size_t size);
 
 #endif

@@ -2,6 +2,7 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -84,7 +85,8 @@ static napi_value unmap(napi_env env, napi_callback_info info) {
   struct mapping *mapping = instance->mappings;
   while (mapping != NULL && !(mapping->shared && mapping->begin == data && mapping->size == size)) mapping = mapping->next;
   if (mapping == NULL || size == 0) return throw_argument(env, "unmap", "argument 1 is not a buffer of mapShared, or is unmapped");
-  if (rings_use_memory(instance, mapping->begin, mapping->size)) return throw_errno(env, "unmap", EBUSY);
+  if (rings_use_memory(instance, mapping->begin, mapping->size) || copies_use_memory(instance, mapping->begin, mapping->size))
+    return throw_errno(env, "unmap", EBUSY);
   /* Detached first: there is no moment at which JavaScript could reach memory that is gone. */
   if (napi_detach_arraybuffer(env, call.arguments[0]) != napi_ok) return throw_napi(env, "unmap");
   mapping_unmap(mapping);
@@ -142,6 +144,34 @@ static napi_value atomic_store(napi_env env, napi_callback_info info) {
   return make_undefined(env);
 }
 
+static void relax(void) {
+  for (int i = 0; i < 32; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+  }
+}
+
+/* awaitChange32(bytes, offset, value, tries): whether the word is another one, now or after a while of microseconds. Others get the processor in between. */
+static napi_value await_change(napi_env env, napi_callback_info info) {
+  struct call call;
+  uint32_t *word;
+  double value, tries;
+  if (!call_begin(env, info, "awaitChange32", 4, &call) || !argument_word32(&call, &word) ||
+      !argument_integer(&call, 2, 0, UINT32_MAX, &value) || !argument_integer(&call, 3, 0, 1000, &tries))
+    return NULL;
+  bool changed = __atomic_load_n(word, __ATOMIC_ACQUIRE) != (uint32_t)value;
+  for (uint32_t left = (uint32_t)tries; left > 0 && !changed; left--) {
+    sched_yield();
+    changed = __atomic_load_n(word, __ATOMIC_ACQUIRE) != (uint32_t)value;
+    if (!changed) relax();
+  }
+  napi_value result;
+  return napi_get_boolean(env, changed, &result) == napi_ok ? result : throw_napi(env, "awaitChange32");
+}
+
 bool mmap_register(napi_env env, napi_value exports, struct instance *instance) {
   static const struct export_entry entries[] = {
       {"mapShared", map_shared},
@@ -149,6 +179,7 @@ bool mmap_register(napi_env env, napi_value exports, struct instance *instance) 
       {"alignedBuffer", aligned_buffer},
       {"atomicLoadAcquire32", atomic_load},
       {"atomicStoreRelease32", atomic_store},
+      {"awaitChange32", await_change},
   };
   return add_functions(env, exports, entries, sizeof entries / sizeof entries[0], instance);
 }

@@ -25,7 +25,7 @@ NAPI_MODULE_INIT(/* napi_env env, napi_value exports */) {
     free(instance);
     return throw_napi(env, "init");
   }
-  bool registered = crc32c_register(env, exports, instance) && files_register(env, exports, instance) &&
+  bool registered = copy_register(env, exports, instance) && crc32c_register(env, exports, instance) && files_register(env, exports, instance) &&
                     mmap_register(env, exports, instance) && netlink_register(env, exports, instance) &&
                     notify_register(env, exports, instance) && pass_fds_register(env, exports, instance) &&
                      poll_register(env, exports, instance) &&

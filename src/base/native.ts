@@ -69,6 +69,18 @@ export interface NativeBindings {
     length: number,
     callback: (result: number) => void,
   ): void;
+  /**
+   * Copies within a file on libuv's thread pool. `rows`: the bytes of `count` (1 to 64) rows of six doubles: source, target, length, offset in `memory`, begin and length
+   * of what is in that range of `memory` already instead of the source's bytes. `callback(row, 0 or -errno)` for each, all in one turn; EAGAIN where the page cache does not have
+   * the source. `memory` is the call's until then.
+   */
+  copyAsync(
+    fd: number,
+    rows: Uint8Array,
+    count: number,
+    memory: Uint8Array,
+    callback: (row: number, result: number) => void,
+  ): void;
   /** mmap of exactly `length` bytes from 0, read and write, shared. */
   mapShared(fd: number, length: number): ArrayBuffer;
   /** munmap of a `mapShared` buffer, which is detached: its views have length 0 afterwards. EBUSY while a ring's operation uses it. */
@@ -76,6 +88,8 @@ export interface NativeBindings {
   /** `bytes.byteOffset + offset` is a multiple of 4. */
   atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;
   atomicStoreRelease32(bytes: Uint8Array, offset: number, value: number): void;
+  /** Whether the word at `offset` is not `value`: now, or within `tries` (up to 1000) times a microsecond or two in which other threads get the processor. */
+  awaitChange32(bytes: Uint8Array, offset: number, value: number, tries: number): boolean;
   /** Calls back with POLL_* bits whenever `fd` is readable, disconnected or failed, until `pollStop`. One watcher a descriptor. */
   pollStart(fd: number, callback: (events: number) => void): PollHandle;
   /** The callback is not called any more. Before the descriptor is closed; may be repeated. */

@@ -35,6 +35,20 @@ export interface BlockDevice {
   discard(offset: number, length: number, completion: IoCompletion): void;
   /** The range reads as zeroes afterwards; without data transfer where the platform can. */
   writeZeroes(offset: number, length: number, completion: IoCompletion): void;
+  /**
+   * Copies `[source, +length)` to `target` by way of `memory[memoryOffset, +length)`, with what is in bytes `[keepAt, +keepLength)` of that already in the place of the source's.
+   * Ends with EAGAIN, nothing written, where the source is not in the page cache. Returns false, and does nothing, where the device does not do this at all.
+   */
+  copyCached(
+    source: number,
+    target: number,
+    length: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    keepAt: number,
+    keepLength: number,
+    completion: IoCompletion,
+  ): boolean;
   /** Starts what was queued. Cheap when nothing was. */
   submit(): void;
 

@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts';
 import { type Errno, wrapError } from '../base/errors.ts';
 import { native } from '../base/native.ts';
 import type { BlockDevice, IoCompletion } from './block-device.ts';
+import { CachedCopies } from './cached-copies.ts';
 import { type DeviceFile, readFully, refreshFileSize, resizeFile, syncFile, writeFully } from './device-file.ts';
 import { errnoFromNumber } from './errno-number.ts';
 import { FileRequest, Step, type StepOwner, ZEROES } from './file-request.ts';
@@ -21,6 +22,8 @@ const MAX_ATTEMPTS = 100;
  */
 export abstract class FileDeviceBase implements BlockDevice, StepOwner {
   protected readonly file: DeviceFile;
+  /** Null where the page cache is passed by, and where there is no addon. */
+  readonly #copies: CachedCopies | null;
   readonly #pool: IoQueue<FileRequest> = new IoQueue();
   #zeroRange = true;
   #punchHole = true;
@@ -30,13 +33,15 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
 
   constructor(file: DeviceFile) {
     this.file = file;
+    this.#copies = native === null || file.alignmentBytes > 1 ? null : new CachedCopies(file.fd);
   }
 
   /** Queues the request's current step. Never completes it before returning. */
   protected abstract queueStep(request: FileRequest): void;
   /** Starts a step at once: the request goes on, its submit() is past. */
   protected abstract startStep(request: FileRequest): void;
-  abstract submit(): void;
+  /** Starts what `queueStep` was given. */
+  protected abstract submitSteps(): void;
   /** Everything has ended; the file is about to be closed. */
   protected abstract releaseEngine(): void;
 
@@ -93,6 +98,34 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
     assertWritable(this);
     assertRange(this, offset, length);
     this.#queue(IoOp.WRITE_ZEROES, offset, length, ZEROES, 0, this.#zeroStep(), completion);
+  }
+
+  copyCached(
+    source: number,
+    target: number,
+    length: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    keepAt: number,
+    keepLength: number,
+    completion: IoCompletion,
+  ): boolean {
+    assertWritable(this);
+    assertRange(this, source, length);
+    assertRange(this, target, length);
+    assertMemory(memory, memoryOffset, length);
+    if (this.#copies === null) return false;
+    const request = this.#request(IoOp.COPY, target, length, memory, memoryOffset, Step.COPY, completion);
+    request.source = source;
+    request.keepAt = keepAt;
+    request.keepLength = keepLength;
+    this.#copies.queue(request);
+    return true;
+  }
+
+  submit(): void {
+    this.#copies?.submit();
+    this.submitSteps();
   }
 
   readSync(offset: number, memory: Uint8Array, memoryOffset: number, length: number): void {
@@ -152,7 +185,7 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
   }
 
   #stepFailed(request: FileRequest, result: number): void {
-    if ((result === EINTR || result === EAGAIN) && request.attempts < MAX_ATTEMPTS) {
+    if ((result === EINTR || result === EAGAIN) && request.op !== IoOp.COPY && request.attempts < MAX_ATTEMPTS) {
       request.attempts++;
       this.startStep(request);
     } else if (
@@ -178,6 +211,18 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
     step: Step,
     completion: IoCompletion,
   ): void {
+    this.queueStep(this.#request(op, offset, length, memory, memoryOffset, step, completion));
+  }
+
+  #request(
+    op: IoOp,
+    offset: number,
+    length: number,
+    memory: Uint8Array,
+    memoryOffset: number,
+    step: Step,
+    completion: IoCompletion,
+  ): FileRequest {
     this.#assertOpen();
     const request = this.#pool.shift() ?? new FileRequest(this, this.file.fd, this.file.alignmentBytes === 1);
     request.set(op, offset, length, completion).setMemory(memory, memoryOffset);
@@ -185,7 +230,7 @@ export abstract class FileDeviceBase implements BlockDevice, StepOwner {
     request.done = 0;
     request.attempts = 0;
     this.#unfinished++;
-    this.queueStep(request);
+    return request;
   }
 
   #finish(request: FileRequest, error: Errno | null): void {

@@ -13,6 +13,7 @@ export const Step = {
   BLKZEROOUT: 6,
   /** Nothing can do it: ends with EOPNOTSUPP. */
   UNSUPPORTED: 7,
+  COPY: 8,
 } as const;
 export type Step = (typeof Step)[keyof typeof Step];
 
@@ -44,6 +45,10 @@ export class FileRequest extends IoRequest {
   /** The page cache takes what is written. */
   readonly isCached: boolean;
   step: Step = Step.READ;
+  /** Of a copy: where it is read, and what of its memory is not. */
+  source = 0;
+  keepAt = 0;
+  keepLength = 0;
   /** Bytes moved by the steps so far. */
   done = 0;
   /** Failures of the current step that were tried again. */

@@ -11,7 +11,7 @@ const EOPNOTSUPP = -95;
 export class FsDevice extends FileDeviceBase implements BlockDevice {
   readonly #queued: IoQueue<FileRequest> = new IoQueue();
 
-  submit(): void {
+  protected override submitSteps(): void {
     for (let request = this.#queued.shift(); request !== null; request = this.#queued.shift()) this.startStep(request);
   }
 

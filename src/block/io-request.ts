@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts';
 import type { BlockDevice, IoCompletion } from './block-device.ts';
 
 /** What an `IoRequest` asks for. */
-export const IoOp = { READ: 0, WRITE: 1, FLUSH: 2, DISCARD: 3, WRITE_ZEROES: 4 } as const;
+export const IoOp = { READ: 0, WRITE: 1, FLUSH: 2, DISCARD: 3, WRITE_ZEROES: 4, COPY: 5 } as const;
 export type IoOp = (typeof IoOp)[keyof typeof IoOp];
 
 const NOTHING = new Uint8Array(0);
@@ -45,6 +45,11 @@ export class IoQueue<T extends { next: T | null }> {
   #head: T | null = null;
   #tail: T | null = null;
   count = 0;
+
+  /** What `shift` takes next. */
+  get first(): T | null {
+    return this.#head;
+  }
 
   push(request: T): void {
     request.next = null;

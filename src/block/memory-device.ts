@@ -87,6 +87,10 @@ export class MemoryDevice implements BlockDevice {
     this.#queue(IoOp.WRITE_ZEROES, offset, length, completion);
   }
 
+  copyCached(): boolean {
+    return false;
+  }
+
   submit(): void {
     for (let request = this.#queued.shift(); request !== null; request = this.#queued.shift()) {
       this.#submitted.push(request);

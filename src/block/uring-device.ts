@@ -15,7 +15,7 @@ export class UringDevice extends FileDeviceBase implements BlockDevice {
     this.#ring = ring;
   }
 
-  submit(): void {
+  protected override submitSteps(): void {
     this.#ring.submit();
   }
 

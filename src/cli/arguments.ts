@@ -1,9 +1,9 @@
 import { InvalidArgumentError } from 'commander';
 import { messageOf } from '../base/errors.ts';
+import { isValidName } from '../base/names.ts';
 import { KIB, parseSize } from '../base/units.ts';
 import { LOG_LEVELS, type LogLevel } from '../daemon/log-level.ts';
 import { parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
-import { isValidName } from '../thin/catalogue.ts';
 
 /** More than any machine has networks to initiators. */
 const MAX_PORTALS = 64;

@@ -1,14 +1,11 @@
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { formatSize } from '../base/units.ts';
 import type { SessionMessage } from '../daemon/access-messages.ts';
 import { describePortals } from '../daemon/connect-lines.ts';
 import type { PoolMessage, ServerMessage } from '../daemon/control-messages.ts';
-import { poolOptions } from '../daemon/pool-messages.ts';
-import { createPool, DEFAULT_BLOCK_SIZE, type PoolCreateOptions } from '../thin/pool-create.ts';
 import { nameArgument, sizeArgument } from './arguments.ts';
 import type { Output } from './output.ts';
-import { addOptionFlags, describeOptions, type OptionFlags, optionsOf } from './pool-option-flags.ts';
+import { addOptionFlags, describeOptions, type OptionFlags } from './pool-option-flags.ts';
 import { addPoolRenumberCommand } from './pool-renumber.ts';
 import { addPoolSetCommand } from './pool-set.ts';
 import { type RunContext, UsageError } from './run-context.ts';
@@ -21,7 +18,7 @@ interface GrowFlags {
   json?: boolean;
 }
 
-interface CreateFlags extends OptionFlags {
+export interface CreateFlags extends OptionFlags {
   dataSize?: number;
   blockSize?: number;
   metadataSize?: number;
@@ -54,7 +51,7 @@ Examples:
   thinlun pool create /srv/pool --data /dev/vg0/data --metadata /dev/vg0/metadata --block-size 256K
   thinlun pool create /srv/pool --data-size 20G --auto-extend-limit 200G`,
     )
-    .action((dir: string, flags: CreateFlags) => create(context, dir, flags));
+    .action(async (dir: string, flags: CreateFlags) => (await import('./pool-create.ts')).create(context, dir, flags));
 
   addPoolSetCommand(pool, context);
   addPoolRenumberCommand(pool, context);
@@ -111,35 +108,6 @@ Examples:
         context.output.line(`The pool "${status.name}" has ${sizes} now.`);
       }
     });
-}
-
-async function create(context: RunContext, dir: string, flags: CreateFlags): Promise<void> {
-  if (flags.dataSize === undefined && flags.data === undefined) {
-    throw new UsageError(
-      'Say how much data the pool is for, with --data-size 10G, or where to put it, with --data PATH',
-    );
-  }
-  const options: PoolCreateOptions = {
-    ...(flags.dataSize !== undefined && { dataSizeBytes: flags.dataSize }),
-    ...(flags.blockSize !== undefined && { blockSizeBytes: flags.blockSize }),
-    ...(flags.metadataSize !== undefined && { metadataSizeBytes: flags.metadataSize }),
-    ...(flags.data !== undefined && { dataPath: flags.data }),
-    ...(flags.metadata !== undefined && { metadataPath: flags.metadata }),
-    ...(flags.name !== undefined && { name: flags.name }),
-    options: poolOptions(optionsOf(flags), flags.blockSize ?? DEFAULT_BLOCK_SIZE),
-  };
-  await createPool(dir, options);
-  const status = await withPool(dir, (open) => open.status());
-  const { output } = context;
-  if (flags.json) {
-    output.json(status);
-    return;
-  }
-  output.line(
-    `Created the pool "${status.name}" in ${resolve(dir)}: ${formatSize(status.dataSizeBytes)} of data in blocks of ` +
-      `${formatSize(status.blockSizeBytes)}, ${formatSize(status.metadataSizeBytes)} of metadata.`,
-  );
-  output.line(`Next: thinlun volume create ${dir} NAME --size 1G`);
 }
 
 async function printStatusLines(output: Output, dir: string, json: boolean): Promise<void> {

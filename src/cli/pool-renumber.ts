@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
-import { monotonicClock } from '../base/clock.ts';
-import { createLogger } from '../daemon/logger.ts';
 import { openAlone } from '../daemon/pool-access.ts';
 import type { RunContext } from './run-context.ts';
+import { COMMAND_ACCESS } from './with-pool.ts';
 
 /** `thinlun pool renumber`, below the command `pool`. */
 export function addPoolRenumberCommand(pool: Command, { output }: RunContext): void {
@@ -20,7 +19,7 @@ Examples:
   thinlun pool renumber /srv/pool`,
     )
     .action(async (dir: string) => {
-      const open = await openAlone(dir, { logger: createLogger('warn'), clock: monotonicClock });
+      const open = await openAlone(dir, COMMAND_ACCESS);
       try {
         await open.renumberTimes();
         output.line(`The pool "${open.name}" counts its snapshots from 1 again.`);

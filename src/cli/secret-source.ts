@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { StorageError, wrapError } from '../base/errors.ts';
-import { checkSecret } from '../daemon/access-list.ts';
+import { checkSecret } from '../daemon/secret.ts';
 
 /** More than any secret has. */
 const MAX_FILE_SIZE = 4096;

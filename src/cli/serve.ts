@@ -3,7 +3,6 @@ import type { Logger } from '../base/log.ts';
 import { formatSize } from '../base/units.ts';
 import { connectLines, describePortals } from '../daemon/connect-lines.ts';
 import { Daemon, type DaemonOptions } from '../daemon/daemon.ts';
-import { ensureDemoPool } from '../daemon/demo-pool.ts';
 import { hasTaken, untilDismissed } from '../daemon/handover.ts';
 import type { LogLevel } from '../daemon/log-level.ts';
 import { createLogger } from '../daemon/logger.ts';
@@ -11,11 +10,12 @@ import { DEFAULT_PORTAL, parsePortal, parseServedPortal, type ServedPortal } fro
 import { protectProcess } from '../daemon/process-protection.ts';
 import type { ReadyMessage } from '../daemon/ready-message.ts';
 import { ServiceManager } from '../daemon/service-manager.ts';
-import { Takeover, type TakeoverWishes } from '../daemon/takeover.ts';
+import type { Takeover, TakeoverWishes } from '../daemon/takeover.ts';
 import type { Output } from './output.ts';
 import type { RunContext } from './run-context.ts';
 import { ServerLife } from './server-life.ts';
 import { Succession } from './succession.ts';
+import { COMMAND_ACCESS } from './with-pool.ts';
 
 export interface ServeOptions {
   /** Null: what is usual, or with `takeover` where the running server is. */
@@ -30,7 +30,8 @@ export interface ServeOptions {
 
 /** Makes the demo pool unless it is there, and serves it. */
 export async function serveDemo(context: RunContext, dir: string, options: ServeOptions): Promise<void> {
-  const made = await ensureDemoPool(dir, { logger: createLogger('warn'), clock: monotonicClock });
+  const { ensureDemoPool } = await import('../daemon/demo-pool.ts');
+  const made = await ensureDemoPool(dir, COMMAND_ACCESS);
   if (made && !options.json) context.output.line(`Made a demo pool of sparse files in ${dir}.\n`);
   await serve(context, [dir], options);
 }
@@ -79,6 +80,7 @@ export async function serve(context: RunContext, dirs: readonly string[], option
 
 /** The running server of the pools; null where there is none. */
 async function findTakeover(dirs: readonly string[], wishes: TakeoverWishes, logger: Logger): Promise<Takeover | null> {
+  const { Takeover } = await import('../daemon/takeover.ts');
   const takeover = await Takeover.prepare(dirs, wishes);
   if (takeover === null) logger.info({}, 'there is no server to take over from: starting as usual');
   else {

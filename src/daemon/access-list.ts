@@ -4,6 +4,7 @@ import { type Credential, type Identity, sameCredential } from '../iscsi/access.
 import { normalizeName } from '../iscsi/names.ts';
 import { MAX_NAME_SIZE } from '../iscsi/spec.ts';
 import { Access } from '../scsi/command.ts';
+import { checkSecret } from './secret.ts';
 
 /** Who may log in to a pool's target, and what for: one initiator or several, and where a user is given, whoever knows that user's secret. */
 export interface AccessEntry {
@@ -25,9 +26,6 @@ export interface ChapEntry {
   mutual?: { user: string; secret: string } | undefined;
 }
 
-/** Bytes of a secret: at least 96 bits (RFC 7143 9.2.1). */
-export const MIN_SECRET_SIZE = 12;
-export const MAX_SECRET_SIZE = 255;
 export const MAX_USER_SIZE = 255;
 /** Entries of one pool. */
 export const MAX_ENTRIES = 1024;
@@ -176,18 +174,6 @@ function checkUser(user: string): void {
   if (size === 0 || size > MAX_USER_SIZE || /[\p{C}\p{Zl}\p{Zp}]/u.test(user)) {
     throw invalid(`a user's name has 1 to ${MAX_USER_SIZE} bytes, and no control or format characters`);
   }
-}
-
-/** Throws EINVAL unless `secret` can be one. The message does not show it. */
-export function checkSecret(secret: string, whose: string): void {
-  const size = Buffer.byteLength(secret);
-  if (size < MIN_SECRET_SIZE) {
-    throw invalid(
-      `${whose} has ${size} bytes; whoever listens to a login finds one of less than ${MIN_SECRET_SIZE} by trying`,
-    );
-  }
-  if (size > MAX_SECRET_SIZE) throw invalid(`${whose} has more than ${MAX_SECRET_SIZE} bytes`);
-  if (/\p{Cc}/u.test(secret)) throw invalid(`${whose} has a control character or more than one line`);
 }
 
 function invalid(reason: string): StorageError {

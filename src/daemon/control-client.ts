@@ -1,7 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
-import { StreamScanner } from '../thin/stream-scanner.ts';
 import { type AccessControl, accessSchema } from './access-messages.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import {
@@ -242,6 +241,7 @@ export class ControlClient implements PoolControl {
 
   /** A stream whose end is checked: a connection that breaks says no reason, the stream itself may. */
   async *#watched(response: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    const { StreamScanner } = await import('../thin/stream-scanner.ts');
     const scanner = new StreamScanner();
     try {
       for await (const chunk of response) {

@@ -5,7 +5,7 @@
  */
 import * as z from 'zod';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
-import { type ProcessProtection, protectionSchema } from './process-protection.ts';
+import { type ProcessProtection, protectionSchema } from './protection-message.ts';
 import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
 
 /** First part of every path. Changes when an existing message changes its meaning. */

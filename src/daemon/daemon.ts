@@ -20,12 +20,12 @@ import { OwnLuns, ownVolumes } from './own-luns.ts';
 import { openForServing } from './pool-access.ts';
 import { PoolService } from './pool-service.ts';
 import type { ServedPortal } from './portal-address.ts';
-import type { ProcessProtection } from './process-protection.ts';
+import type { ProcessProtection } from './protection-message.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import type { PoolFailure, ServedPool } from './served-pool.ts';
 import { type ServedTarget, ServedTargets } from './served-targets.ts';
 import { readyMessage, type ServerParts, serverMessage, summaryLine } from './server-description.ts';
-import { TcmuFrontEnd } from './tcmu-front-end.ts';
+import type { TcmuFrontEnd } from './tcmu-front-end.ts';
 import { VolumeExports } from './volume-exports.ts';
 
 export interface DaemonOptions {
@@ -98,7 +98,7 @@ export class Daemon {
     try {
       // Before anybody waits for it: the rest is done while initiators do.
       if (options.portals.length > 0) daemon.#portal = daemon.#makePortal();
-      if (options.tcmu) daemon.#lio = daemon.#makeLio();
+      if (options.tcmu) daemon.#lio = await daemon.#makeLio();
       await daemon.#lio?.startBus();
       await daemon.#inherit();
       // Those that lie on a disk of ours last: whose disk that is shows when the others are open.
@@ -246,7 +246,9 @@ export class Daemon {
     }
   }
 
-  #makeLio(): TcmuFrontEnd {
+  /** Loads what only servers with TCMU need: D-Bus and its XML. Whatever is needed later is loaded now: another version may be installed by then. */
+  async #makeLio(): Promise<TcmuFrontEnd> {
+    const { TcmuFrontEnd } = await import('./tcmu-front-end.ts');
     const find = (name: string): PoolService | undefined => this.#poolNamed(name)?.service;
     return new TcmuFrontEnd(find, this.#logger.child({ part: 'tcmu' }), this.#options.clock);
   }

@@ -16,11 +16,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { StorageError, wrapError } from '../base/errors.ts';
+import { isValidName } from '../base/names.ts';
 import { type NativeBindings, native, nativeError } from '../base/native.ts';
 import type { GiveFd, TakeFd } from '../base/shared-handle.ts';
 import { type TcmuEvent, TcmuEventKind } from '../tcmu/genl.ts';
 import type { Neighbours, Server } from '../tcmu/neighbours.ts';
-import { isValidName } from '../thin/catalogue.ts';
 import { AdvisedError } from './advised-error.ts';
 
 /*

@@ -4,18 +4,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { errnoOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { Pool } from '../thin/pool.ts';
+import type { Pool } from '../thin/pool.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlClient, NoServerError } from './control-client.ts';
 import type { PoolControl } from './pool-control.ts';
-import { PoolService, type PoolServiceOptions } from './pool-service.ts';
+import type { PoolService, PoolServiceOptions } from './pool-service.ts';
 
 /** How long a pool may be held by a process without a socket: another command, a server that starts or ends. */
 const HELD_TIMEOUT_MS = 10_000;
 const RETRY_MS = 50;
 
 export interface PoolAccessOptions {
-  logger: Logger;
+  /** Asked for a logger when the pool is opened here. */
+  makeLogger: () => Promise<Logger>;
   clock: Clock;
   /** Opens for reading where writing is not allowed, instead of failing. */
   readOnlyFallback?: boolean;
@@ -68,7 +69,7 @@ export async function usePool<T>(
 export function openForServing(dir: string, options: PoolServiceOptions): Promise<PoolService> {
   return untilFree(dir, options.clock, async () => {
     const server = await ControlClient.connect(dir);
-    if (server === null) return PoolService.open(dir, options);
+    if (server === null) return (await import('./pool-service.ts')).PoolService.open(dir, options);
     const pid = (await server.status()).server?.pid;
     await server.close();
     throw new AdvisedError(
@@ -80,10 +81,13 @@ export function openForServing(dir: string, options: PoolServiceOptions): Promis
 }
 
 /** Opens the pool in `dir` in this process for what cannot be done while it is served. Throws EBUSY when a server has it. */
-export function openAlone(dir: string, { logger, clock }: PoolAccessOptions): Promise<Pool> {
+export function openAlone(dir: string, { makeLogger, clock }: PoolAccessOptions): Promise<Pool> {
   return untilFree(dir, clock, async () => {
     const server = await ControlClient.connect(dir);
-    if (server === null) return Pool.open(dir, { logger, clock });
+    if (server === null) {
+      const { Pool } = await import('../thin/pool.ts');
+      return Pool.open(dir, { logger: await makeLogger(), clock });
+    }
     const pid = (await server.status()).server?.pid;
     await server.close();
     throw new AdvisedError(
@@ -110,7 +114,10 @@ export async function untilFree<T>(dir: string, clock: Clock, open: () => Promis
   }
 }
 
-async function openHere(dir: string, { logger, clock, readOnlyFallback }: PoolAccessOptions): Promise<PoolControl> {
+async function openHere(dir: string, { makeLogger, clock, readOnlyFallback }: PoolAccessOptions): Promise<PoolControl> {
+  // Opening a pool is most of the program: what a server is asked for does not load it.
+  const { PoolService } = await import('./pool-service.ts');
+  const logger = await makeLogger();
   try {
     return await PoolService.open(dir, { logger, clock });
   } catch (error) {

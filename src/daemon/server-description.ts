@@ -5,7 +5,7 @@ import type { BoundPortal } from '../iscsi/portal-listener.ts';
 import type { PortalsMessage, ServerMessage } from './control-messages.ts';
 import { targetNameOf } from './iscsi-name.ts';
 import type { PoolService } from './pool-service.ts';
-import type { ProcessProtection } from './process-protection.ts';
+import type { ProcessProtection } from './protection-message.ts';
 import type { ReadyMessage, TakeoverMessage } from './ready-message.ts';
 import type { PoolFailure, ServedPool } from './served-pool.ts';
 import type { TcmuFrontEnd } from './tcmu-front-end.ts';

@@ -1,11 +1,11 @@
 import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { isValidName } from '../base/names.ts';
 import { formatSize } from '../base/units.ts';
 import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { TcmuDeviceInfo } from '../tcmu/handler-options.ts';
-import { isValidName } from '../thin/catalogue.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlClient } from './control-client.ts';
 import type { PoolServer } from './host-registry.ts';

@@ -113,16 +113,16 @@ export class CommandRing implements ScsiTaskOwner {
   }
 
   /**
-   * Takes what is new on the ring, then publishes every response written since the last call, with one doorbell.
+   * Takes what is new on the ring, unless told not to, then publishes every response written since the last call, with one doorbell.
    * Throws EILSEQ when the ring cannot be walked any further; it is of no use then until the kernel has reset it.
    */
-  service(): void {
+  service(takes: boolean = true): void {
     if (this.#detached || this.#serving) return;
     if (this.#wasReset()) this.#broken('it was reset by somebody else');
     this.#serving = true;
     this.#serviceAsked = false;
     try {
-      this.#consume();
+      if (takes) this.#consume();
     } finally {
       this.#serving = false;
     }
@@ -132,6 +132,12 @@ export class CommandRing implements ScsiTaskOwner {
     this.#atomics.atomicStoreRelease32(this.#memory, mb.CMD_TAIL_OFFSET, this.#tail);
     this.stats.batches++;
     this.#host.doorbell();
+  }
+
+  /** Whether there is something to take from the ring, now or within `tries` times a microsecond or two. */
+  awaitNext(tries: number): boolean {
+    if (this.#detached || !this.caughtUp) return !this.#detached;
+    return this.#atomics.awaitChange32(this.#memory, mb.CMD_HEAD_OFFSET, this.#readAt, tries);
   }
 
   /** Forgets the shared memory: commands in flight end without a response. Also the end of a broken ring. */

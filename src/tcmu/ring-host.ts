@@ -6,6 +6,7 @@ import type { UnitAttention } from '../scsi/unit-attention.ts';
 export interface RingAtomics {
   atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;
   atomicStoreRelease32(bytes: Uint8Array, offset: number, value: number): void;
+  awaitChange32(bytes: Uint8Array, offset: number, value: number, tries: number): boolean;
 }
 
 /** The logical unit, as far as a ring needs it: see the life of a `ScsiTask`. */

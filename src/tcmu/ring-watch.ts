@@ -71,6 +71,12 @@ export class RingWatch {
     this.#timer = null;
   }
 
+  /** The end of a batch: the same, but where nothing is new, nothing is taken, and no time is asked for. */
+  settle(): void {
+    if (this.#ring.awaitNext(0)) this.service();
+    else this.#ring.service(false);
+  }
+
   /** `CommandRing.service()`, and throws what that throws. */
   service(): void {
     const ring = this.#ring;

@@ -11,6 +11,7 @@ import type { ConfigfsDevice, TcmuPaths } from './configfs.ts';
 import type { TcmuEvent } from './genl.ts';
 import { LioFrontEnd } from './lio-front-end.ts';
 import { type MailboxLayout, readMailbox } from './mailbox.ts';
+import { RingPoll } from './ring-poll.ts';
 import { RingWatch } from './ring-watch.ts';
 import type { DeviceHandover } from './tcmu-handover.ts';
 import type { UioDevice, UioEntry, UioListener } from './uio.ts';
@@ -83,6 +84,8 @@ export class TcmuDevice implements UioListener {
   readonly #nexus: Nexus;
   readonly #frontEnd: LioFrontEnd;
   readonly #serviceBound = (): void => this.#service();
+  readonly #settleBound = (): void => this.#service(true);
+  readonly #poll: RingPoll = new RingPoll();
   #ring: CommandRing;
   #watch: RingWatch;
   /** cmd_time_out, in seconds, as last seen. */
@@ -189,6 +192,7 @@ export class TcmuDevice implements UioListener {
   }
 
   uioEvent(): void {
+    this.#poll.begin();
     this.#service();
   }
 
@@ -303,7 +307,7 @@ export class TcmuDevice implements UioListener {
         serviceSoon: () => {
           // After the rest of this callback's completions: they share one doorbell. A turn of the event loop more would cost
           // a system call for each command at depth 1.
-          process.nextTick(this.#serviceBound);
+          process.nextTick(this.#settleBound);
         },
         entryRefused: (reason) => logger.error({ device: this.entry.uioName, reason }, 'refused an entry of the ring'),
       },
@@ -332,10 +336,12 @@ export class TcmuDevice implements UioListener {
     );
   }
 
-  #service(): void {
+  #service(settles: boolean = false): void {
     if (this.#state === 'serving') {
       try {
-        this.#watch.service();
+        if (settles) this.#watch.settle();
+        else this.#watch.service();
+        if (settles && this.#poll.wait(this.#ring)) this.#watch.service();
       } catch (error) {
         this.#fail(error);
       }

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { NAME_PATTERN } from '../base/names.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 import { replaceFile } from './replace-file.ts';
 import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
@@ -105,7 +106,7 @@ interface Pending {
 /** Whether the metadata has a device. */
 export type HasDevice = (id: number) => boolean;
 
-const NAME = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/);
+const NAME = z.string().regex(NAME_PATTERN);
 const COUNT = z.int().nonnegative();
 
 const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
@@ -151,11 +152,6 @@ const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
     .strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
     .optional(),
 });
-
-/** Whether `name` can name a pool or a volume: letters, digits, `.`, `_`, `-`, at most 128. */
-export function isValidName(name: string): boolean {
-  return NAME.safeParse(name).success;
-}
 
 /** `pool.json` cannot be understood, or belongs to other metadata: EINVAL. The metadata may be good. */
 export class CatalogueError extends StorageError {

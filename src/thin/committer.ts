@@ -18,17 +18,22 @@ export interface CommitOwner {
   dataLost(): void;
 }
 
-const Step = { IDLE: 0, DATA_ONLY: 1, BLOCKS: 2, SUPERBLOCK: 3 } as const;
+const Step = { IDLE: 0, AHEAD: 1, DATA_ONLY: 2, BLOCKS: 3, SUPERBLOCK: 4 } as const;
 type Step = (typeof Step)[keyof typeof Step];
+
+const DATA_FAILED = 'Cannot flush the data device';
 
 /**
  * Group commit: everyone who asks for a flush while one is under way shares the next one.
  *
  * ```
- *   data flush      --------\
- *                            >--- superblock, flush --- done
- *   metadata blocks, flush -/
+ *   much new data: data flush ---- data flush      --------\
+ *                                                           >--- superblock, flush --- done
+ *                                  metadata blocks, flush -/
+ *   metadata may change            and may not
  * ```
+ * New data may be more than the device takes in a moment, and who needs a new block would wait for it. So it is flushed once ahead, and the flush that counts
+ * finds only what has come since.
  *
  * The superblock is written only when both the data that new mappings point to and the blocks it refers to are durable.
  */
@@ -50,6 +55,7 @@ export class Committer implements IoCompletion {
       this.ioDone(error);
     },
   };
+  private readonly aheadFlush: IoCompletion = { ioDone: (error) => this.flushedAhead(error) };
   private wanted = false;
   /** Flushes that were started, and those of them that have ended, well or not: both with a commit or without one. */
   begun = 0;
@@ -70,6 +76,11 @@ export class Committer implements IoCompletion {
     return this.step === Step.BLOCKS || this.step === Step.SUPERBLOCK;
   }
 
+  /** A commit is about to begin, and changes of the metadata will be in it. */
+  get flushingAhead(): boolean {
+    return this.step === Step.AHEAD;
+  }
+
   get idle(): boolean {
     return this.step === Step.IDLE && this.waiting.count === 0 && !this.wanted;
   }
@@ -79,14 +90,40 @@ export class Committer implements IoCompletion {
     this.wanted = true;
   }
 
-  /** Starts the next flush where one is asked for and none is under way. */
-  kick(): void {
+  /** Starts the next flush where one is asked for and none is under way. `ahead`: a commit flushes the data once before. */
+  kick(ahead: boolean): void {
     if (this.step !== Step.IDLE || (this.waiting.count === 0 && !this.wanted)) return;
+    if (ahead && this.metadata.changed) {
+      this.step = Step.AHEAD;
+      this.data.flush(this.aheadFlush);
+      this.data.submit();
+    } else this.start();
+  }
+
+  private flushedAhead(error: Errno | null): void {
+    this.step = Step.IDLE;
+    if (error === null) {
+      this.start();
+      return;
+    }
+    this.take();
+    this.error = error;
+    this.owner.dataLost();
+    if (this.metadata.changed) this.fail(DATA_FAILED);
+    else this.endDataOnly();
+  }
+
+  /** Everybody who waits now is told of the flush that begins. */
+  private take(): void {
     this.wanted = false;
     this.begun++;
     this.current.append(this.waiting);
     this.error = null;
     this.dataError = null;
+  }
+
+  private start(): void {
+    this.take();
     if (!this.metadata.changed) {
       this.step = Step.DATA_ONLY;
       this.pending = 1;
@@ -115,13 +152,11 @@ export class Committer implements IoCompletion {
     if (this.dataError !== null) this.owner.dataLost();
     switch (this.step) {
       case Step.DATA_ONLY:
-        this.hasEnded(this.error);
-        this.stats.flushes++;
-        this.owner.dataFlushed(this.current, this.error);
+        this.endDataOnly();
         break;
       case Step.BLOCKS:
         if (this.error !== null) {
-          this.fail(this.dataError === null ? 'Cannot write the metadata' : 'Cannot flush the data device');
+          this.fail(this.dataError === null ? 'Cannot write the metadata' : DATA_FAILED);
           break;
         }
         this.step = Step.SUPERBLOCK;
@@ -137,6 +172,12 @@ export class Committer implements IoCompletion {
         this.stats.commits++;
         this.owner.commitDone(this.current);
     }
+  }
+
+  private endDataOnly(): void {
+    this.hasEnded(this.error);
+    this.stats.flushes++;
+    this.owner.dataFlushed(this.current, this.error);
   }
 
   private hasEnded(error: Errno | null): void {

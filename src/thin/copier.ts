@@ -7,14 +7,17 @@ import type { IoVector } from '../block/io-vector.ts';
 /** Copies move at most this many bytes at a time. */
 const CHUNK_SIZE = MIB;
 
-/** One copy under way: reads a chunk, writes it, goes on until the range is done. */
+const Step = { CACHED: 0, READ: 1, WRITE: 2 } as const;
+type Step = (typeof Step)[keyof typeof Step];
+
+/** One copy under way: copies a chunk, or reads it and writes it, and goes on until the range is done. */
 class CopyJob implements IoCompletion {
   from: BlockDevice | null = null;
   source = 0;
   target = 0;
   left = 0;
   chunk = 0;
-  writing = false;
+  step: Step = Step.READ;
   buffer = -1;
   /** Of a block that is changed on its way: bytes `[dataFrom, +dataLength)` of `data` take the place of what was read at `dataAt`. */
   data: IoVector | null = null;
@@ -108,21 +111,41 @@ export class Copier {
       return;
     }
     job.buffer = buffer;
-    this.readChunk(job);
+    this.begin(job);
   }
 
-  private readChunk(job: CopyJob): void {
+  private begin(job: CopyJob): void {
+    const { device } = this;
     job.chunk = Math.min(job.left, this.bufferSize);
-    job.writing = false;
+    if (job.from === device) {
+      this.layData(job);
+      job.step = Step.CACHED;
+      const { source, target, chunk, buffer, dataAt, dataLength } = job;
+      if (device.copyCached(source, target, chunk, this.memory, buffer, dataAt, dataLength, job)) return;
+    }
+    this.read(job);
+  }
+
+  private read(job: CopyJob): void {
+    job.step = Step.READ;
     job.from!.read(job.source, this.memory, job.buffer, job.chunk, job);
+  }
+
+  private layData(job: CopyJob): void {
+    job.data?.copyTo(this.memory, job.buffer + job.dataAt, job.dataFrom, job.dataLength);
   }
 
   /** For `CopyJob` only. */
   stepDone(job: CopyJob, error: Errno | null): void {
+    if (error === 'EAGAIN' && job.step === Step.CACHED) {
+      this.read(job);
+      this.device.submit();
+      return;
+    }
     if (error === null) {
-      if (!job.writing) {
-        job.writing = true;
-        job.data?.copyTo(this.memory, job.buffer + job.dataAt, job.dataFrom, job.dataLength);
+      if (job.step === Step.READ) {
+        job.step = Step.WRITE;
+        this.layData(job);
         this.device.write(job.target, this.memory, job.buffer, job.chunk, job);
         this.device.submit();
         return;
@@ -131,7 +154,7 @@ export class Copier {
       job.target += job.chunk;
       job.left -= job.chunk;
       if (job.left > 0) {
-        this.readChunk(job);
+        this.begin(job);
         job.from!.submit();
         return;
       }
@@ -143,13 +166,15 @@ export class Copier {
       if (this.waitingHead === null) this.waitingTail = null;
       waiting.next = null;
       waiting.buffer = job.buffer;
-      this.readChunk(waiting);
+      this.begin(waiting);
       waiting.from!.submit();
     } else {
       this.freeBuffers.push(job.buffer);
     }
     job.completion = null;
     job.data = null;
+    job.dataAt = 0;
+    job.dataLength = 0;
     job.from = null;
     job.buffer = -1;
     job.next = this.spare;

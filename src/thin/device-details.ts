@@ -13,8 +13,6 @@ import { type ReadonlyWords, readU64, writeU64 } from '../persistent-data/block.
 
 export const DEVICE_DETAILS_SIZE = 24;
 export const DEVICE_DETAILS_WORDS: number = DEVICE_DETAILS_SIZE / 4;
-/** Device ids have 24 bits. */
-export const DEVICE_ID_LIMIT: number = 2 ** 24;
 
 export interface DeviceDetails {
   mappedBlocks: number;

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../base/clock.ts';
 import { type Errno, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { MIB } from '../base/units.ts';
 import { Waiters } from '../base/waiters.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { type CommitOwner, Committer } from './committer.ts';
@@ -10,6 +11,8 @@ import type { ThinIo } from './thin-io.ts';
 
 const COMMIT_PERIOD_MS = 1000;
 const FAILURE_LOG_PERIOD_MS = 60_000;
+/** So much data of new blocks is flushed ahead of the commit that maps them. Less takes the device a moment. */
+const MUCH_NEW_DATA = 32 * MIB;
 /** A commit hands all that was freed to the reclaimer at once: it comes before that takes long, and that is sooner where the reclaimer has some already. */
 const MAX_FREED_RUNS = 262_144;
 const MAX_FREED_RUNS_BUSY = 32_768;
@@ -28,6 +31,8 @@ export class PoolCommits implements CommitOwner {
   private readonly waiters: Waiters = new Waiters();
   private readonly flushWaiters: Waiters = new Waiters();
   private readonly changes: (() => void)[] = [];
+  /** Data blocks that the next commit maps, well counted. */
+  private newBlocks = 0;
   private timer: Timer | null = null;
   private stopped = false;
   /** The data device has failed to flush. */
@@ -42,9 +47,23 @@ export class PoolCommits implements CommitOwner {
     this.committer = new Committer(engine.metadata, engine.data, this);
   }
 
-  /** The metadata is being written and must not change. */
+  /** The metadata is being written and must not change, or is about to be and should not. */
   get busy(): boolean {
-    return this.committer.busy;
+    return this.committer.busy || (this.committer.flushingAhead && this.mustCommit);
+  }
+
+  /** New data blocks have been written and mapped. */
+  blocksAdded(count: number): void {
+    this.newBlocks += count;
+  }
+
+  /** Memory or the journal does not take many more changes. */
+  private get mustCommit(): boolean {
+    const { metadata, reclaimer, journal } = this.engine;
+    const maxRuns = reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS;
+    return (
+      metadata.dirtyBlocks * 2 > metadata.cacheBlocks || metadata.runsUntilCommit > maxRuns || journal?.filling === true
+    );
   }
 
   get stats(): Readonly<Committer['stats']> {
@@ -69,12 +88,10 @@ export class PoolCommits implements CommitOwner {
 
   /** The end of a turn: starts what is asked for, and sees to it that a change is not left alone. */
   kick(): void {
-    const { metadata } = this.engine;
-    const manyRuns = metadata.runsUntilCommit > (this.engine.reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS);
-    if (metadata.dirtyBlocks * 2 > metadata.cacheBlocks || manyRuns || this.engine.journal?.filling) {
-      this.committer.request();
-    }
-    this.committer.kick();
+    const { metadata, blockSizeBytes } = this.engine;
+    const { mustCommit } = this;
+    if (mustCommit) this.committer.request();
+    this.committer.kick(!mustCommit && this.newBlocks * blockSizeBytes >= MUCH_NEW_DATA);
     if (this.timer !== null || this.stopped || !metadata.changed || this.committer.busy) return;
     this.timer = this.clock.setTimer(COMMIT_PERIOD_MS, () => {
       this.timer = null;
@@ -217,6 +234,7 @@ export class PoolCommits implements CommitOwner {
   }
 
   commitStarted(): void {
+    this.newBlocks = 0;
     this.stopTimer();
   }
 

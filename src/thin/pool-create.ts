@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { basename, resolve } from 'node:path';
 import { StorageError } from '../base/errors.ts';
+import { isValidName } from '../base/names.ts';
 import { formatSize, GIB, KIB, roundUp } from '../base/units.ts';
 import type { BlockDevice } from '../block/block-device.ts';
 import { BLOCK_SIZE } from '../persistent-data/block.ts';
-import { Catalogue, isValidName } from './catalogue.ts';
+import { Catalogue } from './catalogue.ts';
 import { newUuid, type RandomBytes } from './identity.ts';
 import { defaultMetadataSize, isFile, MAX_METADATA_SIZE, PoolFolder } from './pool-files.ts';
 import { PoolLock } from './pool-lock.ts';

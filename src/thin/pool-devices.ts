@@ -1,6 +1,6 @@
 import { StorageError } from '../base/errors.ts';
 import type { VolumeRecord } from './catalogue.ts';
-import { DEVICE_ID_LIMIT } from './device-details.ts';
+import { DEVICE_ID_LIMIT } from './device-id.ts';
 import { PoolVolumes, type VolumeInfo } from './pool-volumes.ts';
 import { checkVolumeSize, deviceName, newSnapshotRecord, newVolumeRecord, withoutVolume } from './volume-records.ts';
 

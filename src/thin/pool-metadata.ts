@@ -9,7 +9,7 @@ import { BlockManager } from '../persistent-data/block-manager.ts';
 import { NO_KEY } from '../persistent-data/btree.ts';
 import { MetadataSpaceError } from '../persistent-data/space-map.ts';
 import { TIME_LIMIT, writeBlockTime } from './block-time.ts';
-import { DEVICE_ID_LIMIT } from './device-details.ts';
+import { DEVICE_ID_LIMIT } from './device-id.ts';
 import {
   dataBitmapBlocks,
   deletableLeaves,

@@ -118,6 +118,7 @@ export class Provisioner {
       engine.answer(io, code);
       return;
     }
+    engine.commits.blocksAdded(inserted);
     engine.stepDone(io);
   }
 

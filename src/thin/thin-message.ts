@@ -1,6 +1,6 @@
 import { StorageError } from '../base/errors.ts';
 import { SECTOR_SIZE } from '../base/units.ts';
-import { DEVICE_ID_LIMIT } from './device-details.ts';
+import { DEVICE_ID_LIMIT } from './device-id.ts';
 
 /** What one of dm-thin's messages asks for. Sizes are bytes; `null` is no size. */
 export type ThinMessage =

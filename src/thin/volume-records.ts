@@ -1,7 +1,8 @@
 import { StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { isValidName } from '../base/names.ts';
 import { formatSize, roundUp } from '../base/units.ts';
-import { type DeletionRecord, isValidName, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
+import { type DeletionRecord, MAX_VOLUMES, type VolumeRecord } from './catalogue.ts';
 import { describeOrigin } from './external-origin.ts';
 import { newNaa, type RandomBytes } from './identity.ts';
 import type { PoolMetadata } from './pool-metadata.ts';

@@ -1,4 +1,5 @@
 import type { BlockDevice } from '../block/block-device.ts';
+import type { DumpFormat } from './dump-formats.ts';
 import { type FindOptions, findRoots } from './find-roots.ts';
 import { HumanWriter } from './human-writer.ts';
 import type { MetadataVisitor, PoolRecord, SharingVisitor } from './ir.ts';
@@ -14,9 +15,6 @@ import {
   readPoolRoots,
 } from './pool-roots.ts';
 import { XmlWriter } from './xml-writer.ts';
-
-export const DUMP_FORMATS = ['xml', 'human_readable', 'json'] as const;
-export type DumpFormat = (typeof DUMP_FORMATS)[number];
 
 export interface DumpOptions extends RootOptions, PoolOverrides {
   format?: DumpFormat | undefined;

@@ -29,16 +29,28 @@ describe('the statistics of a benchmark', () => {
     expect(summary([100, 60, 99, 140, 20]).spread).toBeGreaterThan(MAX_SPREAD);
   });
 
-  it('refuses a ratio and a verdict when either side is noisy', () => {
-    const calm = summary([100, 101, 99, 100, 100]);
-    const noisy = summary([100, 50, 150, 20, 300]);
+  it('refuses a ratio and a verdict when the rounds do not agree', () => {
+    const calm = [100, 101, 99, 100, 100];
+    const noisy = [100, 50, 150, 20, 300];
     expect(judge(calm, noisy, { atLeast: 1 })).toEqual({ ratio: null, verdict: 'noisy' });
     expect(judge(noisy, calm, { atLeast: 1 })).toEqual({ ratio: null, verdict: 'noisy' });
     expect(judge(noisy, null, { atMost: 1000 })).toEqual({ ratio: null, verdict: 'noisy' });
+    expect(judge(calm, [0, 0, 0, 0, 0], { atLeast: 1 })).toEqual({ ratio: null, verdict: 'noisy' });
+  });
+
+  it('compares round by round, so that a machine that slows down for both sides changes nothing', () => {
+    const ours = [300, 240, 150, 150, 120];
+    const theirs = [100, 80, 50, 50, 40];
+    expect(summary(ours).spread).toBeGreaterThan(MAX_SPREAD);
+    expect(judge(ours, theirs, { atLeast: 3 })).toEqual({ ratio: 3, verdict: 'reached' });
+    expect(judge(ours, [...theirs].reverse(), { atLeast: 1 }).verdict).toBe('noisy');
   });
 
   it('says whether a target is reached, from above or from below, with a peer or without', () => {
-    const [ours, theirs] = [summary([300, 300, 300]), summary([100, 100, 100])];
+    const [ours, theirs] = [
+      [300, 300, 300],
+      [100, 100, 100],
+    ];
     expect(judge(ours, theirs, { atLeast: 3 })).toEqual({ ratio: 3, verdict: 'reached' });
     expect(judge(ours, theirs, { atLeast: 3.1 })).toEqual({ ratio: 3, verdict: 'missed' });
     expect(judge(theirs, ours, { atMost: 0.5 }).verdict).toBe('reached');
@@ -49,10 +61,7 @@ describe('the statistics of a benchmark', () => {
   });
 
   it('reaches nothing with fewer rounds than make a spread', () => {
-    expect(judge(summary([300, 300]), summary([100, 100]), { atLeast: 1 })).toEqual({
-      ratio: 3,
-      verdict: 'few rounds',
-    });
+    expect(judge([300, 300], [100, 100], { atLeast: 1 })).toEqual({ ratio: 3, verdict: 'few rounds' });
   });
 
   it('finds the percentiles of latencies to a step of the histogram', () => {

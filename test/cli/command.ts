@@ -61,7 +61,7 @@ export async function createPool(name: string = 'pool'): Promise<string> {
 
 /** What a command would do, without the start of a program: for the parts of a test that are not its subject. */
 export function withPool<T>(dir: string, work: (pool: PoolControl) => Promise<T>): Promise<T> {
-  return usePool(dir, { logger: silentLogger, clock: monotonicClock }, work);
+  return usePool(dir, { makeLogger: async () => silentLogger, clock: monotonicClock }, work);
 }
 
 export function statusOf(dir: string): Promise<PoolMessage> {

@@ -101,6 +101,34 @@ export function blockDeviceContract(
       if (options.discards) expect(counter.errors).toEqual([null, null, null, null, null]);
     });
 
+    test('copies what is cached, with what the memory holds in the place of the source, or says that it does not', async () => {
+      const { device, unit } = start();
+      const bytes = pattern(8 * unit, 3);
+      await writeBytes(device, 0, bytes);
+      const memory = alignedMemory(10 * unit).fill(0x5a);
+      const counter = new Counter();
+      const copies = Array.from({ length: 40 }, (_, i) =>
+        device.copyCached(0, (20 + i * 4) * unit, 4 * unit, memory, 2 * unit, unit, unit, counter),
+      );
+      expect(counter.errors).toEqual([]);
+      device.submit();
+      const sample = await readBytes(device, 20 * unit, 160 * unit);
+      const expected = Buffer.from(bytes.subarray(0, 4 * unit)).fill(0x5a, unit, 2 * unit);
+      if (copies[0]) {
+        expect(copies).toEqual(new Array(40).fill(true));
+        while (counter.errors.length < 40) await new Promise((resolve) => setTimeout(resolve, 1));
+        const after = await readBytes(device, 20 * unit, 160 * unit);
+        for (let i = 0; i < 40; i++) {
+          if (counter.errors[i] === null)
+            expect(same(after.subarray(i * 4 * unit, (i + 1) * 4 * unit), expected)).toBe(true);
+          else expect(counter.errors[i]).toBe('EAGAIN');
+        }
+      } else {
+        expect(counter.errors).toEqual([]);
+        expect(same(sample, new Uint8Array(160 * unit))).toBe(true);
+      }
+    });
+
     test('submit with nothing queued does nothing', async () => {
       const { device } = start();
       device.submit();

@@ -18,7 +18,7 @@ const HOST = 'iqn.2026-01.org.example:host';
 const REPORT_LUNS = [0xa0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0];
 const targetOf = (name: string): string => `iqn.2026-11.io.thinlun:${name}`;
 const withPool = <T>(dir: string, work: (pool: PoolControl) => Promise<T>): Promise<T> =>
-  usePool(dir, { logger: silentLogger, clock: monotonicClock }, work);
+  usePool(dir, { makeLogger: async () => silentLogger, clock: monotonicClock }, work);
 
 async function createPoolOf(name: string, volumes: readonly string[]): Promise<string> {
   const dir = await createPool(name);

@@ -13,7 +13,7 @@ import type { PoolService } from '../../src/daemon/pool-service.ts';
 import { LunClient, pattern } from '../support/lun-client.ts';
 import { atEnd, createPool, RecordingLogger } from './served-pool.ts';
 
-const access = { logger: silentLogger, clock: monotonicClock };
+const access = { makeLogger: async () => silentLogger, clock: monotonicClock };
 
 async function start(dirs: readonly string[], port = 0): Promise<{ daemon: Daemon; logger: RecordingLogger }> {
   const logger = new RecordingLogger();

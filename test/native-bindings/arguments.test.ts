@@ -84,9 +84,22 @@ const EXPORTS: Record<keyof NativeBindings, Argument[]> = {
   blkDiscard: [FD, POSITION, COUNT],
   blkZeroOut: [FD, POSITION, COUNT],
   rangeAsync: [{ good: 'punch-hole', bad: ['', 'punch', 1, true] }, FD, POSITION, COUNT, FUNCTION],
+  copyAsync: [
+    FD,
+    { good: bytes, bad: [...WRONG_BYTES, new Uint8Array(47), detached] },
+    { good: 1, bad: [0, 2, 65, ...WRONG_NUMBERS] },
+    BYTES,
+    FUNCTION,
+  ],
   mapShared: [FD, COUNT],
   unmap: [{ good: new ArrayBuffer(8), bad: [1, 'x', bytes, new SharedArrayBuffer(8), new ArrayBuffer(0)] }],
   atomicLoadAcquire32: [BYTES, { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] }],
+  awaitChange32: [
+    BYTES,
+    { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] },
+    { good: 0, bad: [...WRONG_NUMBERS, 2 ** 32] },
+    { good: 0, bad: [1001, ...WRONG_NUMBERS] },
+  ],
   atomicStoreRelease32: [
     BYTES,
     { good: 0, bad: [...WRONG_OFFSETS, 61, 2, 1] },
@@ -149,6 +162,27 @@ test('a range in detached memory is refused', () => {
   expect(() => native.readFd(fd, detached, 0, 1)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
   expect(() => native.atomicLoadAcquire32(detached, 0)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
   expect(native.crc32c(7, detached, 0, 0)).toBe(7);
+});
+
+test('a copy takes no row that is wrong in any number, and starts nothing of its batch', () => {
+  const good = [0, 8192, 4096, 0, 512, 512];
+  const wrong = [
+    [-1, 0.5, 2 ** 53 - 4095, Number.NaN],
+    [-1, 0.5, 2 ** 53 - 4095, Number.NaN],
+    [0, -1, 0.5, 8193, 2 ** 30 + 1, Number.NaN],
+    [-1, 0.5, 4097, Number.NaN],
+    [-1, 0.5, 3585, Number.NaN],
+    [-1, 0.5, 3585, Number.NaN],
+  ];
+  const memory = new Uint8Array(8192);
+  for (const [at, values] of wrong.entries()) {
+    for (const value of values) {
+      const rows = Float64Array.from([...good, ...good]);
+      rows[good.length + at] = value;
+      const start = (): void => native.copyAsync(fd, new Uint8Array(rows.buffer), 2, memory, callback);
+      expect(start, `number ${at} is ${value}`).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+    }
+  }
 });
 
 test('a failed system call says which and why', () => {

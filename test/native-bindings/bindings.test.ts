@@ -123,6 +123,92 @@ test('a hole is punched now or on the thread pool', async () => {
   expect(notADevice).toBe(-25);
 });
 
+test('a word is waited for until it is another one, for a while', () => {
+  const word = new Uint8Array(new SharedArrayBuffer(8));
+  expect(native.awaitChange32(word, 4, 0, 0)).toBe(false);
+  expect(native.awaitChange32(word, 4, 0, 1000)).toBe(false);
+  expect(native.awaitChange32(word, 4, 1, 0)).toBe(true);
+  const writer = new Worker(
+    `const { workerData } = require('node:worker_threads');
+    setTimeout(() => Atomics.store(new Int32Array(workerData.buffer), 1, 7), 20);`,
+    { eval: true, workerData: word },
+  );
+  let rounds = 0;
+  while (!native.awaitChange32(word, 4, 0, 1000)) rounds++;
+  expect(rounds).toBeGreaterThan(0);
+  return writer.terminate();
+});
+
+test('ranges of a file are copied on the thread pool, except what memory holds already', async () => {
+  const file = join(home, 'copies');
+  const before = Buffer.from(Uint8Array.from({ length: 65536 }, (_, i) => (i * 7) >> 8));
+  writeFileSync(file, before);
+  const copyFd = openSync(file, 'r+');
+  const memory = new Uint8Array(16384).fill(0xee);
+  const rows = [
+    [0, 32768, 4096, 0, 0, 0],
+    [4096, 40960, 8192, 4096, 1000, 50],
+    [8192, 49152, 4096, 12288, 0, 4096],
+    [70000, 0, 512, 0, 0, 0],
+  ];
+  const bytes = new Uint8Array(Float64Array.from(rows.flat()).buffer);
+  const results: [number, number][] = [];
+  await new Promise<void>((resolve) => {
+    native.copyAsync(copyFd, bytes, rows.length, memory, (row, result) => {
+      results.push([row, result]);
+      if (results.length === rows.length) resolve();
+    });
+  });
+  expect(results).toEqual([
+    [0, 0],
+    [1, 0],
+    [2, 0],
+    [3, -5],
+  ]);
+  const expected = Buffer.from(before);
+  before.copy(expected, 32768, 0, 4096);
+  before.copy(expected, 40960, 4096, 12288);
+  expected.fill(0xee, 41960, 42010);
+  expected.fill(0xee, 49152, 53248);
+  expect(Buffer.compare(readFileSync(file), expected)).toBe(0);
+  closeSync(copyFd);
+});
+
+test('a copy of what the page cache does not have is left to others', async () => {
+  const file = join(home, 'cold');
+  writeFileSync(file, Buffer.alloc(4 * 65536, 1));
+  execFileSync('sync', [file]);
+  const before = readFileSync(file);
+  execFileSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
+  const coldFd = openSync(file, 'r+');
+  const bytes = new Uint8Array(Float64Array.from([0, 131072, 65536, 0, 0, 0]).buffer);
+  const result = await new Promise((resolve) =>
+    native.copyAsync(coldFd, bytes, 1, new Uint8Array(65536), (_, outcome) => resolve(outcome)),
+  );
+  expect(result).toBe(-11);
+  expect(Buffer.compare(readFileSync(file), before)).toBe(0);
+  closeSync(coldFd);
+});
+
+test('one end of a copy that throws keeps no other from its end, and no map goes while it is used', async () => {
+  const file = join(home, 'map');
+  writeFileSync(file, Buffer.alloc(65536, 3));
+  const mapFd = openSync(file, 'r+');
+  const map = native.mapShared(mapFd, 65536);
+  const bytes = new Uint8Array(Float64Array.from([0, 0, 4096, 0, 0, 0, 0, 0, 4096, 4096, 0, 0]).buffer);
+  const rows: number[] = [];
+  const thrown = new Promise((resolve) => process.once('uncaughtException', resolve));
+  native.copyAsync(mapFd, bytes, 2, new Uint8Array(map), (row) => {
+    rows.push(row);
+    throw new Error(`end ${row}`);
+  });
+  expect(() => native.unmap(map)).toThrow(expect.objectContaining({ code: 'EBUSY' }));
+  expect(await thrown).toMatchObject({ message: 'end 0' });
+  expect(rows).toEqual([0, 1]);
+  native.unmap(map);
+  closeSync(mapFd);
+});
+
 test('a descriptor is watched until the watcher is stopped, also from inside its callback', async () => {
   const fifo = join(home, 'fifo');
   execFileSync('mkfifo', [fifo]);
@@ -272,6 +358,7 @@ const WORKER = `
   }
   again();
   native.rangeAsync('punch-hole', fd, 0, 4096, () => {});
+  native.copyAsync(fd, new Uint8Array(Float64Array.of(0, 8192, 4096, 0, 0, 0).buffer), 1, arena, () => {});
   if (workerData.how === 'exit') process.exit(0);
   if (workerData.how === 'throw') throw new Error('on purpose');
   parentPort.postMessage('busy');

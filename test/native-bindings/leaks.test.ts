@@ -131,6 +131,8 @@ test('range calls on the thread pool leave nothing', async () => {
   await expectNoGrowth(200, async () => {
     await new Promise((resolve) => native.rangeAsync('punch-hole', fd, 0, 4096, resolve));
     await new Promise((resolve) => native.rangeAsync('blkdiscard', fd, 0, 4096, resolve));
+    const rows = new Uint8Array(Float64Array.of(0, 4096, 4096, 0, 0, 0).buffer);
+    await new Promise((resolve) => native.copyAsync(fd, rows, 1, new Uint8Array(4096), resolve));
   });
 });
 

@@ -42,6 +42,10 @@ export class LunDevice implements BlockDevice {
     this.#queue(LunOp.WRITE_ZEROES, offset, length, completion);
   }
 
+  copyCached(): boolean {
+    return false;
+  }
+
   submit(): void {
     for (const request of this.#queued.splice(0)) this.#backend.submit(request);
   }

@@ -58,6 +58,10 @@ export class SimulatedDevice implements BlockDevice {
     this.#queue(offset, length, completion, () => this.memory.fill(0, offset, offset + length));
   }
 
+  copyCached(): boolean {
+    return false;
+  }
+
   submit(): void {
     if (this.#queued.length === 0) return;
     this.#running.push(...this.#queued);

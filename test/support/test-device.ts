@@ -55,6 +55,10 @@ export class TestDevice implements BlockDevice {
     throw new Error('not for metadata');
   }
 
+  copyCached(): boolean {
+    return false;
+  }
+
   submit(): void {
     for (const request of this.#queue.splice(0)) setImmediate(request);
   }

@@ -1,6 +1,6 @@
 import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
 
-/** Passes everything on to another device: a wrapper overrides what it is about. */
+/** Passes everything on to another device: a wrapper overrides what it is about. Copies are reads and writes for it. */
 export class WrappedDevice implements BlockDevice {
   protected readonly inner: BlockDevice;
 
@@ -46,6 +46,10 @@ export class WrappedDevice implements BlockDevice {
 
   writeZeroes(offset: number, length: number, completion: IoCompletion): void {
     this.inner.writeZeroes(offset, length, completion);
+  }
+
+  copyCached(): boolean {
+    return false;
   }
 
   submit(): void {

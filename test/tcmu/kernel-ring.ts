@@ -109,6 +109,7 @@ export class KernelRing {
     this.#view.setUint32(8, ringSize, true);
     this.atomics = {
       atomicLoadAcquire32: (_bytes, offset) => this.#loadAcquire(offset),
+      awaitChange32: (_bytes, offset, value) => this.#loadAcquire(offset) !== value,
       atomicStoreRelease32: (_bytes, offset, value) => this.#storeRelease(offset, value),
     };
   }

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/base/units.ts';
-import type { BlockDevice } from '../../src/block/block-device.ts';
+import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
 import { whileHeld } from '../../src/thin/thin-device.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
 import { SpyDevice } from '../support/spy-device.ts';
+import { WrappedDevice } from '../support/wrapped-device.ts';
 import { BLOCK, expectClean, makePool } from './pool-fixture.ts';
 
 /** Lets every completion and microtask that is due run. */
@@ -223,6 +224,23 @@ describe('discard', () => {
   });
 });
 
+/** Flushes end when they are let. */
+class HeldFlushes extends WrappedDevice {
+  hold = false;
+  readonly #held: (() => void)[] = [];
+
+  override flush(completion: IoCompletion): void {
+    const go = (): void => this.inner.flush(completion);
+    if (this.hold) this.#held.push(go);
+    else go();
+  }
+
+  letOne(): void {
+    this.#held.shift()?.();
+    this.inner.submit();
+  }
+}
+
 describe('commits', () => {
   it('come one second after a change, without anyone asking', async () => {
     const pool = makePool();
@@ -252,6 +270,69 @@ describe('commits', () => {
     expect(log.indexOf('data flush')).toBeGreaterThan(log.indexOf('data write 0'));
     expect(log.slice(0, superblock)).toContain('metadata flush');
     expect(log.slice(superblock)).toContain('metadata flush');
+  });
+
+  it('flush much new data once before, while writes that need blocks go on, and again with the metadata', async () => {
+    const log: string[] = [];
+    const held: HeldFlushes[] = [];
+    const tell = (name: string) => (device: BlockDevice) =>
+      new SpyDevice(device, (entry) => log.push(`${name} ${entry}`));
+    const pool = makePool({
+      dataBlocks: 1200,
+      wrapData: (device) => {
+        held.push(new HeldFlushes(device));
+        return tell('data')(held[0]!);
+      },
+      wrapMetadata: tell('metadata'),
+    });
+    const [data] = held;
+    const lun = pool.client(1, 1100 * BLOCK);
+    await pool.engine.commits.commit();
+    await lun.write(0, pattern(600 * BLOCK, 1));
+    log.length = 0;
+    data!.hold = true;
+    let flushed = false;
+    const flush = lun.flush().then(() => {
+      flushed = true;
+    });
+    await turns();
+    expect(log).toEqual(['data flush']);
+    await lun.write(700 * BLOCK, pattern(BLOCK, 2));
+    data!.letOne();
+    await turns();
+    const second = log.indexOf('data flush', 1);
+    expect(second).toBeGreaterThan(log.findIndex((entry) => entry.startsWith('data write')));
+    expect(log.slice(second).some((entry) => entry.startsWith('metadata write'))).toBe(true);
+    // What is being committed does not change any more.
+    const late = lun.write(701 * BLOCK, pattern(BLOCK, 3));
+    await turns();
+    expect(log.some((entry) => entry.startsWith('metadata write 0 '))).toBe(false);
+    expect(flushed).toBe(false);
+    data!.hold = false;
+    data!.letOne();
+    await Promise.all([flush, late]);
+    expectBytes(await lun.read(700 * BLOCK, BLOCK), pattern(BLOCK, 2));
+    await lun.write(702 * BLOCK, pattern(BLOCK, 4));
+    log.length = 0;
+    await lun.flush();
+    expect(log.filter((entry) => entry === 'data flush')).toEqual(['data flush']);
+  });
+
+  it('do not begin where much new data fails to be flushed before', async () => {
+    const data = withSpy();
+    const pool = makePool({ dataBlocks: 1200, wrapData: data.wrap });
+    const lun = pool.client(1, 1100 * BLOCK);
+    await lun.write(0, pattern(512, 1), true);
+    await lun.write(BLOCK, pattern(600 * BLOCK, 2));
+    data.spy.fail.set('flush', 'EIO');
+    const { commits } = pool.engine.commits.stats;
+    await expect(lun.flush()).rejects.toThrow('EIO');
+    data.spy.fail.delete('flush');
+    expect(pool.engine.commits.stats.commits).toBe(commits);
+    expect(pool.engine.space.mode).toBe('read-only');
+    expectBytes(await lun.read(0, 512), pattern(512, 1));
+    expectBytes(await lun.read(BLOCK, 512), new Uint8Array(512));
+    await expect(lun.flush()).rejects.toThrow('EIO');
   });
 
   it('are shared by flushes that wait together', async () => {

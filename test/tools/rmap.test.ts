@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { PoolReader } from '../../src/tools/pool-reader.ts';
-import { describeRun, parseRegion, type Region, reverseMap } from '../../src/tools/rmap.ts';
+import { parseRegion, type Region } from '../../src/tools/region.ts';
+import { describeRun, reverseMap } from '../../src/tools/rmap.ts';
 import { goldenImage } from '../support/metadata-judges.ts';
 import { randomPool } from '../support/random-pool.ts';
 import type { TestDevice } from '../support/test-device.ts';

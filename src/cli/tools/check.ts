@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Command, Option } from 'commander';
 import { monotonicClock } from '../../base/clock.ts';
 import { AdvisedError } from '../../daemon/advised-error.ts';
 import { ControlClient } from '../../daemon/control-client.ts';
@@ -9,76 +8,16 @@ import { describeDamage } from '../../tools/damage.ts';
 import { poolFolderOf } from '../../tools/metadata-source.ts';
 import { createProgress } from '../progress.ts';
 import type { RunContext } from '../run-context.ts';
+import type { CheckFlags } from './check-command.ts';
 import type { CheckMessage } from './check-message.ts';
-import { numberArgument, TOOL_FAILURE, toolAction } from './tool-command.ts';
+import { TOOL_FAILURE } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
 const ATTEMPTS = 5;
 const PAUSE_MS = 300;
 
-interface CheckFlags {
-  quiet?: boolean;
-  metadataSnap?: boolean;
-  superBlockOnly?: boolean;
-  skipMappings?: boolean;
-  ignoreNonFatalErrors?: boolean;
-  clearNeedsCheckFlag?: boolean;
-  autoRepair?: boolean;
-  overrideMappingRoot?: number;
-  overrideDetailsRoot?: number;
-  json?: boolean;
-}
-
-export function addCheckCommand(program: Command, context: RunContext): void {
-  const repairs = ['autoRepair', 'clearNeedsCheckFlag'];
-  program
-    .command('check')
-    .description('verify metadata by every rule of its format; exit status 64 when something is wrong with it')
-    .argument('<path>', "a pool's folder, or metadata: a file or block device")
-    .option('-q, --quiet', 'print nothing')
-    .addOption(
-      new Option('-m, --metadata-snap', 'only the metadata snapshot, of a pool that may be in use').conflicts(repairs),
-    )
-    .option('--super-block-only', 'only the superblock')
-    .option('--skip-mappings', 'neither mappings nor reference counts')
-    .option('--ignore-non-fatal-errors', 'exit status 0 when there are leaks and no other errors')
-    .option(
-      '--clear-needs-check-flag',
-      'when there are no errors: set leaked counts right, and let the pool be written again',
-    )
-    .addOption(
-      new Option('--auto-repair', 'the same').conflicts([
-        'ignoreNonFatalErrors',
-        'skipMappings',
-        'superBlockOnly',
-        'overrideMappingRoot',
-        'overrideDetailsRoot',
-      ]),
-    )
-    .addOption(rootOption('mapping', repairs))
-    .addOption(rootOption('details', repairs))
-    .addOption(new Option('--json', 'print as JSON').conflicts('quiet'))
-    .addHelpText(
-      'after',
-      `
-Changes nothing without --auto-repair or --clear-needs-check-flag. Works while a server has the pool open: it is checked as of its
-last commit, and again when it has changed meanwhile.
-
-Examples:
-  thinlun check /srv/pool
-  thinlun check --auto-repair /srv/pool
-  thinlun check -m /dev/vg0/metadata
-  thinlun check --json /srv/pool | jq .damages`,
-    )
-    .action(toolAction(context, (path: string, flags: CheckFlags) => check(context, path, flags)));
-}
-
-function rootOption(tree: string, conflicts: string[]): Option {
-  const option = new Option(`--override-${tree}-root <block>`, `walk the ${tree} tree from this block`);
-  return option.argParser(numberArgument).conflicts(conflicts);
-}
-
-async function check(context: RunContext, path: string, flags: CheckFlags): Promise<void> {
+/** `thinlun check`. */
+export async function check(context: RunContext, path: string, flags: CheckFlags): Promise<void> {
   const progress = createProgress('Checking', { quiet: flags.quiet || flags.json });
   const options: PoolCheckOptions = {
     clock: monotonicClock,

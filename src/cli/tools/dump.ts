@@ -1,49 +1,14 @@
-import { type Command, Option } from 'commander';
-import { DUMP_FORMATS, type DumpFormat, type DumpOptions, dumpDamaged, dumpMetadata } from '../../tools/dump.ts';
+import { type DumpOptions, dumpDamaged, dumpMetadata } from '../../tools/dump.ts';
 import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
 import { createProgress } from '../progress.ts';
-import { type RunContext, UsageError } from '../run-context.ts';
-import { addOverrideOptions, type OverrideFlags, overridesOf } from './override-options.ts';
+import { UsageError } from '../run-context.ts';
+import type { DumpFlags } from './dump-command.ts';
+import { overridesOf } from './override-options.ts';
 import { knowledgeOf, say } from './repair.ts';
-import { addMetadataSnapshotOption, numberArgument, toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
-interface DumpFlags extends OverrideFlags {
-  format: DumpFormat;
-  repair?: boolean;
-  metadataSnap?: true | number;
-  devId?: number[];
-  skipMappings?: boolean;
-  output?: string;
-  quiet?: boolean;
-}
-
-export function addDumpCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('dump')
-    .description("write a pool's metadata as text, as thin_dump does")
-    .argument('<path>', "a metadata file or device, or a pool's folder")
-    .addOption(new Option('-f, --format <format>', 'xml is what restore reads').choices(DUMP_FORMATS).default('xml'))
-    .option('-o, --output <file>', 'write to a file instead of standard output')
-    .option('-r, --repair', 'dump what can be found in damaged metadata');
-  addMetadataSnapshotOption(command)
-    .option('--dev-id <id>', 'only this device; may be given more than once', collectNumbers)
-    .option('--skip-mappings', 'only the devices');
-  addOverrideOptions(command)
-    .option('-q, --quiet', 'no progress bar')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  thinlun dump /srv/pool > pool.xml
-  thinlun dump /dev/vg0/metadata -o pool.xml
-  thinlun dump -m /srv/pool > pool.xml              while it is served: the metadata snapshot
-  thinlun dump /srv/pool -f json | jq '.devices[] | {id, mappedBlocks}'`,
-    )
-    .action(toolAction(context, (path: string, flags: DumpFlags) => dump(path, flags)));
-}
-
-async function dump(path: string, flags: DumpFlags): Promise<void> {
+/** `thinlun dump`. */
+export async function dump(path: string, flags: DumpFlags): Promise<void> {
   const { metadataSnap, repair, skipMappings, format, devId, quiet } = flags;
   if (repair && metadataSnap !== undefined) {
     throw new UsageError(
@@ -86,8 +51,4 @@ async function dump(path: string, flags: DumpFlags): Promise<void> {
       output.close();
     }
   });
-}
-
-function collectNumbers(text: string, before: number[] = []): number[] {
-  return [...before, numberArgument(text)];
 }

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
 import { Catalogue } from '../../thin/catalogue.ts';
 import { countExclusive, highestBlock } from '../../tools/ls.ts';
 import { DEFAULT_LS_FIELDS, LS_FIELDS, type LsRow, lsLines } from '../../tools/ls-fields.ts';
@@ -7,44 +6,14 @@ import type { MetadataSource } from '../../tools/metadata-source.ts';
 import { PoolReader } from '../../tools/pool-reader.ts';
 import { createProgress } from '../progress.ts';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import type { LsFlags } from './ls-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
-interface LsFlags {
-  format?: readonly string[];
-  /** false with --no-headers. */
-  headers: boolean;
-  metadataSnap?: boolean;
-  quiet?: boolean;
-}
-
-export function addLsCommand(program: Command, context: RunContext): void {
-  program
-    .command('ls')
-    .description('list the devices in metadata and what they use, as thin_ls does')
-    .argument('<path>', "a pool's folder, or metadata: a file or block device")
-    .option('-o, --format <fields>', 'fields to print, with commas between them', fieldsArgument)
-    .option('--no-headers', 'print no headings')
-    .option('-m, --metadata-snap', 'read the metadata snapshot: also while a server or the kernel has the pool')
-    .option('-q, --quiet', 'show no progress')
-    .addHelpText(
-      'after',
-      `
-Fields: ${[...LS_FIELDS.keys()].join(', ')}.
-Default: ${DEFAULT_LS_FIELDS.join(',')}, and NAME for a pool's folder. EXCLUSIVE and SHARED fields read every mapping.
-
-Examples:
-  thinlun ls /srv/pool
-  thinlun ls /srv/pool -o DEV,NAME,MAPPED,EXCLUSIVE,SHARED
-  thinlun ls /dev/vg0/metadata --no-headers -o DEV,MAPPED_BYTES`,
-    )
-    .action(
-      toolAction(context, (path: string, flags: LsFlags) => {
-        return useMetadata(path, { metadataSnapshot: flags.metadataSnap ?? false }, (source) => {
-          list(context, path, source, flags);
-        });
-      }),
-    );
+/** `thinlun ls`. */
+export function ls(context: RunContext, path: string, flags: LsFlags): Promise<void> {
+  return useMetadata(path, { metadataSnapshot: flags.metadataSnap ?? false }, (source) => {
+    list(context, path, source, flags);
+  });
 }
 
 function list({ output }: RunContext, path: string, source: MetadataSource, flags: LsFlags): void {
@@ -78,13 +47,4 @@ function namesOf(dir: string, pool: PoolReader): Map<number, string> {
     Catalogue.load(dir).volumesAt(pool.live.transactionId, (id) => pool.devices.some((device) => device.id === id)) ??
     [];
   return new Map(volumes.map(({ id, name }) => [id, name]));
-}
-
-function fieldsArgument(text: string): readonly string[] {
-  const fields = text.split(',');
-  const unknown = fields.find((field) => !LS_FIELDS.has(field));
-  if (unknown !== undefined) {
-    throw new InvalidArgumentError(`There is no field "${unknown}"; there are ${[...LS_FIELDS.keys()].join(', ')}`);
-  }
-  return fields;
 }

@@ -1,65 +1,18 @@
 import { closeSync, existsSync, fstatSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
 import { StorageError, wrapError } from '../../base/errors.ts';
 import type { BlockDevice } from '../../block/block-device.ts';
 import { openBlockDevice } from '../../block/file-device.ts';
 import { AdvisedError } from '../../daemon/advised-error.ts';
 import { holdsMetadata, type PackSource, packedBlockCount, packMetadata, unpackMetadata } from '../../tools/pack.ts';
 import { createProgress } from '../progress.ts';
-import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import type { PackFlags } from './pack-command.ts';
 import { useMetadata } from './use-metadata.ts';
-
-interface PackFlags {
-  input: string;
-  output: string;
-  force?: boolean;
-  quiet?: boolean;
-}
 
 const BLOCK_SIZE = 4096;
 
-export function addPackCommands(program: Command, context: RunContext): void {
-  program
-    .command('pack')
-    .description('write the blocks of metadata, and nothing else, to a small compressed file')
-    .requiredOption('-i, --input <path>', "metadata: a pool's folder, a file or block device")
-    .requiredOption('-o, --output <file>', 'the pack file; replaced if it is there')
-    .option('-f, --force', 'as for thin_metadata_pack; changes nothing here')
-    .option('-q, --quiet', 'show no progress')
-    .addHelpText(
-      'after',
-      `
-Damaged metadata, too: blocks are taken as they are. The format is that of thin_metadata_pack.
-
-Examples:
-  thinlun pack -i /srv/pool -o pool.pack
-  thinlun pack -i /dev/vg0/metadata -o pool.pack`,
-    )
-    .action(toolAction(context, pack));
-
-  program
-    .command('unpack')
-    .description('make metadata from a file that "pack" or thin_metadata_pack wrote')
-    .requiredOption('-i, --input <file>', 'the pack file')
-    .requiredOption(
-      '-o, --output <path>',
-      'where the metadata goes: a file, made if it is not there, or a block device',
-    )
-    .option('-f, --force', 'overwrite other metadata')
-    .option('-q, --quiet', 'show no progress')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  thinlun unpack -i pool.pack -o metadata
-  thinlun unpack -f -i pool.pack -o /dev/vg0/metadata`,
-    )
-    .action(toolAction(context, unpack));
-}
-
-async function pack(flags: PackFlags): Promise<void> {
+/** `thinlun pack`. */
+export async function pack(flags: PackFlags): Promise<void> {
   const { input, output } = flags;
   await useMetadata(input, {}, async ({ device }) => {
     refuseSame(device.path, output);
@@ -78,7 +31,8 @@ async function pack(flags: PackFlags): Promise<void> {
   });
 }
 
-async function unpack(flags: PackFlags): Promise<void> {
+/** `thinlun unpack`. */
+export async function unpack(flags: PackFlags): Promise<void> {
   const { input, output } = flags;
   const fd = attempt(`Cannot open "${input}"`, () => openSync(input, 'r'));
   const progress = createProgress('Unpacking', flags);

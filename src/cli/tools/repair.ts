@@ -1,49 +1,17 @@
 import { statSync } from 'node:fs';
-import type { Command } from 'commander';
 import { StorageError } from '../../base/errors.ts';
 import type { PoolKnowledge } from '../../tools/find-roots.ts';
 import { poolFolderOf } from '../../tools/metadata-source.ts';
 import { PoolTarget } from '../../tools/pool-target.ts';
 import { repairMetadata } from '../../tools/repair.ts';
 import { createProgress } from '../progress.ts';
-import type { RunContext } from '../run-context.ts';
-import { addOverrideOptions, type OverrideFlags, overridesOf } from './override-options.ts';
+import { overridesOf } from './override-options.ts';
+import type { RepairFlags } from './repair-command.ts';
 import { useOutput } from './restore.ts';
-import { toolAction } from './tool-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
-interface RepairFlags extends OverrideFlags {
-  input: string;
-  output: string;
-  quiet?: boolean;
-}
-
-export function addRepairCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('repair')
-    .description('make new metadata from what is whole in damaged metadata, as thin_repair does')
-    .requiredOption('-i, --input <path>', "the damaged metadata, a file or device or a pool's folder; only read")
-    .requiredOption(
-      '-o, --output <path>',
-      "a metadata file or device that is there, or a pool's folder; what it holds is lost",
-    );
-  addOverrideOptions(command)
-    .option('-q, --quiet', 'no progress bars, and not a word about what was found')
-    .addHelpText(
-      'after',
-      `
-It takes the superblock's trees when they are whole, else the newest ones on the device that belong together; space maps are made anew. When
-the superblock is lost, the block size has to be given, unless a pool's folder tells it.
-
-Examples:
-  thinlun repair -i damaged -o /srv/pool                after: cp /srv/pool/metadata damaged
-  thinlun repair -i /dev/vg0/damaged -o /dev/vg0/metadata --data-block-size 128
-  thinlun dump --repair damaged | less                  look first`,
-    )
-    .action(toolAction(context, (flags: RepairFlags) => repair(flags)));
-}
-
-async function repair(flags: RepairFlags): Promise<void> {
+/** `thinlun repair`. */
+export async function repair(flags: RepairFlags): Promise<void> {
   const { input, output, quiet } = flags;
   await useMetadata(input, {}, (source) => {
     if (isSame(source.device.path, output)) {

@@ -1,5 +1,4 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
 import { monotonicClock } from '../../base/clock.ts';
 import { StorageError } from '../../base/errors.ts';
 import { formatSize } from '../../base/units.ts';
@@ -14,45 +13,19 @@ import { interruptible } from '../interruption.ts';
 import { createProgress } from '../progress.ts';
 import { type RunContext, UsageError } from '../run-context.ts';
 import { withPool } from '../with-pool.ts';
-import { toolAction } from './tool-command.ts';
+import type { TrimFlags } from './trim-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
-interface TrimFlags {
-  metadataDev?: string;
-  dataDev?: string;
-  quiet?: boolean;
-}
-
-export function addTrimCommand(program: Command, context: RunContext): void {
-  program
-    .command('trim')
-    .description('discard the free space of a pool on its data device')
-    .argument('[dir]', "the pool's folder; also while a server has it open")
-    .option('--metadata-dev <path>', 'the metadata of a pool without a folder that nothing has open; with --data-dev')
-    .option('--data-dev <path>', 'the data of that pool: a block device or file')
-    .option('-q, --quiet', 'print nothing')
-    .addHelpText(
-      'after',
-      `
-Gives back what discards have left behind that failed, or that the end of a process cut off. With --metadata-dev the metadata is checked
-first, as thin_trim does it.
-
-Examples:
-  thinlun trim /srv/pool
-  thinlun trim --metadata-dev /dev/vg0/metadata --data-dev /dev/vg0/data`,
-    )
-    .action(
-      toolAction(context, async (dir: string | undefined, flags: TrimFlags) => {
-        const { metadataDev, dataDev } = flags;
-        const devices = metadataDev !== undefined && dataDev !== undefined;
-        if (dir === undefined ? !devices : metadataDev !== undefined || dataDev !== undefined) {
-          throw new UsageError("Give either a pool's folder, or --metadata-dev and --data-dev");
-        }
-        if (dir !== undefined) {
-          await interruptible(context, (stopped) => withPool(dir, (pool) => trimPool(context, pool, flags, stopped)));
-        } else await trimAlone(context, metadataDev!, dataDev!, flags);
-      }),
-    );
+/** `thinlun trim`. */
+export async function trim(context: RunContext, dir: string | undefined, flags: TrimFlags): Promise<void> {
+  const { metadataDev, dataDev } = flags;
+  const devices = metadataDev !== undefined && dataDev !== undefined;
+  if (dir === undefined ? !devices : metadataDev !== undefined || dataDev !== undefined) {
+    throw new UsageError("Give either a pool's folder, or --metadata-dev and --data-dev");
+  }
+  if (dir !== undefined) {
+    await interruptible(context, (stopped) => withPool(dir, (pool) => trimPool(context, pool, flags, stopped)));
+  } else await trimAlone(context, metadataDev!, dataDev!, flags);
 }
 
 async function trimPool(
