@@ -26,7 +26,11 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Packages from the registry that a layer below the daemon may know. All others stand on Node alone. */
-const PACKAGES: Readonly<Record<string, readonly string[]>> = { thin: ['zod'], tools: ['saxes'] };
+const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  base: ['valibot'],
+  thin: ['valibot'],
+  tools: ['saxes'],
+};
 
 /** Nobody imports these: programs start here. */
 const ROOT_FILES: readonly string[] = ['src/cli.ts', 'src/index.ts'];

@@ -1,12 +1,12 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import * as z from 'zod';
+import * as v from 'valibot';
 import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { describeIssues, type Schema, safeParse, strictObject } from '../base/schema.ts';
 import { MIB } from '../base/units.ts';
 import { replaceFile } from '../thin/replace-file.ts';
 import { type AccessEntry, AccessList } from './access-list.ts';
 import { AdvisedError } from './advised-error.ts';
-import { describeIssues } from './control-messages.ts';
 
 /** What `access.json` says. */
 export interface AccessSettings {
@@ -23,22 +23,22 @@ const MAX_FILE_SIZE = 4 * MIB;
 /** Rights of anybody but the owner. */
 const OTHERS = 0o077;
 
-const chapSchema = z.strictObject({
-  user: z.string(),
-  secret: z.string(),
-  mutual: z.strictObject({ user: z.string(), secret: z.string() }).optional(),
+const chapSchema = strictObject({
+  user: v.string(),
+  secret: v.string(),
+  mutual: v.optional(strictObject({ user: v.string(), secret: v.string() })),
 });
 
-const fileSchema: z.ZodType<{ format: 1; open?: boolean | undefined; entries: AccessEntry[] }> = z.strictObject({
-  format: z.literal(1),
-  open: z.boolean().optional(),
-  entries: z.array(
-    z.strictObject({
-      initiator: z.string(),
-      denied: z.literal(true).optional(),
-      volumes: z.array(z.string()).optional(),
-      readOnly: z.literal(true).optional(),
-      chap: chapSchema.optional(),
+const fileSchema: Schema<{ format: 1; open?: boolean | undefined; entries: AccessEntry[] }> = strictObject({
+  format: v.literal(1),
+  open: v.optional(v.boolean()),
+  entries: v.array(
+    strictObject({
+      initiator: v.string(),
+      denied: v.optional(v.literal(true)),
+      volumes: v.optional(v.array(v.string())),
+      readOnly: v.optional(v.literal(true)),
+      chap: v.optional(chapSchema),
     }),
   ),
 });
@@ -119,8 +119,8 @@ function parse(text: string): AccessSettings {
     // What the parser says shows a piece of the text, and that may be a secret.
     throw new StorageError('EINVAL', 'it is no JSON');
   }
-  const parsed = fileSchema.safeParse(json);
-  if (!parsed.success) throw new StorageError('EINVAL', describeIssues(parsed.error));
-  const { open = false, entries } = parsed.data;
+  const parsed = safeParse(fileSchema, json);
+  if (!parsed.success) throw new StorageError('EINVAL', describeIssues(parsed.issues, 'the document'));
+  const { open = false, entries } = parsed.output;
   return { open, list: new AccessList(entries) };
 }

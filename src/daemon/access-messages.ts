@@ -1,5 +1,6 @@
 /** The part of the control socket's messages that is about who may log in: see control-messages.ts. Secrets only ever go towards the pool. */
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema, strictObject } from '../base/schema.ts';
 
 export interface AccessEntryMessage {
   /** An iSCSI name, or the beginning of names with `*` behind it. */
@@ -73,46 +74,43 @@ export interface AccessControl {
   setOpen(request: OpenMessage): Promise<AccessMessage>;
 }
 
-const text = z.string().min(1).max(1024);
+const text = v.pipe(v.string(), v.minLength(1), v.maxLength(1024));
 
-export const accessSchema: z.ZodType<AccessMessage> = z.object({
-  open: z.boolean(),
-  entries: z.array(
-    z.object({
-      initiator: z.string(),
-      denied: z.boolean(),
-      volumes: z.array(z.string()).nullable(),
-      readOnly: z.boolean(),
-      user: z.string().nullable(),
-      mutualUser: z.string().nullable(),
+export const accessSchema: Schema<AccessMessage> = object({
+  open: v.boolean(),
+  entries: v.array(
+    object({
+      initiator: v.string(),
+      denied: v.boolean(),
+      volumes: v.nullable(v.array(v.string())),
+      readOnly: v.boolean(),
+      user: v.nullable(v.string()),
+      mutualUser: v.nullable(v.string()),
     }),
   ),
 });
 
-export const allowSchema: z.ZodType<AllowMessage> = z.strictObject({
+export const allowSchema: Schema<AllowMessage> = strictObject({
   initiator: text,
-  volumes: z.array(text).min(1).max(1024).optional(),
-  readOnly: z.boolean().optional(),
-  user: text.optional(),
-  secret: z.string().max(4096).optional(),
-  mutual: z
-    .strictObject({ user: text, secret: z.string().max(4096) })
-    .nullable()
-    .optional(),
+  volumes: v.optional(v.pipe(v.array(text), v.minLength(1), v.maxLength(1024))),
+  readOnly: v.optional(v.boolean()),
+  user: v.optional(text),
+  secret: v.optional(v.pipe(v.string(), v.maxLength(4096))),
+  mutual: v.optional(v.nullable(strictObject({ user: text, secret: v.pipe(v.string(), v.maxLength(4096)) }))),
 });
 
-export const denySchema: z.ZodType<DenyMessage> = z.strictObject({ initiator: text, user: text.optional() });
-export const openSchema: z.ZodType<OpenMessage> = z.strictObject({ open: z.boolean() });
+export const denySchema: Schema<DenyMessage> = strictObject({ initiator: text, user: v.optional(text) });
+export const openSchema: Schema<OpenMessage> = strictObject({ open: v.boolean() });
 
-export const sessionSchema: z.ZodType<SessionMessage> = z.object({
-  initiator: z.string(),
-  user: z.string().nullable(),
-  authentication: z.string(),
-  volumes: z.array(z.string()),
+export const sessionSchema: Schema<SessionMessage> = object({
+  initiator: v.string(),
+  user: v.nullable(v.string()),
+  authentication: v.string(),
+  volumes: v.array(v.string()),
 });
 
-export const poolAccessSchema: z.ZodType<PoolAccessMessage> = z.object({
-  open: z.boolean(),
-  entryCount: z.int().min(0),
-  problem: z.string().nullable(),
+export const poolAccessSchema: Schema<PoolAccessMessage> = object({
+  open: v.boolean(),
+  entryCount: integer(0),
+  problem: v.nullable(v.string()),
 });

@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
-import type * as z from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
+import { describeIssues, type Schema, safeParse } from '../base/schema.ts';
 import { type AccessControl, accessSchema } from './access-messages.ts';
 import { AdvisedError, advise } from './advised-error.ts';
 import {
@@ -10,7 +10,6 @@ import {
   commitSchema,
   type DmMessage,
   deletedSchema,
-  describeIssues,
   errorSchema,
   type GrowPoolMessage,
   type PoolMessage,
@@ -219,7 +218,7 @@ export class ControlClient implements PoolControl {
     this.#name.close();
   }
 
-  async #ask<T>(method: string, path: string, message: unknown, schema: z.ZodType<T>): Promise<T> {
+  async #ask<T>(method: string, path: string, message: unknown, schema: Schema<T>): Promise<T> {
     let answer: Answer;
     try {
       answer = await exchange(this.#name.path, method, path, message);
@@ -254,16 +253,16 @@ export class ControlClient implements PoolControl {
     if (scanner.failure !== null) throw new StorageError('EIO', scanner.failure);
   }
 
-  #parse<T>(text: string, schema: z.ZodType<T>): T {
+  #parse<T>(text: string, schema: Schema<T>): T {
     let body: unknown;
     try {
       body = JSON.parse(text);
     } catch (error) {
       throw this.#strange(messageOf(error));
     }
-    const parsed = schema.safeParse(body);
-    if (!parsed.success) throw this.#strange(describeIssues(parsed.error));
-    return parsed.data;
+    const parsed = safeParse(schema, body);
+    if (!parsed.success) throw this.#strange(describeIssues(parsed.issues, 'message'));
+    return parsed.output;
   }
 
   #strange(reason: string): StorageError {

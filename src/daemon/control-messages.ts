@@ -3,7 +3,8 @@
  * Sizes are bytes, times ISO 8601. Fields are only ever added: a reader ignores what it does not know, so that an older
  * command can talk to a newer server; a server refuses what it does not know, so that no wish is dropped silently.
  */
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema, strictObject } from '../base/schema.ts';
 import { type PoolAccessMessage, poolAccessSchema, type SessionMessage, sessionSchema } from './access-messages.ts';
 import { type ProcessProtection, protectionSchema } from './protection-message.ts';
 import { type PoolTcmuMessage, poolTcmuSchema } from './tcmu-messages.ts';
@@ -200,152 +201,151 @@ export interface ErrorMessage {
   error: { code: string; message: string; hint: string | null };
 }
 
-const size = z.int().min(0);
-const positiveSize = z.int().min(1);
+const size = integer(0);
+const positiveSize = integer(1);
 
-export const portalsShape: { portals: z.ZodType<string[]>; portalGroups: z.ZodType<PortalsMessage['portalGroups']> } = {
-  portals: z.array(z.string()),
-  portalGroups: z.array(z.object({ tag: z.int().min(1).max(65535), portals: z.array(z.string()) })),
+export const portalsShape: { portals: Schema<string[]>; portalGroups: Schema<PortalsMessage['portalGroups']> } = {
+  portals: v.array(v.string()),
+  portalGroups: v.array(object({ tag: integer(1, 65535), portals: v.array(v.string()) })),
 };
 
-export const serverSchema: z.ZodType<ServerMessage> = z.object({
-  pid: z.int().min(1),
-  version: z.string(),
-  target: z.string(),
+export const serverSchema: Schema<ServerMessage> = object({
+  pid: integer(1),
+  version: v.string(),
+  target: v.string(),
   ...portalsShape,
-  tcmu: z.boolean(),
-  tcmuDevices: poolTcmuSchema.nullable().default(null),
-  protection: protectionSchema.nullable().default(null),
-  sessions: z.array(sessionSchema),
+  tcmu: v.boolean(),
+  tcmuDevices: v.optional(v.nullable(poolTcmuSchema), null),
+  protection: v.optional(v.nullable(protectionSchema), null),
+  sessions: v.array(sessionSchema),
 });
 
-const optionsSchema: z.ZodType<PoolOptionsMessage> = z.object({
-  skipBlockZeroing: z.boolean(),
-  ignoreDiscard: z.boolean(),
-  noDiscardPassdown: z.boolean(),
-  errorIfNoSpace: z.boolean(),
-  readOnly: z.boolean(),
-  lowWaterBytes: size.nullable(),
+const optionsSchema: Schema<PoolOptionsMessage> = object({
+  skipBlockZeroing: v.boolean(),
+  ignoreDiscard: v.boolean(),
+  noDiscardPassdown: v.boolean(),
+  errorIfNoSpace: v.boolean(),
+  readOnly: v.boolean(),
+  lowWaterBytes: v.nullable(size),
   noSpaceTimeoutMs: size,
-  autoExtend: z.object({ limitBytes: size, stepBytes: size }).nullable(),
+  autoExtend: v.nullable(object({ limitBytes: size, stepBytes: size })),
 });
 
-export const poolSchema: z.ZodType<PoolMessage> = z.object({
-  name: z.string(),
-  uuid: z.string(),
-  directory: z.string(),
-  mode: z.enum(POOL_MODES),
-  needsCheck: z.boolean(),
+export const poolSchema: Schema<PoolMessage> = object({
+  name: v.string(),
+  uuid: v.string(),
+  directory: v.string(),
+  mode: v.picklist(POOL_MODES),
+  needsCheck: v.boolean(),
   transactionId: size,
   blockSizeBytes: positiveSize,
   dataSizeBytes: size,
   dataUsedBytes: size,
   lowWaterBytes: size,
-  dataIsLow: z.boolean(),
+  dataIsLow: v.boolean(),
   metadataSizeBytes: size,
   metadataUsedBytes: size,
-  metadataIsLow: z.boolean(),
+  metadataIsLow: v.boolean(),
   options: optionsSchema,
-  failsWhenFull: z.boolean(),
-  discardPassdown: z.boolean(),
+  failsWhenFull: v.boolean(),
+  discardPassdown: v.boolean(),
   volumeCount: size,
   deletedVolumeCount: size,
   deletedBytes: size,
   access: poolAccessSchema,
-  server: serverSchema.nullable(),
+  server: v.nullable(serverSchema),
 });
 
-export const volumeSchema: z.ZodType<VolumeMessage> = z.object({
-  name: z.string(),
+export const volumeSchema: Schema<VolumeMessage> = object({
+  name: v.string(),
   id: size,
   lun: size,
   sizeBytes: size,
   mappedBytes: size,
   logicalBlockSize: positiveSize,
-  serial: z.string(),
-  naa: z.string().regex(/^[0-9a-f]+$/),
-  origin: z.string().nullable(),
-  readOnly: z.boolean(),
-  removable: z.boolean(),
+  serial: v.string(),
+  naa: v.pipe(v.string(), v.regex(/^[0-9a-f]+$/)),
+  origin: v.nullable(v.string()),
+  readOnly: v.boolean(),
+  removable: v.boolean(),
   physicalBlockSize: positiveSize,
-  receivedBytes: size.nullable(),
-  externalOrigin: z.object({ path: z.string(), problem: z.string().nullable() }).nullable(),
-  backstores: z.array(z.string()).default([]),
+  receivedBytes: v.nullable(size),
+  externalOrigin: v.nullable(object({ path: v.string(), problem: v.nullable(v.string()) })),
+  backstores: v.optional(v.array(v.string()), []),
 });
 
-export const volumeListSchema: z.ZodType<VolumeListMessage> = z.object({ volumes: z.array(volumeSchema) });
-export const commitSchema: z.ZodType<CommitMessage> = z.object({ transactionId: size });
-export const deletedSchema: z.ZodType<DeletedMessage> = z.object({ deleted: z.string() });
+export const volumeListSchema: Schema<VolumeListMessage> = object({ volumes: v.array(volumeSchema) });
+export const commitSchema: Schema<CommitMessage> = object({ transactionId: size });
+export const deletedSchema: Schema<DeletedMessage> = object({ deleted: v.string() });
 
 const volumeSettings = {
-  readOnly: z.boolean().optional(),
-  removable: z.boolean().optional(),
-  physicalBlockSize: positiveSize.optional(),
+  readOnly: v.optional(v.boolean()),
+  removable: v.optional(v.boolean()),
+  physicalBlockSize: v.optional(positiveSize),
 };
 
-export const setVolumeSchema: z.ZodType<SetVolumeMessage> = z.strictObject(volumeSettings);
+export const setVolumeSchema: Schema<SetVolumeMessage> = strictObject(volumeSettings);
 
-export const createVolumeSchema: z.ZodType<CreateVolumeMessage> = z
-  .strictObject({
-    name: z.string().min(1).max(255),
-    sizeBytes: positiveSize.optional(),
-    logicalBlockSize: z.union([z.literal(512), z.literal(4096)]).optional(),
-    externalOrigin: z.string().startsWith('/').optional(),
+export const createVolumeSchema: Schema<CreateVolumeMessage> = v.pipe(
+  strictObject({
+    name: v.pipe(v.string(), v.minLength(1), v.maxLength(255)),
+    sizeBytes: v.optional(positiveSize),
+    logicalBlockSize: v.optional(v.picklist([512, 4096])),
+    externalOrigin: v.optional(v.pipe(v.string(), v.startsWith('/'))),
     ...volumeSettings,
-  })
-  .refine(({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined, {
-    path: ['sizeBytes'],
-    message: 'only what has an external origin can do without',
-  });
+  }),
+  v.forward(
+    v.check(
+      ({ sizeBytes, externalOrigin }) => sizeBytes !== undefined || externalOrigin !== undefined,
+      'only what has an external origin can do without',
+    ),
+    ['sizeBytes'],
+  ),
+);
 
-const volumeName = z.string().min(1).max(255);
-const statusLine = z.object({ name: z.string(), line: z.string() });
+const volumeName = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
+const statusLine = object({ name: v.string(), line: v.string() });
 
-export const createSnapshotsSchema: z.ZodType<CreateSnapshotsMessage> = z.strictObject({
-  snapshots: z.array(z.strictObject({ origin: volumeName, name: volumeName })).min(1),
-  readOnly: z.boolean().optional(),
+export const createSnapshotsSchema: Schema<CreateSnapshotsMessage> = strictObject({
+  snapshots: v.pipe(v.array(strictObject({ origin: volumeName, name: volumeName })), v.minLength(1)),
+  readOnly: v.optional(v.boolean()),
 });
 
-export const renameVolumeSchema: z.ZodType<RenameVolumeMessage> = z.strictObject({ name: volumeName });
+export const renameVolumeSchema: Schema<RenameVolumeMessage> = strictObject({ name: volumeName });
 
-export const rollbackVolumeSchema: z.ZodType<RollbackVolumeMessage> = z.strictObject({
+export const rollbackVolumeSchema: Schema<RollbackVolumeMessage> = strictObject({
   snapshot: volumeName,
-  force: z.boolean().optional(),
+  force: v.optional(v.boolean()),
 });
 
-export const dmMessageSchema: z.ZodType<DmMessage> = z.strictObject({ message: z.string().max(4096) });
+export const dmMessageSchema: Schema<DmMessage> = strictObject({ message: v.pipe(v.string(), v.maxLength(4096)) });
 
-export const statusLinesSchema: z.ZodType<StatusLinesMessage> = z.object({
+export const statusLinesSchema: Schema<StatusLinesMessage> = object({
   pool: statusLine,
-  volumes: z.array(statusLine),
+  volumes: v.array(statusLine),
 });
 
-export const resizeVolumeSchema: z.ZodType<ResizeVolumeMessage> = z.strictObject({
+export const resizeVolumeSchema: Schema<ResizeVolumeMessage> = strictObject({
   sizeBytes: positiveSize,
-  allowShrink: z.boolean().optional(),
+  allowShrink: v.optional(v.boolean()),
 });
 
-export const growPoolSchema: z.ZodType<GrowPoolMessage> = z.strictObject({
-  dataSizeBytes: positiveSize.optional(),
-  metadataSizeBytes: positiveSize.optional(),
+export const growPoolSchema: Schema<GrowPoolMessage> = strictObject({
+  dataSizeBytes: v.optional(positiveSize),
+  metadataSizeBytes: v.optional(positiveSize),
 });
 
-export const setOptionsSchema: z.ZodType<SetOptionsMessage> = z.strictObject({
-  skipBlockZeroing: z.boolean().optional(),
-  ignoreDiscard: z.boolean().optional(),
-  noDiscardPassdown: z.boolean().optional(),
-  errorIfNoSpace: z.boolean().optional(),
-  readOnly: z.boolean().optional(),
-  lowWaterBytes: size.nullable().optional(),
-  noSpaceTimeoutMs: size.optional(),
-  autoExtend: z.strictObject({ limitBytes: positiveSize, stepBytes: positiveSize.optional() }).nullable().optional(),
+export const setOptionsSchema: Schema<SetOptionsMessage> = strictObject({
+  skipBlockZeroing: v.optional(v.boolean()),
+  ignoreDiscard: v.optional(v.boolean()),
+  noDiscardPassdown: v.optional(v.boolean()),
+  errorIfNoSpace: v.optional(v.boolean()),
+  readOnly: v.optional(v.boolean()),
+  lowWaterBytes: v.optional(v.nullable(size)),
+  noSpaceTimeoutMs: v.optional(size),
+  autoExtend: v.optional(v.nullable(strictObject({ limitBytes: positiveSize, stepBytes: v.optional(positiveSize) }))),
 });
 
-export const errorSchema: z.ZodType<ErrorMessage> = z.object({
-  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }),
+export const errorSchema: Schema<ErrorMessage> = object({
+  error: object({ code: v.string(), message: v.string(), hint: v.nullable(v.string()) }),
 });
-
-/** What is wrong with a message, in one line. */
-export function describeIssues(error: z.ZodError): string {
-  return error.issues.map((issue) => `${issue.path.join('.') || 'message'}: ${issue.message}`).join('; ');
-}

@@ -6,10 +6,10 @@ import { createAdaptorServer, type HttpBindings } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
-import type { z } from 'zod';
 import { type Errno, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { native } from '../base/native.ts';
+import { describeIssues, parse, type Schema, safeParse } from '../base/schema.ts';
 import { accessSchema, allowSchema, denySchema, openSchema } from './access-messages.ts';
 import { hintOf } from './advised-error.ts';
 import {
@@ -18,7 +18,6 @@ import {
   createSnapshotsSchema,
   createVolumeSchema,
   deletedSchema,
-  describeIssues,
   dmMessageSchema,
   type ErrorMessage,
   growPoolSchema,
@@ -69,16 +68,17 @@ function errorMessage(code: string, message: string, hint: string | null): Error
 }
 
 /** The request's body as a checked message. Throws EINVAL. */
-async function readMessage<T>(context: Context, schema: z.ZodType<T>): Promise<T> {
+async function readMessage<T>(context: Context, schema: Schema<T>): Promise<T> {
   let body: unknown;
   try {
     body = await context.req.json();
   } catch (error) {
     throw new StorageError('EINVAL', `Cannot read control message: ${messageOf(error)}`);
   }
-  const parsed = schema.safeParse(body);
-  if (!parsed.success) throw new StorageError('EINVAL', `Cannot read control message: ${describeIssues(parsed.error)}`);
-  return parsed.data;
+  const parsed = safeParse(schema, body);
+  if (!parsed.success)
+    throw new StorageError('EINVAL', `Cannot read control message: ${describeIssues(parsed.issues, 'message')}`);
+  return parsed.output;
 }
 
 /** What the socket answers: one pool's `PoolControl` as paths below `/v1`. `work` runs every call that a whole request asks for. */
@@ -88,7 +88,7 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
   app.post('/volumes/:name/receive', async (c) => {
     const { incoming } = c.env as HttpBindings;
     const input = incoming.iterator({ destroyOnReturn: false });
-    return c.json(volumeSchema.parse(await control.receive(c.req.param('name'), input)));
+    return c.json(parse(volumeSchema, await control.receive(c.req.param('name'), input)));
   });
   app.use(
     bodyLimit({
@@ -97,84 +97,84 @@ function controlRoutes(control: PoolControl, logger: Logger, work: <T>(call: Pro
     }),
   );
 
-  app.get('/pool', async (c) => c.json(poolSchema.parse(await work(control.status()))));
+  app.get('/pool', async (c) => c.json(parse(poolSchema, await work(control.status()))));
   app.patch('/pool', async (c) => {
     const request = await readMessage(c, growPoolSchema);
-    return c.json(poolSchema.parse(await work(control.grow(request))));
+    return c.json(parse(poolSchema, await work(control.grow(request))));
   });
   app.patch('/pool/options', async (c) => {
     const request = await readMessage(c, setOptionsSchema);
-    return c.json(poolSchema.parse(await work(control.setOptions(request))));
+    return c.json(parse(poolSchema, await work(control.setOptions(request))));
   });
-  app.post('/pool/commit', async (c) => c.json(commitSchema.parse({ transactionId: await work(control.commit()) })));
-  app.get('/volumes', async (c) => c.json(volumeListSchema.parse({ volumes: await work(control.listVolumes()) })));
+  app.post('/pool/commit', async (c) => c.json(parse(commitSchema, { transactionId: await work(control.commit()) })));
+  app.get('/volumes', async (c) => c.json(parse(volumeListSchema, { volumes: await work(control.listVolumes()) })));
   app.post('/volumes', async (c) => {
     const request = await readMessage(c, createVolumeSchema);
-    return c.json(volumeSchema.parse(await work(control.createVolume(request))), 201);
+    return c.json(parse(volumeSchema, await work(control.createVolume(request))), 201);
   });
   app.patch('/volumes/:name', async (c) => {
     const request = await readMessage(c, resizeVolumeSchema);
-    return c.json(volumeSchema.parse(await work(control.resizeVolume(c.req.param('name'), request))));
+    return c.json(parse(volumeSchema, await work(control.resizeVolume(c.req.param('name'), request))));
   });
   app.patch('/volumes/:name/options', async (c) => {
     const request = await readMessage(c, setVolumeSchema);
-    return c.json(volumeSchema.parse(await work(control.setVolume(c.req.param('name'), request))));
+    return c.json(parse(volumeSchema, await work(control.setVolume(c.req.param('name'), request))));
   });
   app.post('/snapshots', async (c) => {
     const request = await readMessage(c, createSnapshotsSchema);
-    return c.json(volumeListSchema.parse({ volumes: await work(control.createSnapshots(request)) }), 201);
+    return c.json(parse(volumeListSchema, { volumes: await work(control.createSnapshots(request)) }), 201);
   });
   app.post('/volumes/:name/rename', async (c) => {
     const request = await readMessage(c, renameVolumeSchema);
-    return c.json(volumeSchema.parse(await work(control.renameVolume(c.req.param('name'), request))));
+    return c.json(parse(volumeSchema, await work(control.renameVolume(c.req.param('name'), request))));
   });
   app.post('/volumes/:name/rollback', async (c) => {
     const request = await readMessage(c, rollbackVolumeSchema);
-    return c.json(volumeSchema.parse(await work(control.rollbackVolume(c.req.param('name'), request))));
+    return c.json(parse(volumeSchema, await work(control.rollbackVolume(c.req.param('name'), request))));
   });
   app.post('/pool/trim', async (c) => {
     const request = await readMessage(c, trimSchema);
-    return c.json(trimmedSchema.parse(await work(control.trim(request))));
+    return c.json(parse(trimmedSchema, await work(control.trim(request))));
   });
   app.post('/pool/message', async (c) => {
     const request = await readMessage(c, dmMessageSchema);
-    return c.json(commitSchema.parse({ transactionId: await work(control.message(request)) }));
+    return c.json(parse(commitSchema, { transactionId: await work(control.message(request)) }));
   });
-  app.get('/pool/status-lines', async (c) => c.json(statusLinesSchema.parse(await work(control.statusLines()))));
+  app.get('/pool/status-lines', async (c) => c.json(parse(statusLinesSchema, await work(control.statusLines()))));
   app.post('/volumes/:name/send', async (c) => {
     const request = await readMessage(c, sendVolumeSchema);
     const stream = await work(control.send(c.req.param('name'), request));
-    const header = streamSchema.parse({ expectedBytes: stream.expectedBytes });
+    const header = parse(streamSchema, { expectedBytes: stream.expectedBytes });
     return c.body(bodyOf(stream, logger), 200, { [STREAM_HEADER_NAME]: JSON.stringify(header) });
   });
   app.get('/volumes/:name/resume-token', async (c) =>
-    c.json(resumeTokenSchema.parse(await work(control.resumeToken(c.req.param('name'))))),
+    c.json(parse(resumeTokenSchema, await work(control.resumeToken(c.req.param('name'))))),
   );
   const { access } = control;
-  app.get('/access', async (c) => c.json(accessSchema.parse(await work(access.list()))));
+  app.get('/access', async (c) => c.json(parse(accessSchema, await work(access.list()))));
   app.post('/access/allow', async (c) => {
     const request = await readMessage(c, allowSchema);
-    return c.json(accessSchema.parse(await work(access.allow(request))));
+    return c.json(parse(accessSchema, await work(access.allow(request))));
   });
   app.post('/access/deny', async (c) => {
     const request = await readMessage(c, denySchema);
-    return c.json(accessSchema.parse(await work(access.deny(request))));
+    return c.json(parse(accessSchema, await work(access.deny(request))));
   });
   app.post('/access/open', async (c) => {
     const request = await readMessage(c, openSchema);
-    return c.json(accessSchema.parse(await work(access.setOpen(request))));
+    return c.json(parse(accessSchema, await work(access.setOpen(request))));
   });
   app.get('/reservations', async (c) =>
-    c.json(reservationListSchema.parse({ volumes: await work(control.listReservations()) })),
+    c.json(parse(reservationListSchema, { volumes: await work(control.listReservations()) })),
   );
   app.post('/volumes/:name/clear-reservations', async (c) => {
     const request = await readMessage(c, clearReservationsSchema);
-    return c.json(volumeReservationsSchema.parse(await work(control.clearReservations(c.req.param('name'), request))));
+    return c.json(parse(volumeReservationsSchema, await work(control.clearReservations(c.req.param('name'), request))));
   });
   app.delete('/volumes/:name', async (c) => {
     const name = c.req.param('name');
     await work(control.deleteVolume(name));
-    return c.json(deletedSchema.parse({ deleted: name }));
+    return c.json(parse(deletedSchema, { deleted: name }));
   });
 
   app.notFound((c) =>

@@ -1,4 +1,5 @@
-import { z } from 'zod';
+import * as v from 'valibot';
+import { base64, finiteNumber, integer, object, record, type Schema } from '../base/schema.ts';
 import type { ParametersHandover, PortalHandover, SessionHandover } from '../iscsi/session-handover.ts';
 import { isReservationType, MAX_REGISTRANTS } from '../scsi/persistent-state.ts';
 import { ATTENTION_NAMES, type UnitHandover } from '../scsi/unit-handover.ts';
@@ -23,17 +24,17 @@ import type { ServedPortal } from './portal-address.ts';
 /** Of all that is below. Another one is refused: then the old server has to be stopped and the new one started. */
 export const HANDOVER_FORMAT = 1;
 
-const count = z.int().min(0);
-const hex = z.string().regex(/^([0-9a-f]{2})*$/);
-const portalSchema: z.ZodType<ServedPortal> = z.object({
-  host: z.string().min(1),
-  port: z.int().min(0).max(65535),
-  tag: z.int().min(1).max(65535),
+const count = integer(0);
+const hex = v.pipe(v.string(), v.regex(/^([0-9a-f]{2})*$/));
+const portalSchema: Schema<ServedPortal> = object({
+  host: v.pipe(v.string(), v.minLength(1)),
+  port: integer(0, 65535),
+  tag: integer(1, 65535),
 });
 
 const settingsShape = {
-  portals: z.array(portalSchema),
-  tcmu: z.boolean(),
+  portals: v.array(portalSchema),
+  tcmu: v.boolean(),
 };
 
 export interface ServingSettings {
@@ -97,100 +98,103 @@ export interface HandoverState extends Speaker, ServingSettings, PortalHandover 
   readonly lio: TcmuFrontEndHandover | null;
 }
 
-const speakerShape = { format: z.int(), version: z.string(), pid: z.int().min(1) };
+const speakerShape = { format: integer(), version: v.string(), pid: integer(1) };
 
-export const helloSchema: z.ZodType<HelloMessage> = z.object({
-  event: z.literal('hello'),
+export const helloSchema: Schema<HelloMessage> = object({
+  event: v.literal('hello'),
   ...speakerShape,
-  directories: z.array(z.string()),
+  directories: v.array(v.string()),
 });
-export const welcomeSchema: z.ZodType<WelcomeMessage> = z.object({
-  event: z.literal('welcome'),
+export const welcomeSchema: Schema<WelcomeMessage> = object({
+  event: v.literal('welcome'),
   ...speakerShape,
-  directories: z.array(z.string()),
+  directories: v.array(v.string()),
   ...settingsShape,
 });
-export const refusedSchema: z.ZodType<RefusedMessage> = z.object({
-  event: z.literal('refused'),
-  code: z.string(),
-  message: z.string(),
-  hint: z.string().nullable(),
+export const refusedSchema: Schema<RefusedMessage> = object({
+  event: v.literal('refused'),
+  code: v.string(),
+  message: v.string(),
+  hint: v.nullable(v.string()),
 });
-export const beginSchema: z.ZodType<BeginMessage> = z.object({ event: z.literal('begin') });
-export const endingSchema: z.ZodType<EndingMessage> = z.discriminatedUnion('event', [
-  z.object({ event: z.literal('taken') }),
-  z.object({ event: z.literal('failed'), message: z.string() }),
+export const beginSchema: Schema<BeginMessage> = object({ event: v.literal('begin') });
+export const endingSchema: Schema<EndingMessage> = v.variant('event', [
+  v.object({ event: v.literal('taken') }),
+  v.object({ event: v.literal('failed'), message: v.string() }),
 ]);
 
 /** 0: TCMU does not tell. */
-const nexusSchema = z.object({ initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(0).max(0xffff) });
-const attentionsSchema = z.array(z.enum(ATTENTION_NAMES));
-const key = z.string().regex(/^[0-9a-f]{16}$/);
+const nexusShape = {
+  initiatorPort: v.pipe(v.string(), v.minLength(1), v.maxLength(512)),
+  targetPort: integer(0, 0xffff),
+};
+const nexusSchema = object(nexusShape);
+const attentionsSchema = v.array(v.picklist(ATTENTION_NAMES));
+const key = v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/));
 
-const copyRecordSchema = z.object({
+const copyRecordSchema = object({
   listId: count,
   serviceAction: count,
   segments: count,
   operations: count,
   bytes: count,
-  isTerminated: z.boolean(),
+  isTerminated: v.boolean(),
   status: count,
   sense: hex,
-  token: hex.nullable(),
-  isPartial: z.boolean(),
-  statusTold: z.boolean(),
-  detailsTold: z.boolean(),
-  tokensTold: z.boolean(),
+  token: v.nullable(hex),
+  isPartial: v.boolean(),
+  statusTold: v.boolean(),
+  detailsTold: v.boolean(),
+  tokensTold: v.boolean(),
 });
 
-const unitSchema: z.ZodType<UnitHandover> = z.object({
-  mediumPresent: z.boolean(),
-  modePages: z.record(z.string(), hex),
-  thresholds: z.object({ availableReached: z.boolean(), usedReached: z.boolean() }).nullable(),
-  statistics: z.object({ readCommands: count, writeCommands: count, readBlocks: count, writtenBlocks: count }),
-  reservations: z.object({
-    state: z.object({
-      registrants: z.array(nexusSchema.extend({ key })).max(MAX_REGISTRANTS),
-      type: z.int().refine(isReservationType, 'there is no such type').nullable(),
-      holder: nexusSchema.nullable(),
-      aptpl: z.boolean(),
+const unitSchema: Schema<UnitHandover> = object({
+  mediumPresent: v.boolean(),
+  modePages: record(v.string(), hex),
+  thresholds: v.nullable(object({ availableReached: v.boolean(), usedReached: v.boolean() })),
+  statistics: object({ readCommands: count, writeCommands: count, readBlocks: count, writtenBlocks: count }),
+  reservations: object({
+    state: object({
+      registrants: v.pipe(v.array(object({ ...nexusShape, key })), v.maxLength(MAX_REGISTRANTS)),
+      type: v.nullable(v.pipe(integer(), v.guard(isReservationType, 'there is no such type'))),
+      holder: v.nullable(nexusSchema),
+      aptpl: v.boolean(),
     }),
     generation: count,
-    reserver: nexusSchema.nullable(),
-    absent: z.array(z.object({ nexus: nexusSchema, kinds: attentionsSchema })),
+    reserver: v.nullable(nexusSchema),
+    absent: v.array(object({ nexus: nexusSchema, kinds: attentionsSchema })),
   }),
-  tokens: z.object({
+  tokens: object({
     identifier: count,
-    list: z.array(
-      z.object({
+    list: v.array(
+      object({
         bytes: hex,
-        ranges: z.array(z.object({ begin: count, end: count })).min(1),
-        timeoutMs: z.number().min(0),
-        idleMs: z.number(),
+        ranges: v.pipe(v.array(object({ begin: count, end: count })), v.minLength(1)),
+        timeoutMs: v.pipe(finiteNumber, v.minValue(0)),
+        idleMs: finiteNumber,
         ended: count,
       }),
     ),
   }),
-  nexuses: z.array(
-    z.object({
+  nexuses: v.array(
+    object({
       nexus: nexusSchema,
       attentions: attentionsSchema,
-      preventsRemoval: z.boolean(),
-      copies: z.array(copyRecordSchema),
+      preventsRemoval: v.boolean(),
+      copies: v.array(copyRecordSchema),
     }),
   ),
 });
 
-const serial = z.int().min(0).max(0xffffffff);
-const base64 = z.base64();
-const parametersSchema: z.ZodType<ParametersHandover> = z.object({
-  headerDigest: z.boolean(),
-  dataDigest: z.boolean(),
+const serial = integer(0, 0xffffffff);
+const parametersSchema: Schema<ParametersHandover> = object({
+  headerDigest: v.boolean(),
+  dataDigest: v.boolean(),
   initiatorSegmentLength: count,
   targetSegmentLength: count,
   maxConnections: count,
-  initialR2T: z.boolean(),
-  immediateData: z.boolean(),
+  initialR2T: v.boolean(),
+  immediateData: v.boolean(),
   maxBurstLength: count,
   firstBurstLength: count,
   maxOutstandingR2T: count,
@@ -198,20 +202,20 @@ const parametersSchema: z.ZodType<ParametersHandover> = z.object({
   defaultTime2Retain: count,
 });
 
-const sessionSchema: z.ZodType<SessionHandover> = z.object({
-  initiatorName: z.string(),
-  targetName: z.string().nullable(),
-  user: z.string().nullable(),
-  authentication: z.string(),
-  isid: z.string().regex(/^[0-9a-f]{12}$/),
-  tsih: z.int().min(1).max(0xffff),
-  portalGroupTag: z.int().min(1).max(0xffff),
+const sessionSchema: Schema<SessionHandover> = object({
+  initiatorName: v.string(),
+  targetName: v.nullable(v.string()),
+  user: v.nullable(v.string()),
+  authentication: v.string(),
+  isid: v.pipe(v.string(), v.regex(/^[0-9a-f]{12}$/)),
+  tsih: integer(1, 0xffff),
+  portalGroupTag: integer(1, 0xffff),
   expCmdSn: serial,
-  windowSize: z.int().min(1).max(0x10000),
-  cancelled: z.array(z.object({ lun: count.nullable(), endCmdSn: serial })),
+  windowSize: integer(1, 0x10000),
+  cancelled: v.array(object({ lun: v.nullable(count), endCmdSn: serial })),
   parameters: parametersSchema,
-  connections: z.array(
-    z.object({
+  connections: v.array(
+    object({
       fd: count,
       listener: count,
       cid: count,
@@ -219,29 +223,29 @@ const sessionSchema: z.ZodType<SessionHandover> = z.object({
       parameters: parametersSchema,
       nextTransferTag: serial,
       pings: count,
-      held: z.array(z.object({ cmdSn: serial, tag: serial, pdus: z.array(base64) })),
+      held: v.array(object({ cmdSn: serial, tag: serial, pdus: v.array(base64) })),
       input: base64,
     }),
   ),
 });
 
-const lioSchema: z.ZodType<TcmuFrontEndHandover> = z.object({
-  events: z.object({ fd: count, strangers: z.string().nullable() }),
-  devices: z.array(
-    z.object({ minor: count, uioName: z.string(), shownSizeBytes: count, waitedMs: z.number(), fd: count }),
+const lioSchema: Schema<TcmuFrontEndHandover> = object({
+  events: object({ fd: count, strangers: v.nullable(v.string()) }),
+  devices: v.array(
+    object({ minor: count, uioName: v.string(), shownSizeBytes: count, waitedMs: finiteNumber, fd: count }),
   ),
-  registry: z.object({ pools: z.array(z.object({ name: z.string(), fd: count })), first: count.nullable() }),
+  registry: object({ pools: v.array(object({ name: v.string(), fd: count })), first: v.nullable(count) }),
 });
 
-export const stateSchema: z.ZodType<HandoverState> = z.object({
-  event: z.literal('state'),
+export const stateSchema: Schema<HandoverState> = object({
+  event: v.literal('state'),
   ...speakerShape,
-  format: z.literal(HANDOVER_FORMAT),
+  format: v.literal(HANDOVER_FORMAT),
   ...settingsShape,
-  stoppedMs: z.number(),
-  drainedMs: z.number(),
-  pools: z.array(z.object({ directory: z.string(), lock: count, units: z.record(z.string(), unitSchema) })),
-  listeners: z.array(z.object({ host: z.string(), port: z.int(), tag: z.int(), fd: count })),
-  sessions: z.array(sessionSchema),
-  lio: lioSchema.nullable(),
+  stoppedMs: finiteNumber,
+  drainedMs: finiteNumber,
+  pools: v.array(object({ directory: v.string(), lock: count, units: record(v.string(), unitSchema) })),
+  listeners: v.array(object({ host: v.string(), port: integer(), tag: integer(), fd: count })),
+  sessions: v.array(sessionSchema),
+  lio: v.nullable(lioSchema),
 });

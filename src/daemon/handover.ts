@@ -1,8 +1,7 @@
-import type { z } from 'zod';
 import { errnoOf, messageOf, StorageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { describeIssues, type Schema, safeParse } from '../base/schema.ts';
 import { AdvisedError, hintOf } from './advised-error.ts';
-import { describeIssues } from './control-messages.ts';
 import type { HandoverChannel, HandoverMessage } from './handover-channel.ts';
 import {
   beginSchema,
@@ -131,9 +130,9 @@ function refusalOf(error: unknown): RefusedMessage {
 }
 
 /** A message of the other side; null when it has ended. Throws EINVAL. */
-export function read<T>(message: HandoverMessage | null, schema: z.ZodType<T>): T | null {
+export function read<T>(message: HandoverMessage | null, schema: Schema<T>): T | null {
   if (message === null) return null;
-  const parsed = schema.safeParse(message.content);
-  if (parsed.success) return parsed.data;
-  throw new StorageError('EINVAL', `Cannot understand the other server: ${describeIssues(parsed.error)}`);
+  const parsed = safeParse(schema, message.content);
+  if (parsed.success) return parsed.output;
+  throw new StorageError('EINVAL', `Cannot understand the other server: ${describeIssues(parsed.issues, 'message')}`);
 }

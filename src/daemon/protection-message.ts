@@ -1,4 +1,5 @@
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema } from '../base/schema.ts';
 
 /** Whether this process can be made to wait for an initiator on the same machine, which waits for this process. */
 export interface ProcessProtection {
@@ -10,8 +11,8 @@ export interface ProcessProtection {
   readonly swap: 'none' | 'excluded' | 'possible';
 }
 
-export const protectionSchema: z.ZodType<ProcessProtection> = z.object({
-  ioFlusher: z.boolean(),
-  lockedBytes: z.int().min(0),
-  swap: z.enum(['none', 'excluded', 'possible']),
+export const protectionSchema: Schema<ProcessProtection> = object({
+  ioFlusher: v.boolean(),
+  lockedBytes: integer(0),
+  swap: v.picklist(['none', 'excluded', 'possible']),
 });

@@ -1,4 +1,5 @@
-import * as z from 'zod';
+import * as v from 'valibot';
+import { finiteNumber, integer, object, type Schema } from '../base/schema.ts';
 import { type PoolAccessMessage, poolAccessSchema } from './access-messages.ts';
 import {
   POOL_MODES,
@@ -46,34 +47,34 @@ export interface TakeoverMessage {
   devices: number;
 }
 
-const size = z.int().min(0);
+const size = integer(0);
 
-export const readySchema: z.ZodType<ReadyMessage> = z.object({
-  event: z.literal('ready'),
-  pid: z.int().min(1),
-  version: z.string(),
+export const readySchema: Schema<ReadyMessage> = object({
+  event: v.literal('ready'),
+  pid: integer(1),
+  version: v.string(),
   ...portalsShape,
-  tcmu: z.boolean(),
-  pools: z.array(
-    z.object({
-      name: z.string(),
-      uuid: z.string(),
-      directory: z.string(),
-      target: z.string(),
-      mode: z.enum(POOL_MODES),
+  tcmu: v.boolean(),
+  pools: v.array(
+    object({
+      name: v.string(),
+      uuid: v.string(),
+      directory: v.string(),
+      target: v.string(),
+      mode: v.picklist(POOL_MODES),
       access: poolAccessSchema,
-      volumes: z.array(volumeSchema),
+      volumes: v.array(volumeSchema),
     }),
   ),
-  failed: z.array(z.object({ directory: z.string(), code: z.string(), message: z.string() })),
-  takeover: z
-    .object({
-      pid: z.int().min(1),
-      version: z.string(),
-      pauseMs: z.number(),
-      drainMs: z.number(),
+  failed: v.array(object({ directory: v.string(), code: v.string(), message: v.string() })),
+  takeover: v.nullable(
+    object({
+      pid: integer(1),
+      version: v.string(),
+      pauseMs: finiteNumber,
+      drainMs: finiteNumber,
       sessions: size,
       devices: size,
-    })
-    .nullable(),
+    }),
+  ),
 });

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
-import { errnoOf, messageOf, wrapError } from '../base/errors.ts';
+import * as v from 'valibot';
+import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { describeIssues, integer, safeParse, strictObject } from '../base/schema.ts';
 import {
   isAllRegistrants,
   isReservationType,
@@ -24,36 +25,39 @@ import { AdvisedError } from './advised-error.ts';
 const FILE = 'reservations.json';
 const FORMAT = 1;
 
-const NEXUS = { initiatorPort: z.string().min(1).max(512), targetPort: z.int().min(1).max(0xffff) };
+const NEXUS = { initiatorPort: v.pipe(v.string(), v.minLength(1), v.maxLength(512)), targetPort: integer(1, 0xffff) };
 
-const VOLUME = z
-  .strictObject({
-    naa: z.string().regex(/^[0-9a-f]{16}$/),
+const VOLUME = v.pipe(
+  strictObject({
+    naa: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
     /** As in SPC-4 table 62; null without a reservation. */
-    type: z.int().refine(isReservationType, 'there is no such type').nullable(),
+    type: v.nullable(v.pipe(integer(), v.guard(isReservationType, 'there is no such type'))),
     /** Null also where all registrants hold it. */
-    holder: z.strictObject(NEXUS).nullable(),
-    registrants: z
-      .array(z.strictObject({ ...NEXUS, key: z.string().regex(/^[0-9a-f]{16}$/) }))
-      .min(1)
-      .max(MAX_REGISTRANTS),
-  })
-  .refine(({ type, holder, registrants }) => {
+    holder: v.nullable(strictObject(NEXUS)),
+    registrants: v.pipe(
+      v.array(strictObject({ ...NEXUS, key: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)) })),
+      v.minLength(1),
+      v.maxLength(MAX_REGISTRANTS),
+    ),
+  }),
+  v.check(({ type, holder, registrants }) => {
     const held = type !== null && !isAllRegistrants(type);
     if (!held) return holder === null;
     return holder !== null && registrants.some((registrant) => sameNexus(registrant, holder));
-  }, 'the holder is not what the type says')
-  .refine(({ registrants }) => registrants.every(({ key }) => key !== ZERO_KEY), 'a key is zero')
-  .refine(
+  }, 'the holder is not what the type says'),
+  v.check(({ registrants }) => registrants.every(({ key }) => key !== ZERO_KEY), 'a key is zero'),
+  v.check(
     ({ registrants }) =>
       new Set(registrants.map(({ initiatorPort, targetPort }) => `${targetPort} ${initiatorPort}`)).size ===
       registrants.length,
     'a nexus is there twice',
-  );
+  ),
+);
 
-const CONTENT = z
-  .strictObject({ format: z.literal(FORMAT), volumes: z.array(VOLUME) })
-  .refine(({ volumes }) => new Set(volumes.map(({ naa }) => naa)).size === volumes.length, 'a volume is there twice');
+const CONTENT = v.pipe(
+  strictObject({ format: v.literal(FORMAT), volumes: v.array(VOLUME) }),
+  v.check(({ volumes }) => new Set(volumes.map(({ naa }) => naa)).size === volumes.length, 'a volume is there twice'),
+);
 
 interface Waiting {
   readonly changes: Map<string, PersistentState | null>;
@@ -82,8 +86,9 @@ export class ReservationFile {
     const path = join(dir, FILE);
     const saved = new Map<string, PersistentState>();
     try {
-      const { volumes } = CONTENT.parse(JSON.parse(readFileSync(path, 'utf8')));
-      for (const { naa, type, holder, registrants } of volumes) {
+      const parsed = safeParse(CONTENT, JSON.parse(readFileSync(path, 'utf8')));
+      if (!parsed.success) throw new StorageError('EINVAL', describeIssues(parsed.issues.slice(0, 1), 'the document'));
+      for (const { naa, type, holder, registrants } of parsed.output.volumes) {
         if (isKnown(naa)) saved.set(naa, { registrants, type, holder, aptpl: true });
       }
     } catch (error) {
@@ -179,11 +184,9 @@ export class ReservationFile {
 }
 
 function unreadable(path: string, error: unknown): AdvisedError {
-  const issue = error instanceof z.ZodError ? error.issues[0] : undefined;
-  const reason = issue === undefined ? messageOf(error) : `${issue.path.join('.') || 'the document'}: ${issue.message}`;
   return new AdvisedError(
-    error instanceof SyntaxError || issue !== undefined ? 'EINVAL' : errnoOf(error),
-    `Cannot read the reservations "${path}": ${reason}`,
+    error instanceof SyntaxError ? 'EINVAL' : errnoOf(error),
+    `Cannot read the reservations "${path}": ${messageOf(error)}`,
     'Put the right one back. Without it every node of a cluster may write, also one that was fenced: remove it only when none is running.',
     { cause: error },
   );

@@ -1,5 +1,6 @@
 /** Messages of the control socket about reservations. See control-messages.ts. */
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema, strictObject } from '../base/schema.ts';
 
 /** SPC-4's types, as they are named in `sg_persist`'s words. */
 export const RESERVATION_TYPES = [
@@ -55,26 +56,26 @@ export interface ClearReservationsMessage {
 }
 
 const nexus = {
-  initiator: z.string(),
-  isid: z.string(),
-  targetPort: z.int(),
-  loggedIn: z.boolean().nullable(),
+  initiator: v.string(),
+  isid: v.string(),
+  targetPort: integer(),
+  loggedIn: v.nullable(v.boolean()),
 };
 
-export const volumeReservationsSchema: z.ZodType<VolumeReservationsMessage> = z.object({
-  volume: z.string(),
-  type: z.enum(RESERVATION_TYPES).nullable(),
-  survivesRestart: z.boolean(),
-  generation: z.int().nullable(),
-  registrants: z.array(z.object({ ...nexus, key: z.string(), holdsReservation: z.boolean() })),
-  reservedBy: z.object(nexus).nullable(),
+export const volumeReservationsSchema: Schema<VolumeReservationsMessage> = object({
+  volume: v.string(),
+  type: v.nullable(v.picklist(RESERVATION_TYPES)),
+  survivesRestart: v.boolean(),
+  generation: v.nullable(integer()),
+  registrants: v.array(object({ ...nexus, key: v.string(), holdsReservation: v.boolean() })),
+  reservedBy: v.nullable(object(nexus)),
 });
 
-export const reservationListSchema: z.ZodType<ReservationListMessage> = z.object({
-  volumes: z.array(volumeReservationsSchema),
+export const reservationListSchema: Schema<ReservationListMessage> = object({
+  volumes: v.array(volumeReservationsSchema),
 });
 
-export const clearReservationsSchema: z.ZodType<ClearReservationsMessage> = z.strictObject({
-  initiator: z.string().min(1).max(512).optional(),
-  force: z.boolean().optional(),
+export const clearReservationsSchema: Schema<ClearReservationsMessage> = strictObject({
+  initiator: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(512))),
+  force: v.optional(v.boolean()),
 });

@@ -1,5 +1,6 @@
 /** Messages of the control socket about streams of volumes, and about trimming. See control-messages.ts. */
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema, strictObject } from '../base/schema.ts';
 
 /** The header that has a stream's `StreamMessage`. */
 export const STREAM_HEADER_NAME = 'x-thinlun-stream';
@@ -37,21 +38,21 @@ export interface TrimmedMessage {
   blockCount: number;
 }
 
-const size = z.int().min(0);
+const size = integer(0);
 
-export const sendVolumeSchema: z.ZodType<SendVolumeMessage> = z.strictObject({
-  from: z.string().min(1).max(255).optional(),
-  resume: z.string().min(1).max(1024).optional(),
-  keep: z.string().min(1).max(255).optional(),
+export const sendVolumeSchema: Schema<SendVolumeMessage> = strictObject({
+  from: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(255))),
+  resume: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(1024))),
+  keep: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(255))),
 });
 
-export const streamSchema: z.ZodType<StreamMessage> = z.object({ expectedBytes: size });
-export const resumeTokenSchema: z.ZodType<ResumeTokenMessage> = z.object({ token: z.string() });
+export const streamSchema: Schema<StreamMessage> = object({ expectedBytes: size });
+export const resumeTokenSchema: Schema<ResumeTokenMessage> = object({ token: v.string() });
 
-export const trimSchema: z.ZodType<TrimMessage> = z.strictObject({ fromBlock: size });
+export const trimSchema: Schema<TrimMessage> = strictObject({ fromBlock: size });
 
-export const trimmedSchema: z.ZodType<TrimmedMessage> = z.object({
+export const trimmedSchema: Schema<TrimmedMessage> = object({
   trimmedBytes: size,
-  nextBlock: size.nullable(),
+  nextBlock: v.nullable(size),
   blockCount: size,
 });

@@ -1,7 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { request } from 'node:http';
-import type { z } from 'zod';
 import { errnoOf, messageOf, StorageError, wrapError } from '../base/errors.ts';
+import { type Schema, safeParse } from '../base/schema.ts';
 import { AdvisedError } from './advised-error.ts';
 import { TAKEOVER_PATH, TAKEOVER_PROTOCOL } from './control-messages.ts';
 import { ControlSocketName } from './control-socket.ts';
@@ -155,10 +155,10 @@ async function checkOthers(
 }
 
 /** The answer, or what the other server refuses with; null when it has ended. */
-function answerOf<T>(message: HandoverMessage | null, schema: z.ZodType<T>): T | null {
-  const refusal = refusedSchema.safeParse(message?.content);
+function answerOf<T>(message: HandoverMessage | null, schema: Schema<T>): T | null {
+  const refusal = safeParse(refusedSchema, message?.content);
   if (!refusal.success) return read(message, schema);
-  const { message: text, hint } = refusal.data;
-  const code = errnoOf(refusal.data);
+  const { message: text, hint } = refusal.output;
+  const code = errnoOf(refusal.output);
   throw hint === null ? new StorageError(code, text) : new AdvisedError(code, text, hint);
 }

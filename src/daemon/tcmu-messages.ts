@@ -1,5 +1,6 @@
 /** The part of the control socket's messages that is about LIO's devices: see control-messages.ts. */
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema } from '../base/schema.ts';
 import type { TcmuStatus } from '../tcmu/tcmu-status.ts';
 
 export interface TcmuDeviceMessage {
@@ -41,30 +42,30 @@ export interface PoolTcmuMessage {
   refusals: TcmuRefusalMessage[];
 }
 
-const count = z.int().min(0);
+const count = integer(0);
 
-export const poolTcmuSchema: z.ZodType<PoolTcmuMessage> = z.object({
-  answersAwaited: z.boolean(),
-  devices: z.array(
-    z.object({
-      backstore: z.string(),
-      folder: z.string(),
+export const poolTcmuSchema: Schema<PoolTcmuMessage> = object({
+  answersAwaited: v.boolean(),
+  devices: v.array(
+    object({
+      backstore: v.string(),
+      folder: v.string(),
       minor: count,
-      volume: z.string(),
-      state: z.enum(['serving', 'failed', 'unserved']),
-      problem: z.string().nullable(),
+      volume: v.string(),
+      state: v.picklist(['serving', 'failed', 'unserved']),
+      problem: v.nullable(v.string()),
       inFlight: count,
       commands: count,
       aborts: count,
       refused: count,
     }),
   ),
-  refusals: z.array(
-    z.object({
-      backstore: z.string(),
-      volume: z.string(),
-      action: z.enum(['add', 'change', 'remove']),
-      reason: z.string(),
+  refusals: v.array(
+    object({
+      backstore: v.string(),
+      volume: v.string(),
+      action: v.picklist(['add', 'change', 'remove']),
+      reason: v.string(),
       secondsAgo: count,
     }),
   ),

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as v from 'valibot';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { NAME_PATTERN } from '../base/names.ts';
+import { describeIssues, finiteNumber, integer, type Schema, safeParse, strictObject, uuid } from '../base/schema.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 import { replaceFile } from './replace-file.ts';
 import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
@@ -106,51 +107,59 @@ interface Pending {
 /** Whether the metadata has a device. */
 export type HasDevice = (id: number) => boolean;
 
-const NAME = z.string().regex(NAME_PATTERN);
-const COUNT = z.int().nonnegative();
+const NAME = v.pipe(v.string(), v.regex(NAME_PATTERN));
+const COUNT = integer(0);
 
-const VOLUME: z.ZodType<VolumeRecord> = z.strictObject({
-  id: COUNT.max(2 ** 24 - 1),
+const VOLUME: Schema<VolumeRecord> = strictObject({
+  id: integer(0, 2 ** 24 - 1),
   name: NAME,
   sizeBytes: COUNT,
-  lun: COUNT.max(MAX_VOLUMES - 1),
-  serial: z.string().min(1).max(64),
-  naa: z.string().regex(/^[0-9a-f]{16}$/),
-  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
-  origin: COUNT.max(2 ** 24 - 1).optional(),
-  readOnly: z.boolean().optional(),
-  removable: z.boolean().optional(),
-  physicalBlockSize: COUNT.optional(),
-  externalOrigin: z
-    .strictObject({ path: z.string().startsWith('/'), sizeBytes: COUNT, modifiedMs: z.number().nullable() })
-    .optional(),
-  unit: UNIT_RECORD.optional(),
-  contentId: z.uuid().optional(),
-  receiving: z
-    .strictObject({
-      contentId: z.uuid(),
-      baseContentId: z.uuid().nullable(),
-      targetId: COUNT.max(2 ** 24 - 1).nullable(),
+  lun: integer(0, MAX_VOLUMES - 1),
+  serial: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
+  naa: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
+  logicalBlockSize: v.picklist([512, 4096]),
+  origin: v.optional(integer(0, 2 ** 24 - 1)),
+  readOnly: v.optional(v.boolean()),
+  removable: v.optional(v.boolean()),
+  physicalBlockSize: v.optional(COUNT),
+  externalOrigin: v.optional(
+    strictObject({
+      path: v.pipe(v.string(), v.startsWith('/')),
+      sizeBytes: COUNT,
+      modifiedMs: v.nullable(finiteNumber),
+    }),
+  ),
+  unit: v.optional(UNIT_RECORD),
+  contentId: v.optional(uuid),
+  receiving: v.optional(
+    strictObject({
+      contentId: uuid,
+      baseContentId: v.nullable(uuid),
+      targetId: v.nullable(integer(0, 2 ** 24 - 1)),
       positionBytes: COUNT,
-    })
-    .optional(),
-  temporary: z.boolean().optional(),
+    }),
+  ),
+  temporary: v.optional(v.boolean()),
 });
 
-const DELETING = z.array(z.strictObject({ id: COUNT.max(2 ** 24 - 1), transactionId: COUNT })).default([]);
+const DELETING = v.optional(v.array(strictObject({ id: integer(0, 2 ** 24 - 1), transactionId: COUNT })), []);
 
-const CATALOGUE: z.ZodType<CatalogueFile> = z.strictObject({
-  format: z.literal(FORMAT),
-  uuid: z.uuid(),
+const CATALOGUE: Schema<CatalogueFile> = strictObject({
+  format: v.literal(FORMAT),
+  uuid,
   name: NAME,
   blockSizeBytes: COUNT,
-  options: POOL_OPTIONS.default({ ...DEFAULT_POOL_OPTIONS }),
+  options: v.optional(POOL_OPTIONS, { ...DEFAULT_POOL_OPTIONS }),
   transactionId: COUNT,
-  volumes: z.array(VOLUME).max(MAX_VOLUMES),
+  volumes: v.pipe(v.array(VOLUME), v.maxLength(MAX_VOLUMES)),
   deleting: DELETING,
-  pending: z
-    .strictObject({ transactionId: COUNT, volumes: z.array(VOLUME).max(MAX_VOLUMES), deleting: DELETING })
-    .optional(),
+  pending: v.optional(
+    strictObject({
+      transactionId: COUNT,
+      volumes: v.pipe(v.array(VOLUME), v.maxLength(MAX_VOLUMES)),
+      deleting: DELETING,
+    }),
+  ),
 });
 
 /** `pool.json` cannot be understood, or belongs to other metadata: EINVAL. The metadata may be good. */
@@ -193,15 +202,14 @@ export class Catalogue {
     } catch (error) {
       throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${messageOf(error)}`);
     }
-    const parsed = CATALOGUE.safeParse(json);
+    const parsed = safeParse(CATALOGUE, json);
     if (!parsed.success) {
-      const issue = parsed.error.issues[0]!;
-      const where = issue.path.length > 0 ? issue.path.join('.') : 'the document';
-      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${where}: ${issue.message}`);
+      const reason = describeIssues(parsed.issues.slice(0, 1), 'the document');
+      throw new CatalogueError(`Cannot read the pool's catalogue "${path}": ${reason}`);
     }
-    const catalogue = new Catalogue(dir, parsed.data);
-    catalogue.checkUnique(parsed.data.volumes);
-    if (parsed.data.pending) catalogue.checkUnique(parsed.data.pending.volumes);
+    const catalogue = new Catalogue(dir, parsed.output);
+    catalogue.checkUnique(parsed.output.volumes);
+    if (parsed.output.pending) catalogue.checkUnique(parsed.output.pending.volumes);
     return catalogue;
   }
 

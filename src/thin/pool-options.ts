@@ -1,5 +1,6 @@
-import { z } from 'zod';
+import * as v from 'valibot';
 import { StorageError } from '../base/errors.ts';
+import { integer, type Schema, strictObject } from '../base/schema.ts';
 import { formatSize, roundUp } from '../base/units.ts';
 import type { EngineSettings } from './engine-options.ts';
 
@@ -48,21 +49,21 @@ const LOW_WATER_FRACTION = 16;
 /** What timers can hold: 24 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
-const count = z.int().nonnegative();
+const count = integer(0);
 
 /** As `pool.json` has them; what is left out has its default. */
-export const POOL_OPTIONS: z.ZodType<PoolOptions> = z.strictObject({
-  skipBlockZeroing: z.boolean().default(DEFAULT_POOL_OPTIONS.skipBlockZeroing),
-  ignoreDiscard: z.boolean().default(DEFAULT_POOL_OPTIONS.ignoreDiscard),
-  noDiscardPassdown: z.boolean().default(DEFAULT_POOL_OPTIONS.noDiscardPassdown),
-  errorIfNoSpace: z.boolean().default(DEFAULT_POOL_OPTIONS.errorIfNoSpace),
-  readOnly: z.boolean().default(DEFAULT_POOL_OPTIONS.readOnly),
-  lowWaterBlocks: count.nullable().default(DEFAULT_POOL_OPTIONS.lowWaterBlocks),
-  noSpaceTimeoutMs: count.max(MAX_TIMEOUT_MS).default(DEFAULT_POOL_OPTIONS.noSpaceTimeoutMs),
-  autoExtend: z
-    .strictObject({ limitBytes: count, stepBytes: count.min(1) })
-    .nullable()
-    .default(DEFAULT_POOL_OPTIONS.autoExtend),
+export const POOL_OPTIONS: Schema<PoolOptions> = strictObject({
+  skipBlockZeroing: v.optional(v.boolean(), DEFAULT_POOL_OPTIONS.skipBlockZeroing),
+  ignoreDiscard: v.optional(v.boolean(), DEFAULT_POOL_OPTIONS.ignoreDiscard),
+  noDiscardPassdown: v.optional(v.boolean(), DEFAULT_POOL_OPTIONS.noDiscardPassdown),
+  errorIfNoSpace: v.optional(v.boolean(), DEFAULT_POOL_OPTIONS.errorIfNoSpace),
+  readOnly: v.optional(v.boolean(), DEFAULT_POOL_OPTIONS.readOnly),
+  lowWaterBlocks: v.optional(v.nullable(count), DEFAULT_POOL_OPTIONS.lowWaterBlocks),
+  noSpaceTimeoutMs: v.optional(integer(0, MAX_TIMEOUT_MS), DEFAULT_POOL_OPTIONS.noSpaceTimeoutMs),
+  autoExtend: v.optional(
+    v.nullable(strictObject({ limitBytes: count, stepBytes: integer(1) })),
+    DEFAULT_POOL_OPTIONS.autoExtend,
+  ),
 });
 
 /** Throws EINVAL for what a pool with `dataSizeBytes` in a file or on a device cannot be set to. */

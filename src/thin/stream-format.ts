@@ -23,9 +23,10 @@
  *
  * Records of type 2 and 3 ascend and do not overlap. See docs/stream-format.md.
  */
-import { z } from 'zod';
+import * as v from 'valibot';
 import { CRC32C_INITIAL, crc32c, crc32cFinish, crc32cUpdate } from '../base/crc32c.ts';
 import { StorageError } from '../base/errors.ts';
+import { integer, object, parse, type Schema, strictObject, uuid } from '../base/schema.ts';
 import { MIB } from '../base/units.ts';
 
 export const PREFACE = 'THINLUN-SEND';
@@ -64,20 +65,20 @@ export interface StreamTotals {
   unmappedBytes: number;
 }
 
-const COUNT = z.int().nonnegative();
+const COUNT = integer(0);
 
-export const STREAM_HEADER: z.ZodType<StreamHeader> = z.object({
-  volume: z.string().max(255),
-  contentId: z.uuid(),
-  baseContentId: z.uuid().nullable(),
-  sizeBytes: COUNT.min(1),
-  logicalBlockSize: z.union([z.literal(512), z.literal(4096)]),
-  blockSizeBytes: COUNT.min(1),
+export const STREAM_HEADER: Schema<StreamHeader> = object({
+  volume: v.pipe(v.string(), v.maxLength(255)),
+  contentId: uuid,
+  baseContentId: v.nullable(uuid),
+  sizeBytes: integer(1),
+  logicalBlockSize: v.picklist([512, 4096]),
+  blockSizeBytes: integer(1),
   beginBytes: COUNT,
   expectedBytes: COUNT,
 });
 
-export const STREAM_TOTALS: z.ZodType<StreamTotals> = z.object({
+export const STREAM_TOTALS: Schema<StreamTotals> = object({
   records: COUNT,
   dataBytes: COUNT,
   unmappedBytes: COUNT,
@@ -121,9 +122,9 @@ export interface ResumePoint {
   positionBytes: number;
 }
 
-const RESUME_POINT: z.ZodType<ResumePoint> = z.strictObject({
-  contentId: z.uuid(),
-  baseContentId: z.uuid().nullable(),
+const RESUME_POINT: Schema<ResumePoint> = strictObject({
+  contentId: uuid,
+  baseContentId: v.nullable(uuid),
   positionBytes: COUNT,
 });
 
@@ -144,7 +145,7 @@ export function parseToken(token: string): ResumePoint {
   const text = bytes.subarray(TOKEN_CHECKSUM_SIZE);
   if (text.length > 0 && bytes.readUInt32LE(0) === crc32c(text, 0, text.length)) {
     try {
-      return RESUME_POINT.parse(JSON.parse(text.toString()));
+      return parse(RESUME_POINT, JSON.parse(text.toString()));
     } catch {
       // Of another version, or nobody's.
     }

@@ -1,5 +1,5 @@
-import type { z } from 'zod';
 import { StorageError } from '../base/errors.ts';
+import { parse, type Schema } from '../base/schema.ts';
 import {
   encodePreface,
   MAX_DATA_LENGTH,
@@ -141,9 +141,9 @@ export class StreamReader {
     if ((await this.#fill(new Uint8Array(1), 1)) > 0) throw this.#wrong('something comes after its end');
   }
 
-  #parse<T>(schema: z.ZodType<T>, payload: Uint8Array): T {
+  #parse<T>(schema: Schema<T>, payload: Uint8Array): T {
     try {
-      return schema.parse(JSON.parse(Buffer.from(payload).toString()));
+      return parse(schema, JSON.parse(Buffer.from(payload).toString()));
     } catch {
       throw this.#wrong('a record that cannot be understood');
     }

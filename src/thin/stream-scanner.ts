@@ -1,3 +1,4 @@
+import { parse } from '../base/schema.ts';
 import {
   MAX_TEXT_LENGTH,
   PREFACE_SIZE,
@@ -58,7 +59,7 @@ export class StreamScanner {
     else if (type === RecordType.failed) this.failure = text;
     else {
       try {
-        this.header = STREAM_HEADER.parse(JSON.parse(text));
+        this.header = parse(STREAM_HEADER, JSON.parse(text));
       } catch {
         // The receiver says what is wrong with it.
       }

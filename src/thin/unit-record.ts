@@ -1,4 +1,5 @@
-import { z } from 'zod';
+import * as v from 'valibot';
+import { integer, record, type Schema, strictObject } from '../base/schema.ts';
 
 /** Kept for a logical unit: saved mode pages, and an operation on the whole medium that has not ended well. */
 export interface UnitRecord {
@@ -13,17 +14,17 @@ export interface UnitRecord {
   } | null;
 }
 
-const HEX = z.string().regex(/^([0-9a-f]{2})+$/);
-export const UNIT_RECORD: z.ZodType<UnitRecord> = z.strictObject({
-  modePages: z.record(z.string().regex(/^[0-9a-f]{2}(\.[0-9a-f]{2})?$/), HEX.max(512)),
-  operation: z
-    .strictObject({
-      command: z.enum(['sanitize', 'format']),
-      pattern: HEX.max(8192).nullable(),
-      passes: z.int().min(1).max(31),
-      inverts: z.boolean(),
-      mayBeGivenUp: z.boolean(),
-      failed: z.boolean(),
-    })
-    .nullable(),
+const HEX = v.pipe(v.string(), v.regex(/^([0-9a-f]{2})+$/));
+export const UNIT_RECORD: Schema<UnitRecord> = strictObject({
+  modePages: record(v.pipe(v.string(), v.regex(/^[0-9a-f]{2}(\.[0-9a-f]{2})?$/)), v.pipe(HEX, v.maxLength(512))),
+  operation: v.nullable(
+    strictObject({
+      command: v.picklist(['sanitize', 'format']),
+      pattern: v.nullable(v.pipe(HEX, v.maxLength(8192))),
+      passes: integer(1, 31),
+      inverts: v.boolean(),
+      mayBeGivenUp: v.boolean(),
+      failed: v.boolean(),
+    }),
+  ),
 });

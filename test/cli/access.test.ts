@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { accessSchema } from '../../src/daemon/access-messages.ts';
 import { poolSchema } from '../../src/daemon/control-messages.ts';
 import { logInWithChap } from '../support/chap-initiator.ts';
@@ -38,7 +39,8 @@ describe.each(['no server', 'a server'])('with %s, access to a pool', (situation
   });
 
   it('is allowed, changed, listed, denied, opened and closed', async () => {
-    const allowed = accessSchema.parse(
+    const allowed = parse(
+      accessSchema,
       await thinlunJson('access', 'allow', dir, HOST, '--volumes', 'web', '--read-only'),
     );
     const entry = { initiator: HOST, denied: false, volumes: ['web'], readOnly: true, user: null, mutualUser: null };
@@ -58,7 +60,7 @@ describe.each(['no server', 'a server'])('with %s, access to a pool', (situation
     expect(await thinlunJson('access', 'open', dir)).toMatchObject({ open: true, entries: [{ user: 'alice' }] });
     expect(await thinlunJson('access', 'close', dir)).toMatchObject({ open: false, entries: [{ user: 'alice' }] });
     expect(await thinlunJson('access', 'deny', dir, HOST)).toEqual({ open: false, entries: [] });
-    expect(poolSchema.parse(await thinlunJson('pool', 'status', dir)).access).toEqual({
+    expect(parse(poolSchema, await thinlunJson('pool', 'status', dir)).access).toEqual({
       open: false,
       entryCount: 0,
       problem: null,

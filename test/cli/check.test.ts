@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { checkSchema } from '../../src/cli/tools/check-message.ts';
 import { MetadataImage } from '../support/metadata-image.ts';
 import { run } from '../support/processes.mjs';
@@ -43,7 +44,7 @@ describe('check', () => {
     expect(words.stdout).toBe(
       'TRANSACTION_ID=2\nMETADATA_FREE_BLOCKS=500\nThe metadata is clean (devices: 2, mapped blocks: 0).\n',
     );
-    expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({
+    expect(parse(checkSchema, await thinlunJson('check', dir))).toMatchObject({
       ok: true,
       transactionId: 2,
       errors: 0,
@@ -70,12 +71,12 @@ describe('check', () => {
       }
     });
     for (let i = 0; i < 3; i++) {
-      expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({ ok: true, damages: [] });
+      expect(parse(checkSchema, await thinlunJson('check', dir))).toMatchObject({ ok: true, damages: [] });
     }
     stop = true;
     await changes;
     expect(await server.stop()).toEqual({ code: 0, signal: null });
-    expect(checkSchema.parse(await thinlunJson('check', dir)).ok).toBe(true);
+    expect(parse(checkSchema, await thinlunJson('check', dir)).ok).toBe(true);
   });
 
   it('finds damaged metadata, says where it is, and ends with 64', async () => {
@@ -89,7 +90,7 @@ describe('check', () => {
     expect(words.stdout).toMatch(/thinlun repair -i /);
     const json = await thinlun(['check', dir, '--json']);
     expect(json.code).toBe(64);
-    const found = checkSchema.parse(JSON.parse(json.stdout));
+    const found = parse(checkSchema, JSON.parse(json.stdout));
     expect(found.ok).toBe(false);
     expect(found.damages.length).toBe(found.errors + found.leaks + found.warnings);
   });
@@ -167,7 +168,7 @@ describe('check', () => {
     const repaired = await thinlun(['check', '--auto-repair', dir]);
     expect(repaired).toMatchObject({ code: 0, stderr: '' });
     expect(repaired.stdout).toMatch(/The metadata has been repaired\.\nThe metadata is clean/);
-    expect(checkSchema.parse(await thinlunJson('check', dir))).toMatchObject({
+    expect(parse(checkSchema, await thinlunJson('check', dir))).toMatchObject({
       ok: true,
       needsCheck: false,
       warnings: 0,

@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { poolSchema } from '../../src/daemon/control-messages.ts';
 import { createPool, createVolume, serve, temporaryFolder, thinlun, thinlunJson } from './command.ts';
@@ -32,7 +33,7 @@ describe('pool create', () => {
   it('takes every size as people write it, and a name', async () => {
     const dir = join(temporaryFolder(), 'p');
     const args = ['--data-size', '1.5GiB', '--block-size', '256k', '--metadata-size', '4M', '--name', 'Fast.1'];
-    const status = poolSchema.parse(await thinlunJson('pool', 'create', dir, ...args));
+    const status = parse(poolSchema, await thinlunJson('pool', 'create', dir, ...args));
     expect(status).toMatchObject({
       name: 'Fast.1',
       directory: dir,
@@ -55,7 +56,7 @@ describe('pool create', () => {
     truncateSync(data, 64 * MIB);
     const dir = join(folder, 'p');
     const metadata = join(folder, 'meta');
-    const status = poolSchema.parse(await thinlunJson('pool', 'create', dir, '--data', data, '--metadata', metadata));
+    const status = parse(poolSchema, await thinlunJson('pool', 'create', dir, '--data', data, '--metadata', metadata));
     expect(status.dataSizeBytes).toBe(64 * MIB);
     expect(readlinkSync(join(dir, 'data'))).toBe(data);
     expect(readlinkSync(join(dir, 'metadata'))).toBe(metadata);
@@ -111,7 +112,8 @@ describe('features', () => {
   it('are given to a new pool, shown, and set anew', async () => {
     const dir = join(temporaryFolder(), 'p');
     const flags = ['--skip-block-zeroing', 'on', '--discard-passdown', 'off', '--low-water', '100M'];
-    const made = poolSchema.parse(
+    const made = parse(
+      poolSchema,
       await thinlunJson('pool', 'create', dir, '--data-size', '1G', ...flags, '--auto-extend-limit', '10G'),
     );
     const options = {
@@ -130,7 +132,7 @@ describe('features', () => {
       ...['--auto-extend-limit', 'off', '--error-if-no-space', 'on', '--no-space-timeout', '1.5'],
     ]);
     expect(said).toMatchObject({ code: 0, stdout: 'The pool "p" has: error-if-no-space.\n' });
-    const set = poolSchema.parse(await thinlunJson('pool', 'status', dir));
+    const set = parse(poolSchema, await thinlunJson('pool', 'status', dir));
     expect(set.options).toEqual({ ...DEFAULTS, errorIfNoSpace: true, noSpaceTimeoutMs: 1500 });
     expect(set).toMatchObject({ lowWaterBytes: 64 * MIB, failsWhenFull: true });
   });
@@ -177,7 +179,8 @@ describe('features', () => {
 describe('pool grow', () => {
   it('makes a pool larger, with and without a server', async () => {
     const dir = await createPool('p');
-    const alone = poolSchema.parse(
+    const alone = parse(
+      poolSchema,
       await thinlunJson('pool', 'grow', dir, '--data-size', '2G', '--metadata-size', '16M'),
     );
     expect(alone).toMatchObject({ dataSizeBytes: 2 * GIB, metadataSizeBytes: 16 * MIB, server: null });
@@ -232,7 +235,7 @@ describe('pool status', () => {
   it('names the server and where it listens', async () => {
     const dir = await createPool('p');
     const server = await serve([dir]);
-    const status = poolSchema.parse(await thinlunJson('pool', 'status', dir));
+    const status = parse(poolSchema, await thinlunJson('pool', 'status', dir));
     expect(status.server).toMatchObject({ pid: server.pid, target: 'iqn.2026-11.io.thinlun:p', tcmu: false });
     expect(status.server!.portals).toEqual([expect.stringMatching(/^127\.0\.0\.1:[1-9]\d*$/)]);
     expect((await thinlun(['pool', 'status', dir])).stdout).toContain(`process ${server.pid}`);

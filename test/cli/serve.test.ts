@@ -3,6 +3,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { type ReadyMessage, readySchema } from '../../src/daemon/ready-message.ts';
 import { run, type TestProcess } from '../support/processes.mjs';
 import {
@@ -17,7 +18,7 @@ import {
   volumesOf,
 } from './command.ts';
 
-const ready = (server: TestProcess): ReadyMessage => readySchema.parse(JSON.parse(server.stdout.toString()));
+const ready = (server: TestProcess): ReadyMessage => parse(readySchema, JSON.parse(server.stdout.toString()));
 
 /** Has the program run `code` before anything else: for what cannot be provoked from outside. */
 function preload(code: string): { env: Record<string, string> } {

@@ -1,5 +1,6 @@
+import * as v from 'valibot';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import * as z from 'zod';
+import { parse } from '../../src/base/schema.ts';
 import { GIB, MIB } from '../../src/base/units.ts';
 import { statusLinesSchema, volumeSchema } from '../../src/daemon/control-messages.ts';
 import type { TestProcess } from '../support/processes.mjs';
@@ -23,12 +24,12 @@ describe.each(['no server', 'a server'])('with %s', (situation) => {
     const a = await createVolume(dir, 'a');
     await createVolume(dir, 'b');
     const taken = await thinlunJson('volume', 'snapshot', dir, 'a', 'a1', 'b', 'b1', '--read-only');
-    const made = z.array(volumeSchema).parse(taken);
+    const made = parse(v.array(volumeSchema), taken);
     expect(made.map(({ name, lun, origin, readOnly, sizeBytes }) => [name, lun, origin, readOnly, sizeBytes])).toEqual([
       ['a1', 2, 'a', true, GIB],
       ['b1', 3, 'b', true, GIB],
     ]);
-    expect(volumeSchema.parse(await thinlunJson('volume', 'rename', dir, 'a', 'web')).name).toBe('web');
+    expect(parse(volumeSchema, await thinlunJson('volume', 'rename', dir, 'a', 'web')).name).toBe('web');
     const rows = (await thinlun(['volume', 'list', dir])).stdout.split('\n');
     expect(rows.map((row) => row.split(/ {2,}/).slice(0, 7))).toEqual([
       ['NAME', 'LUN', 'SIZE', 'MAPPED', 'BLOCK', 'ACCESS', 'ORIGIN'],
@@ -113,7 +114,10 @@ describe.each(['no server', 'a server'])('with %s', (situation) => {
       'thin-9: 0 4096 thin 0 -',
       '',
     ]);
-    const json = statusLinesSchema.parse(JSON.parse((await thinlun(['pool', 'status', dir, '--dm', '--json'])).stdout));
+    const json = parse(
+      statusLinesSchema,
+      JSON.parse((await thinlun(['pool', 'status', dir, '--dm', '--json'])).stdout),
+    );
     expect(json.volumes[2]).toEqual({ name: 'thin-9', line: '0 4096 thin 0 -' });
     expect(await message('release_metadata_snap')).toBe('');
     expect(await message('del 7')).toBe('');

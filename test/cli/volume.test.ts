@@ -1,7 +1,8 @@
 import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import * as v from 'valibot';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import * as z from 'zod';
+import { parse } from '../../src/base/schema.ts';
 import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { deletedSchema, volumeSchema } from '../../src/daemon/control-messages.ts';
 import type { TestProcess } from '../support/processes.mjs';
@@ -23,15 +24,15 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
   });
 
   it('is created, listed, resized and deleted', async () => {
-    const made = volumeSchema.parse(await thinlunJson('volume', 'create', dir, 'web', '--size', '512M'));
+    const made = parse(volumeSchema, await thinlunJson('volume', 'create', dir, 'web', '--size', '512M'));
     expect(made).toMatchObject({ name: 'web', sizeBytes: 512 * MIB, mappedBytes: 0, lun: 0, logicalBlockSize: 512 });
     const second = await thinlunJson('volume', 'create', dir, 'db', '--size', '2T', '--logical-block-size', '4096');
     expect(second).toMatchObject({ name: 'db', sizeBytes: 2048 * GIB, lun: 1, logicalBlockSize: 4096 });
-    expect(z.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir))).toEqual([made, second]);
+    expect(parse(v.array(volumeSchema), await thinlunJson('volume', 'list', dir))).toEqual([made, second]);
     expect((await statusOf(dir)).volumeCount).toBe(2);
 
     expect(await thinlunJson('volume', 'resize', dir, 'web', '--size', '1G')).toEqual({ ...made, sizeBytes: GIB });
-    expect(deletedSchema.parse(await thinlunJson('volume', 'delete', dir, 'web'))).toEqual({ deleted: 'web' });
+    expect(parse(deletedSchema, await thinlunJson('volume', 'delete', dir, 'web'))).toEqual({ deleted: 'web' });
     expect(await volumesOf(dir)).toEqual([second]);
     // The LUN is free again, the serial number is not used again.
     const third = await createVolume(dir, 'web');
@@ -42,7 +43,7 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
   it('stands on an image, and is listed with what is wrong with that', async () => {
     const image = join(dir, '..', 'image.raw');
     writeFileSync(image, Buffer.alloc(MIB, 1));
-    const made = volumeSchema.parse(await thinlunJson('volume', 'create', dir, 'vm', '--external-origin', image));
+    const made = parse(volumeSchema, await thinlunJson('volume', 'create', dir, 'vm', '--external-origin', image));
     expect(made).toMatchObject({ sizeBytes: MIB, mappedBytes: 0, externalOrigin: { path: image, problem: null } });
     const larger = await thinlunJson('volume', 'create', dir, 'vm2', '--external-origin', image, '--size', '1G');
     expect(larger).toMatchObject({ sizeBytes: GIB });
@@ -62,7 +63,7 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     rmSync(image);
     server = situation === 'a server' ? await serve([dir]) : null;
     await createVolume(dir, 'other');
-    const listed = z.array(volumeSchema).parse(await thinlunJson('volume', 'list', dir));
+    const listed = parse(v.array(volumeSchema), await thinlunJson('volume', 'list', dir));
     expect(listed.map(({ name, externalOrigin }) => [name, externalOrigin?.problem])).toEqual([
       ['vm', expect.stringMatching(/^it cannot be read: ENOENT/)],
       ['vm2', expect.stringMatching(/^it cannot be read: ENOENT/)],

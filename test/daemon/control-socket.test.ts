@@ -192,7 +192,7 @@ describe('failures', () => {
     ['a size beyond what a number holds', '{"name":"a","sizeBytes":9007199254740993}', /sizeBytes: /],
     ['no size at all', '{"name":"a","sizeBytes":0}', /sizeBytes: /],
     ['a block size that does not exist', '{"name":"a","sizeBytes":512,"logicalBlockSize":520}', /logicalBlockSize: /],
-    ['another type', '[]', /expected object/],
+    ['another type', '[]', /Expected Object/],
   ])('of a message with %s name it and change nothing', async (_what, body, reason) => {
     await serve();
     const before = fake.calls;

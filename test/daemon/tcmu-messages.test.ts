@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { adviceForDevices, describeDevice, describeRefusal, describeTcmu } from '../../src/cli/tcmu-lines.ts';
 import type { ServerMessage } from '../../src/daemon/control-messages.ts';
 import { poolTcmuMessage, poolTcmuSchema } from '../../src/daemon/tcmu-messages.ts';
@@ -53,7 +54,7 @@ const status: TcmuStatus = {
 
 test('a pool shows its own devices, served or not, and what was refused', () => {
   const message = poolTcmuMessage(status, 'pool');
-  expect(poolTcmuSchema.parse(message)).toEqual(message);
+  expect(parse(poolTcmuSchema, message)).toEqual(message);
   expect(message.devices.map(describeDevice)).toEqual([
     'db on db (uio1): failed: it broke',
     'gone on gone (uio4): unserved: it is gone',

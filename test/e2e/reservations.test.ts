@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, expect, it } from 'vitest';
+import { parse } from '../../src/base/schema.ts';
 import { volumeReservationsSchema } from '../../src/daemon/reservation-messages.ts';
 import { Status } from '../../src/scsi/spec.ts';
 import { outCdb, outList, PR_OUT } from '../scsi/support/cluster.ts';
@@ -55,7 +56,7 @@ async function write(node: FastInitiator): Promise<number> {
 /** Key by ISID, as the command says. */
 async function keysOf(pool: ServedPool): Promise<Map<string, number>> {
   const text = await thinlun('volume', 'reservations', pool.folder, 'shared', '--json');
-  const { registrants } = volumeReservationsSchema.parse((JSON.parse(text) as unknown[])[0]);
+  const { registrants } = parse(volumeReservationsSchema, (JSON.parse(text) as unknown[])[0]);
   return new Map(registrants.map(({ isid, key }) => [isid, Number(key)]));
 }
 

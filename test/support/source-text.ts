@@ -2,7 +2,7 @@
 
 /** What a module statement names, and how. */
 export interface ModuleReference {
-  /** As written: `./x.ts`, `node:fs`, `zod`. */
+  /** As written: `./x.ts`, `node:fs`, `hono`. */
   specifier: string;
   kind: 'import' | 'export' | 'dynamic' | 'worker';
   /** It names nothing but types: the compiler removes it. */

@@ -124,7 +124,7 @@ describe('a damaged pool.json', () => {
   });
 
   it.each([
-    ['a field that nobody knows', () => ({ ...good, colour: 'red' }), 'the document: Unrecognized key: "colour"'],
+    ['a field that nobody knows', () => ({ ...good, colour: 'red' }), 'colour: Unrecognized key'],
     ['another format', () => ({ ...good, format: 2 }), 'format: '],
     ['another block size', () => ({ ...good, blockSizeBytes: 131_072 }), 'data block size is 65536, expected 131072'],
     [

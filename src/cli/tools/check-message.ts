@@ -1,4 +1,5 @@
-import * as z from 'zod';
+import * as v from 'valibot';
+import { integer, object, type Schema } from '../../base/schema.ts';
 
 /** What `thinlun check --json` prints. */
 export interface CheckMessage {
@@ -27,28 +28,28 @@ export interface CheckMessage {
   }[];
 }
 
-const size = z.int().min(0);
+const size = integer(0);
 
-export const checkSchema: z.ZodType<CheckMessage> = z.object({
-  ok: z.boolean(),
-  transactionId: size.nullable(),
-  freeMetadataBlocks: size.nullable(),
+export const checkSchema: Schema<CheckMessage> = object({
+  ok: v.boolean(),
+  transactionId: v.nullable(size),
+  freeMetadataBlocks: v.nullable(size),
   errors: size,
   leaks: size,
   warnings: size,
-  needsCheck: z.boolean(),
-  repaired: z.boolean(),
+  needsCheck: v.boolean(),
+  repaired: v.boolean(),
   deviceCount: size,
   mappingCount: size,
   blocksRead: size,
-  damages: z.array(
-    z.object({
-      severity: z.enum(['error', 'leak', 'warning']),
-      invariant: z.string(),
-      path: z.string(),
-      begin: size.nullable(),
-      end: size.nullable(),
-      message: z.string(),
+  damages: v.array(
+    object({
+      severity: v.picklist(['error', 'leak', 'warning']),
+      invariant: v.string(),
+      path: v.string(),
+      begin: v.nullable(size),
+      end: v.nullable(size),
+      message: v.string(),
     }),
   ),
 });
