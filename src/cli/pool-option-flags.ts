@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { formatSize } from '../base/units.ts';
+import { formatSize, MIB } from '../base/units.ts';
 import type { PoolMessage, SetOptionsMessage } from '../daemon/control-messages.ts';
 import { onOffArgument, sizeArgument } from './arguments.ts';
 import { UsageError } from './run-context.ts';
@@ -17,6 +17,7 @@ export interface OptionFlags {
   spaceTimeout?: number | true;
   autoExtendLimit?: number | 'off';
   autoExtendStep?: number;
+  metadataCache?: number;
 }
 
 export function addOptionFlags(command: Command): Command {
@@ -29,7 +30,12 @@ export function addOptionFlags(command: Command): Command {
     .option('--low-water <size>', 'warn when no more than this is free, or "default": 1/16 of the pool', lowWater)
     .option('--no-space-timeout <seconds>', 'how long writes wait for space; 0 is for ever (60)', seconds)
     .option('--auto-extend-limit <size>', 'let the files grow by themselves up to this, or "off" (off)', limit)
-    .option('--auto-extend-step <size>', 'by how much at a time (a tenth of the limit)', sizeArgument);
+    .option('--auto-extend-step <size>', 'by how much at a time (a tenth of the limit)', sizeArgument)
+    .option(
+      '--metadata-cache <size>',
+      'memory for metadata, from the next start of its server on (192M)',
+      sizeArgument,
+    );
 }
 
 function lowWater(text: string): number | 'default' {
@@ -51,7 +57,7 @@ function seconds(text: string): number {
 
 /** What was asked for; empty when nothing was. */
 export function optionsOf(flags: OptionFlags): SetOptionsMessage {
-  const { discardPassdown, lowWater, spaceTimeout, autoExtendLimit, autoExtendStep } = flags;
+  const { discardPassdown, lowWater, spaceTimeout, autoExtendLimit, autoExtendStep, metadataCache } = flags;
   if (autoExtendStep !== undefined && typeof autoExtendLimit !== 'number') {
     throw new UsageError('--auto-extend-step says nothing without --auto-extend-limit SIZE');
   }
@@ -66,6 +72,7 @@ export function optionsOf(flags: OptionFlags): SetOptionsMessage {
   else if (autoExtendLimit !== undefined) {
     message.autoExtend = { limitBytes: autoExtendLimit, ...(autoExtendStep && { stepBytes: autoExtendStep }) };
   }
+  if (metadataCache !== undefined) message.metadataCacheBytes = metadataCache;
   return message;
 }
 
@@ -89,5 +96,7 @@ export function describeOptions({ options, failsWhenFull, discardPassdown }: Poo
     const { limitBytes, stepBytes } = options.autoExtend;
     words.push(`grows by itself to ${formatSize(limitBytes)} in steps of ${formatSize(stepBytes)}`);
   }
+  if (options.metadataCacheBytes !== 192 * MIB)
+    words.push(`metadata cache of ${formatSize(options.metadataCacheBytes)}`);
   return words.join(', ');
 }

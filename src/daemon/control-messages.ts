@@ -54,6 +54,8 @@ export interface PoolOptionsMessage {
   /** 0: for ever. */
   noSpaceTimeoutMs: number;
   autoExtend: { limitBytes: number; stepBytes: number } | null;
+  /** From when the pool is opened next. */
+  metadataCacheBytes: number;
 }
 
 export interface PoolMessage {
@@ -183,6 +185,7 @@ export interface SetOptionsMessage {
   noSpaceTimeoutMs?: number | undefined;
   /** `stepBytes`: a tenth of the limit unless given. */
   autoExtend?: { limitBytes: number; stepBytes?: number | undefined } | null | undefined;
+  metadataCacheBytes?: number | undefined;
 }
 
 export interface VolumeListMessage {
@@ -229,6 +232,7 @@ const optionsSchema: Schema<PoolOptionsMessage> = object({
   lowWaterBytes: v.nullable(size),
   noSpaceTimeoutMs: size,
   autoExtend: v.nullable(object({ limitBytes: size, stepBytes: size })),
+  metadataCacheBytes: size,
 });
 
 export const poolSchema: Schema<PoolMessage> = object({
@@ -344,6 +348,7 @@ export const setOptionsSchema: Schema<SetOptionsMessage> = strictObject({
   lowWaterBytes: v.optional(v.nullable(size)),
   noSpaceTimeoutMs: v.optional(size),
   autoExtend: v.optional(v.nullable(strictObject({ limitBytes: positiveSize, stepBytes: v.optional(positiveSize) }))),
+  metadataCacheBytes: v.optional(positiveSize),
 });
 
 export const errorSchema: Schema<ErrorMessage> = object({

@@ -7,7 +7,8 @@ import { BLOCK_SIZE, BLOCK_WORDS, type Validator, type WritableBlock } from './b
 const MAX_PINS = 64;
 /** Fewer slots could not hold what one operation pins. */
 export const MIN_CACHE_BLOCKS = 128;
-export const DEFAULT_CACHE_BLOCKS = 4096;
+/** 192 MiB, of which only what is used takes memory: the nodes of 10 million mappings, and room for those of their changes. */
+export const DEFAULT_CACHE_BLOCKS = 49_152;
 /** How many dirty slots the clock passes over in search of a clean one, which costs no write. */
 const DIRTY_PASSED_OVER = 64;
 

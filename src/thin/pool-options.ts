@@ -1,7 +1,9 @@
 import * as v from 'valibot';
 import { StorageError } from '../base/errors.ts';
 import { integer, type Schema, strictObject } from '../base/schema.ts';
-import { formatSize, roundUp } from '../base/units.ts';
+import { formatSize, GIB, roundUp } from '../base/units.ts';
+import { BLOCK_SIZE } from '../persistent-data/block.ts';
+import { DEFAULT_CACHE_BLOCKS, MIN_CACHE_BLOCKS } from '../persistent-data/block-cache.ts';
 import type { EngineSettings } from './engine-options.ts';
 
 /** Steps are a tenth of the limit, unless told otherwise. */
@@ -32,6 +34,8 @@ export interface PoolOptions {
   /** How long writes wait for data space before they fail; 0 is for ever. */
   noSpaceTimeoutMs: number;
   autoExtend: AutoExtend | null;
+  /** Memory for blocks of the metadata at most, from when the pool is opened next. */
+  metadataCacheBytes: number;
 }
 
 export const DEFAULT_POOL_OPTIONS: Readonly<PoolOptions> = {
@@ -43,11 +47,16 @@ export const DEFAULT_POOL_OPTIONS: Readonly<PoolOptions> = {
   lowWaterBlocks: null,
   noSpaceTimeoutMs: 60_000,
   autoExtend: null,
+  metadataCacheBytes: DEFAULT_CACHE_BLOCKS * BLOCK_SIZE,
 };
 
 const LOW_WATER_FRACTION = 16;
 /** What timers can hold: 24 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+const MIN_METADATA_CACHE = MIN_CACHE_BLOCKS * BLOCK_SIZE;
+/** All metadata that a pool can have. */
+const MAX_METADATA_CACHE = 16 * GIB;
 
 const count = integer(0);
 
@@ -64,11 +73,15 @@ export const POOL_OPTIONS: Schema<PoolOptions> = strictObject({
     v.nullable(strictObject({ limitBytes: count, stepBytes: integer(1) })),
     DEFAULT_POOL_OPTIONS.autoExtend,
   ),
+  metadataCacheBytes: v.optional(
+    integer(MIN_METADATA_CACHE, MAX_METADATA_CACHE),
+    DEFAULT_POOL_OPTIONS.metadataCacheBytes,
+  ),
 });
 
 /** Throws EINVAL for what a pool with `dataSizeBytes` in a file or on a device cannot be set to. */
 export function checkPoolOptions(
-  { lowWaterBlocks, noSpaceTimeoutMs, autoExtend }: Partial<PoolOptions>,
+  { lowWaterBlocks, noSpaceTimeoutMs, autoExtend, metadataCacheBytes }: Partial<PoolOptions>,
   pool: { blockSizeBytes: number; dataSizeBytes: number; dataIsFile: boolean },
 ): void {
   if (lowWaterBlocks != null && !isCount(lowWaterBlocks)) {
@@ -79,6 +92,19 @@ export function checkPoolOptions(
     throw new StorageError(
       'EINVAL',
       `Cannot let writes wait ${noSpaceTimeoutMs / 1000} s for space: at most ${seconds} s, or 0 for ever`,
+    );
+  }
+  if (
+    metadataCacheBytes !== undefined &&
+    !(
+      isCount(metadataCacheBytes) &&
+      metadataCacheBytes >= MIN_METADATA_CACHE &&
+      metadataCacheBytes <= MAX_METADATA_CACHE
+    )
+  ) {
+    throw new StorageError(
+      'EINVAL',
+      `Cannot use ${formatSize(metadataCacheBytes)} for metadata: at least ${formatSize(MIN_METADATA_CACHE)}, at most ${formatSize(MAX_METADATA_CACHE)}`,
     );
   }
   if (autoExtend == null) return;

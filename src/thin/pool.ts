@@ -6,6 +6,7 @@ import { type Logger, silentLogger } from '../base/log.ts';
 import { formatSize, MIB } from '../base/units.ts';
 import { alignedMemory } from '../block/aligned-memory.ts';
 import type { BlockDevice } from '../block/block-device.ts';
+import { BLOCK_SIZE } from '../persistent-data/block.ts';
 import { Catalogue } from './catalogue.ts';
 import { Deletions } from './deletions.ts';
 import { ExternalOrigins } from './external-origin.ts';
@@ -131,7 +132,7 @@ export class Pool extends PoolTransfers {
       const metadata = PoolMetadata.open(metadataDevice, {
         readOnly,
         expectedDataBlockSizeBytes: catalogue.blockSizeBytes,
-        ...(options.cacheBlocks === undefined ? {} : { cacheBlocks: options.cacheBlocks }),
+        cacheBlocks: options.cacheBlocks ?? Math.floor(catalogue.options.metadataCacheBytes / BLOCK_SIZE),
         ...(options.exactSharing === undefined ? {} : { exactSharing: options.exactSharing }),
       });
       const needed = metadata.dataBlockCount * metadata.dataBlockSizeBytes;

@@ -106,6 +106,7 @@ const DEFAULTS = {
   lowWaterBytes: null,
   noSpaceTimeoutMs: 60_000,
   autoExtend: null,
+  metadataCacheBytes: 192 * MIB,
 };
 
 describe('features', () => {
@@ -130,10 +131,16 @@ describe('features', () => {
     const said = await thinlun([
       ...['pool', 'set', dir, '--skip-block-zeroing', 'off', '--discard-passdown', 'on', '--low-water', 'default'],
       ...['--auto-extend-limit', 'off', '--error-if-no-space', 'on', '--no-space-timeout', '1.5'],
+      ...['--metadata-cache', '64M'],
     ]);
-    expect(said).toMatchObject({ code: 0, stdout: 'The pool "p" has: error-if-no-space.\n' });
+    expect(said).toMatchObject({ code: 0, stdout: 'The pool "p" has: error-if-no-space, metadata cache of 64 MiB.\n' });
     const set = parse(poolSchema, await thinlunJson('pool', 'status', dir));
-    expect(set.options).toEqual({ ...DEFAULTS, errorIfNoSpace: true, noSpaceTimeoutMs: 1500 });
+    expect(set.options).toEqual({
+      ...DEFAULTS,
+      errorIfNoSpace: true,
+      noSpaceTimeoutMs: 1500,
+      metadataCacheBytes: 64 * MIB,
+    });
     expect(set).toMatchObject({ lowWaterBytes: 64 * MIB, failsWhenFull: true });
   });
 

@@ -7,6 +7,7 @@ import { GIB, KIB, MIB } from '../../src/base/units.ts';
 import { openBlockDevice } from '../../src/block/file-device.ts';
 import { Pool } from '../../src/thin/pool.ts';
 import { createPool } from '../../src/thin/pool-create.ts';
+import type { PoolEngine } from '../../src/thin/pool-engine.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import { DEFAULT_POOL_OPTIONS } from '../../src/thin/pool-options.ts';
 import { expectBytes, LunClient, pattern } from '../support/lun-client.ts';
@@ -45,10 +46,15 @@ describe('the options of a pool', () => {
       lowWaterBlocks: 7,
       noSpaceTimeoutMs: 1500,
       autoExtend: { limitBytes: GIB, stepBytes: MIB },
+      metadataCacheBytes: 8 * MIB,
     };
     await pool.setOptions(options);
     expect(pool.status().options).toEqual(options);
+    const inside = (): { engine: PoolEngine } => pool as unknown as { engine: PoolEngine };
+    const cacheBlocks = (): number => inside().engine.metadata.cacheBlocks;
+    expect(cacheBlocks()).toBe((192 * MIB) / 4096);
     await reopen();
+    expect(cacheBlocks()).toBe((8 * MIB) / 4096);
     expect(pool.status()).toMatchObject({ options, lowWaterBlocks: 7, failsWhenFull: true, discardPassdown: false });
     await pool.setOptions({ errorIfNoSpace: false });
     expect(pool.status()).toMatchObject({ options: { ...options, errorIfNoSpace: false }, failsWhenFull: false });
@@ -70,6 +76,8 @@ describe('the options of a pool', () => {
     [{ noSpaceTimeoutMs: -1 }, 'Cannot let writes wait'],
     [{ autoExtend: { limitBytes: MIB, stepBytes: MIB } }, 'it has 16 MiB already'],
     [{ autoExtend: { limitBytes: GIB, stepBytes: KIB } }, 'a block has 64 KiB'],
+    [{ metadataCacheBytes: 256 * KIB }, 'Cannot use 256 KiB for metadata: at least 512 KiB, at most 16 GiB'],
+    [{ metadataCacheBytes: 17 * GIB }, 'at most 16 GiB'],
   ])('are refused as %j, and stay as they were', async (options, reason) => {
     await expect(pool.setOptions({ errorIfNoSpace: true, ...options })).rejects.toMatchObject({
       code: 'EINVAL',
