@@ -3,12 +3,13 @@
 #include <sys/resource.h>
 #include <time.h>
 
-/* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
+/* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it; what one stands for. */
 #define BUDGET_NS 1000000
 #define SLOW_NS 2000000
 #define MIN_PAUSE_NS 20000000ULL
 #define MAX_PAUSE_NS 5000000000ULL
 #define QUICK_ONES 256
+#define MEASURED_BYTES 16384
 /* Batches after a slow one in which the next one is looked at. */
 #define WATCHED_BATCHES 1024
 
@@ -38,14 +39,22 @@ bool ration_left(const struct ration *ration) {
   return ration->now_ns >= ration->pause_ends_ns && ration->now_ns < ration->latest_ns;
 }
 
-void ration_use(struct ration *ration) {
+void ration_use(struct ration *ration, size_t bytes) {
+  ration->unmeasured += bytes;
+  if (ration->unmeasured >= MEASURED_BYTES) ration_end(ration);
+}
+
+void ration_end(struct ration *ration) {
+  if (ration->unmeasured == 0) return;
+  ration->unmeasured = 0;
   uint64_t before = ration->now_ns;
   ration->now_ns = monotonic_ns();
   if (ration->now_ns - before > SLOW_NS) {
     /* It may have been a neighbour's turn; that costs a system call to tell, so it is looked at from the first slow one on. */
-    bool known = ration->waits >= 0, waited = known && thread_waits() != ration->waits;
+    int64_t before_waits = ration->waits;
+    ration->waits = thread_waits();
     ration->watched = WATCHED_BATCHES;
-    if (!waited) return;
+    if (before_waits < 0 || ration->waits == before_waits) return;
     if (ration->pause_ns < MIN_PAUSE_NS) ration->pause_ns = MIN_PAUSE_NS;
     ration->pause_ends_ns = ration->now_ns + ration->pause_ns;
     ration->pause_ns = ration->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ration->pause_ns * 2;

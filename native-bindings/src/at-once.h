@@ -3,6 +3,7 @@
 #define THINLUN_AT_ONCE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct ration {
@@ -10,13 +11,15 @@ struct ration {
   uint64_t pause_ends_ns, pause_ns;   /* there are none before that; how long the next pause takes */
   uint32_t quick_count;               /* since a slow one */
   uint32_t watched;                   /* batches in which it is looked at what a slow one waits for */
+  size_t unmeasured;                  /* bytes since the time was asked for */
   int64_t waits;                      /* of this thread, before the batch; -1: not looked at */
 };
 
 void ration_begin(struct ration *ration);
 /* Whether one more may be made now. */
 bool ration_left(const struct ration *ration);
-/* One was made. */
-void ration_use(struct ration *ration);
+/* One was made, of so many bytes. The time is asked for once for several small ones. */
+void ration_use(struct ration *ration, size_t bytes);
+void ration_end(struct ration *ration);
 
 #endif

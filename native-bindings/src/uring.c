@@ -41,6 +41,8 @@
 #define MAX_ENTRIES 4096
 #define MAX_LENGTH 2147479552.0 /* what one read(2) or write(2) moves at most */
 #define ROW_NUMBERS 8
+/* What looking for a hole counts for in the ration. */
+#define HOLE_CHECK_BYTES 4096
 
 enum row { ROW_SLOT, ROW_OPERATION, ROW_FD, ROW_OFFSET, ROW_LENGTH, ROW_MEMORY, ROW_MEMORY_OFFSET, ROW_MODE };
 enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_WRITE_AT_ONCE, OPERATION_ZERO_AT_ONCE, OPERATION_COUNT };
@@ -316,11 +318,11 @@ static bool do_at_once(struct ring *ring, const double *row) {
     const struct memory *memory = &ring->slots[number].memory;
     result = pwrite(fd, memory->bytes, memory->size, (off_t)row[ROW_OFFSET]);
     if (result < 0) result = -errno;
-    ration_use(&ring->ration);
+    ration_use(&ring->ration, memory->size);
   } else {
     off_t data = lseek(fd, (off_t)row[ROW_OFFSET], SEEK_DATA);
     bool hole = data < 0 ? errno == ENXIO : (double)data >= row[ROW_OFFSET] + row[ROW_LENGTH];
-    ration_use(&ring->ration);
+    ration_use(&ring->ration, HOLE_CHECK_BYTES);
     if (!hole) return false;
   }
   ring->done[ring->done_count++] = (struct completion){number, (int32_t)result};
@@ -380,6 +382,7 @@ static napi_value ring_submit(napi_env env, napi_callback_info info) {
     if (may_be_at_once(row) && ration_left(&ring->ration) && do_at_once(ring, row)) continue;
     fill_sqe(ring, row, &ring->sqes[(tail + queued++) & ring->sq_mask]);
   }
+  if (at_once) ration_end(&ring->ration);
   __atomic_store_n(ring->sq_tail, tail + queued, __ATOMIC_RELEASE);
   if (count > 0 && ring->in_flight == 0) uv_ref((uv_handle_t *)&ring->watcher.handle);
   ring->in_flight += count;

@@ -9,6 +9,8 @@ import { TestDevice } from '../support/test-device.ts';
  * What operations cost in metadata blocks, exactly: a cost that grows is a mistake or a decision, never an accident. The trees have
  * two levels with 1,000 mappings and three with 1,000,000.
  */
+/** Not enough for all nodes of a million mappings. */
+const CACHE_BLOCKS = 4096;
 const SMALL = 1000;
 const LARGE = 1_000_000;
 const DATA_BLOCKS = 2_000_000;
@@ -49,14 +51,14 @@ class Subject {
 
   constructor(mappings: number) {
     this.device = new TestDevice(images.get(mappings)!.slice());
-    this.pool = PoolMetadata.open(this.device);
+    this.pool = PoolMetadata.open(this.device, { cacheBlocks: CACHE_BLOCKS });
   }
 
   /** Of `work` and its commit, nothing being cached before. */
   cold(work: (pool: PoolMetadata) => void): Cost {
     this.pool.commitSync();
     this.pool.close();
-    this.pool = PoolMetadata.open(this.device);
+    this.pool = PoolMetadata.open(this.device, { cacheBlocks: CACHE_BLOCKS });
     return this.cost(work);
   }
 
