@@ -26,6 +26,10 @@ bool call_begin(napi_env env, napi_callback_info info, const char *function, siz
   return false;
 }
 
+bool whole(double value, double maximum) {
+  return value >= 0 && value <= maximum && value == (double)(uint64_t)value;
+}
+
 bool argument_integer(const struct call *call, size_t index, double minimum, double maximum, double *value) {
   /* As a double: Node-API's integer conversions turn NaN and infinity into zero. */
   if (napi_get_value_double(call->env, call->arguments[index], value) != napi_ok) return refuse(call, index, "a number");

@@ -48,6 +48,8 @@ struct call {
   void *data;
 };
 bool call_begin(napi_env env, napi_callback_info info, const char *function, size_t count, struct call *call);
+/* Whether a number of a row is an integer from 0 to `maximum`. Throws nothing. */
+bool whole(double value, double maximum);
 bool argument_integer(const struct call *call, size_t index, double minimum, double maximum, double *value);
 bool argument_fd(const struct call *call, size_t index, int *fd);
 bool argument_boolean(const struct call *call, size_t index, bool *value);

@@ -118,10 +118,6 @@ static void complete(napi_env env, napi_status status, void *data) {
   if (thrown != NULL) napi_throw(env, thrown);
 }
 
-static bool whole(double value, double maximum) {
-  return value >= 0 && value <= maximum && value == (double)(uint64_t)value;
-}
-
 /* NULL when the row is fine. */
 static const char *take_row(struct range_copy *to, const double *row, uint8_t *memory, size_t size) {
   if (!whole(row[ROW_LENGTH], MAX_LENGTH) || row[ROW_LENGTH] == 0) return "a length is out of range";

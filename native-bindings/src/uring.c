@@ -247,10 +247,6 @@ static int ring_open(struct ring *ring, uint32_t entries) {
 
 /* Operation */
 
-static bool whole(double value, double maximum) {
-  return value >= 0 && value <= maximum && value == (double)(uint64_t)value;
-}
-
 /* NULL when the row may be submitted. Marks its slot busy then. */
 static const char *check_row(struct ring *ring, const double *row, uint32_t memory_count) {
   if (!whole(row[ROW_SLOT], ring->entries - 1)) return "a slot is out of range";

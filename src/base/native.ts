@@ -83,7 +83,7 @@ export interface NativeBindings {
   ): void;
   /** mmap of exactly `length` bytes from 0, read and write, shared. */
   mapShared(fd: number, length: number): ArrayBuffer;
-  /** munmap of a `mapShared` buffer, which is detached: its views have length 0 afterwards. EBUSY while a ring's operation uses it. */
+  /** munmap of a `mapShared` buffer, which is detached: its views have length 0 afterwards. EBUSY while an operation of a ring, or a copy, uses it. */
   unmap(buffer: ArrayBuffer): void;
   /** `bytes.byteOffset + offset` is a multiple of 4. */
   atomicLoadAcquire32(bytes: Uint8Array, offset: number): number;

@@ -340,8 +340,7 @@ export class TcmuDevice implements UioListener {
     if (this.#state === 'serving') {
       try {
         if (settles) this.#watch.settle();
-        else this.#watch.service();
-        if (settles && this.#poll.wait(this.#ring)) this.#watch.service();
+        if (!settles || this.#poll.wait(this.#ring)) this.#watch.service();
       } catch (error) {
         this.#fail(error);
       }

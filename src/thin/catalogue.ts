@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { messageOf, StorageError, wrapError } from '../base/errors.ts';
 import { NAME_PATTERN } from '../base/names.ts';
 import { describeIssues, finiteNumber, integer, type Schema, safeParse, strictObject, uuid } from '../base/schema.ts';
+import { DEVICE_ID_LIMIT } from './device-id.ts';
 import { DEFAULT_POOL_OPTIONS, POOL_OPTIONS, type PoolOptions } from './pool-options.ts';
 import { replaceFile } from './replace-file.ts';
 import { UNIT_RECORD, type UnitRecord } from './unit-record.ts';
@@ -109,16 +110,17 @@ export type HasDevice = (id: number) => boolean;
 
 const NAME = v.pipe(v.string(), v.regex(NAME_PATTERN));
 const COUNT = integer(0);
+const DEVICE_ID = integer(0, DEVICE_ID_LIMIT - 1);
 
 const VOLUME: Schema<VolumeRecord> = strictObject({
-  id: integer(0, 2 ** 24 - 1),
+  id: DEVICE_ID,
   name: NAME,
   sizeBytes: COUNT,
   lun: integer(0, MAX_VOLUMES - 1),
   serial: v.pipe(v.string(), v.minLength(1), v.maxLength(64)),
   naa: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
   logicalBlockSize: v.picklist([512, 4096]),
-  origin: v.optional(integer(0, 2 ** 24 - 1)),
+  origin: v.optional(DEVICE_ID),
   readOnly: v.optional(v.boolean()),
   removable: v.optional(v.boolean()),
   physicalBlockSize: v.optional(COUNT),
@@ -135,14 +137,14 @@ const VOLUME: Schema<VolumeRecord> = strictObject({
     strictObject({
       contentId: uuid,
       baseContentId: v.nullable(uuid),
-      targetId: v.nullable(integer(0, 2 ** 24 - 1)),
+      targetId: v.nullable(DEVICE_ID),
       positionBytes: COUNT,
     }),
   ),
   temporary: v.optional(v.boolean()),
 });
 
-const DELETING = v.optional(v.array(strictObject({ id: integer(0, 2 ** 24 - 1), transactionId: COUNT })), []);
+const DELETING = v.optional(v.array(strictObject({ id: DEVICE_ID, transactionId: COUNT })), []);
 
 const CATALOGUE: Schema<CatalogueFile> = strictObject({
   format: v.literal(FORMAT),

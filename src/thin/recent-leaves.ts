@@ -12,15 +12,19 @@ const END = 2;
 const AGE = 3;
 const FIELDS = 4;
 
+/** Of trees in which nothing was looked up, such as those of volumes that are only listed. Never written to. */
+const NO_LEAVES: readonly (ReadableBlock | null)[] = new Array<ReadableBlock | null>(PLACES).fill(null);
+const NO_FIELDS: Float64Array = new Float64Array(PLACES * FIELDS);
+
 /**
  * Leaves of one tree in which lookups have ended, by the keys that were looked up: a lookup that finds its leaf here needs no nodes above it. A leaf is pinned by nothing:
- * it counts while its block is where it was. 20 KiB.
+ * it counts while its block is where it was. 20 KiB, from the first one on.
  */
 export class RecentLeaves {
   /** Set by `find`: every key of the tree to the right of the leaf is at or above it. */
   end = 0;
-  readonly #leaves: (ReadableBlock | null)[] = new Array<ReadableBlock | null>(PLACES).fill(null);
-  readonly #fields = new Float64Array(PLACES * FIELDS);
+  #leaves = NO_LEAVES as (ReadableBlock | null)[];
+  #fields: Float64Array = NO_FIELDS;
   /** What is of another age was forgotten. */
   #age = 1;
 
@@ -39,6 +43,10 @@ export class RecentLeaves {
 
   /** `leaf` covers the keys `[begin, end)`, one of which is `key`. */
   add(key: number, leaf: ReadableBlock, begin: number, end: number): void {
+    if (this.#fields === NO_FIELDS) {
+      this.#leaves = NO_LEAVES.slice();
+      this.#fields = NO_FIELDS.slice();
+    }
     const place = placeOf(key);
     const at = place * FIELDS;
     const fields = this.#fields;

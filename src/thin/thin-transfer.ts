@@ -59,7 +59,10 @@ function readHole(pool: TransferPool, io: ThinIo, at: number, end: number): void
     moveMemory(origin!.device, io, false, at, inside - at);
     pool.originReads.add(origin!);
   }
-  if (end > inside) zeroMemory(io, end - inside);
+  if (end > inside) {
+    io.request.data.zero(inside - io.request.offset, end - inside);
+    skipMemory(io, end - inside);
+  }
 }
 
 /**
@@ -161,19 +164,6 @@ function moveMemory(device: BlockDevice, io: ThinIo, writing: boolean, offset: n
     if (writing) device.write(at, memory, offsets[io.pieceIndex]! + io.pieceUsed, take, io);
     else device.read(at, memory, offsets[io.pieceIndex]! + io.pieceUsed, take, io);
     at += take;
-    left -= take;
-    advance(io, take);
-  }
-}
-
-/** Zeroes the next `length` bytes of the request's memory. */
-function zeroMemory(io: ThinIo, length: number): void {
-  const { memory, offsets, lengths } = io.request.data;
-  let left = length;
-  while (left > 0) {
-    const take = Math.min(left, lengths[io.pieceIndex]! - io.pieceUsed);
-    const begin = offsets[io.pieceIndex]! + io.pieceUsed;
-    memory.fill(0, begin, begin + take);
     left -= take;
     advance(io, take);
   }
