@@ -7,8 +7,15 @@ import type { Catalogue, DeletionRecord } from './catalogue.ts';
 import type { PoolEngine } from './pool-engine.ts';
 import type { PoolMetadata } from './pool-metadata.ts';
 
-/** Leaves of at most 252 mappings that are dropped in one go: two or three milliseconds before other requests have their turn. */
-const STEP_LEAVES = 24;
+/**
+ * Leaves of at most 252 mappings that are dropped in one go before other requests have their turn: a millisecond, and a few where their data
+ * blocks are strewn over the device and others compete for the processor.
+ */
+const STEP_LEAVES = 8;
+/** So many are read at once. */
+const READ_AHEAD_LEAVES = 24;
+/** Once for each level of a large tree. Then they are read synchronously: it may be that nothing can be read ahead. */
+const MAX_READ_AHEADS = 4;
 
 export interface DeletionsOwner {
   readonly catalogue: Catalogue;
@@ -30,8 +37,8 @@ export class Deletions {
   private readonly waiters: Waiters = new Waiters();
   private readonly next = (): void => this.owner.engine.commits.whenQuiet(this.stepBound);
   private readonly stepBound = (): void => this.step();
-  /** The leaves of the next step have been read ahead, or cannot be. */
-  private readAhead = false;
+  /** How often the leaves of the next step, or the nodes above them, were read ahead. */
+  private readAheads = 0;
   private readonly prefetched: IoCompletion = { ioDone: () => this.next() };
 
   constructor(owner: DeletionsOwner) {
@@ -103,11 +110,13 @@ export class Deletions {
       return;
     }
     try {
-      if (!this.readAhead && metadata.hasThin(id) && !metadata.isDeletionCached(id, STEP_LEAVES)) {
-        this.readAhead = true;
+      const mayReadAhead = this.readAheads < MAX_READ_AHEADS && metadata.hasThin(id);
+      if (mayReadAhead && !metadata.isDeletionCached(id, STEP_LEAVES)) {
+        this.readAheads++;
+        metadata.isDeletionCached(id, READ_AHEAD_LEAVES);
         if (metadata.prefetch(this.prefetched)) return;
       }
-      this.readAhead = false;
+      this.readAheads = 0;
       if (!metadata.hasThin(id) || metadata.deleteThinStep(id, STEP_LEAVES)) {
         void this.finish(id);
         return;

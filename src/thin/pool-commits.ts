@@ -13,9 +13,8 @@ const COMMIT_PERIOD_MS = 1000;
 const FAILURE_LOG_PERIOD_MS = 60_000;
 /** So much data of new blocks is flushed ahead of the commit that maps them. Less takes the device a moment. */
 const MUCH_NEW_DATA = 32 * MIB;
-/** A commit hands all that was freed to the reclaimer at once: it comes before that takes long, and that is sooner where the reclaimer has some already. */
+/** What is freed waits in memory for the commit, which comes before it is more than some megabytes. */
 const MAX_FREED_RUNS = 262_144;
-const MAX_FREED_RUNS_BUSY = 32_768;
 
 /**
  * When the pool commits, and who is told: flushes and writes with FUA that wait for it, requests that must not change the metadata
@@ -59,10 +58,11 @@ export class PoolCommits implements CommitOwner {
 
   /** Memory or the journal does not take many more changes. */
   private get mustCommit(): boolean {
-    const { metadata, reclaimer, journal } = this.engine;
-    const maxRuns = reclaimer.busy ? MAX_FREED_RUNS_BUSY : MAX_FREED_RUNS;
+    const { metadata, journal } = this.engine;
     return (
-      metadata.dirtyBlocks * 2 > metadata.cacheBlocks || metadata.runsUntilCommit > maxRuns || journal?.filling === true
+      metadata.dirtyBlocks * 2 > metadata.cacheBlocks ||
+      metadata.runsUntilCommit > MAX_FREED_RUNS ||
+      journal?.filling === true
     );
   }
 

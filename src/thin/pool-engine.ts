@@ -91,7 +91,7 @@ export class PoolEngine implements ThinIoOwner, SpaceOwner {
       data,
       this.blockSizeBytes,
       this.deferred,
-      metadata.discarding,
+      metadata.withheld,
       options.discardPassdown,
       () => this.blocksReturned(),
     );

@@ -233,7 +233,7 @@ export class PoolMetadata extends PoolView {
   /**
    * Sets a free data block aside for a mapping that `insert` will make, or `freeDataBlock` gives up. Only memory knows of it:
    * a crash before the insertion leaves nothing behind, and it may be called while a commit is being written. ENOSPC when
-   * there is none: as blocks freed in this transaction are not handed out, and none in `freed` or `discarding`, commit, finish the
+   * there is none: as blocks freed in this transaction are not handed out, and none in `withheld`, commit, finish the
    * discards, and try once more before believing it.
    */
   allocateDataBlock(): number {

@@ -14,8 +14,8 @@ export class PoolState {
   readonly stats: BlockStats;
   /** Data blocks whose count has fallen to 0, if `recordFreed`. Not handed out until the caller takes them out, after the commit. */
   readonly freed: RunSet;
-  /** Data blocks that the caller is discarding: not handed out. The caller adds and removes. */
-  readonly discarding: RunSet;
+  /** Data blocks that are not handed out. The caller adds and removes sets of its own: what it is discarding. */
+  readonly withheld: RunSet[];
   protected readonly reserved: RunSet;
   /** Data blocks that copies have shared in this transaction: see `RangeSharing`. */
   protected readonly sharedNow: RunSet = new RunSet();
@@ -33,7 +33,7 @@ export class PoolState {
   ) {
     this.stats = blocks.stats;
     this.freed = withheld.freed;
-    this.discarding = withheld.discarding;
+    this.withheld = withheld.all;
     this.reserved = withheld.reserved;
     this.transaction = new PoolTransaction(blocks, trees, superblock, readOnly, withheld, {
       transactionCommitted: () => {

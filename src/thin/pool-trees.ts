@@ -21,20 +21,18 @@ import type { Superblock } from './superblock.ts';
 /** Every test runs with it; see `CheckedSpaceMap`. */
 const VERIFY = process.env['THINLUN_VERIFY'] === '1';
 
-/** Runs of data blocks that are free and may not be handed out: see `PoolMetadata.freed` and `.discarding`. */
+/** Runs of data blocks that are free and may not be handed out: see `PoolMetadata.freed` and `.withheld`. */
 export interface WithheldRuns {
   readonly freed: RunSet;
-  readonly discarding: RunSet;
   /** Set aside for mappings that have not been inserted yet. */
   readonly reserved: RunSet;
+  /** These two, and those that the caller adds. */
+  readonly all: RunSet[];
 }
 
 export function noWithheldRuns(): WithheldRuns {
-  return { freed: new RunSet(), discarding: new RunSet(), reserved: new RunSet() };
-}
-
-function listOf({ freed, discarding, reserved }: WithheldRuns): readonly RunSet[] {
-  return [reserved, discarding, freed];
+  const [freed, reserved] = [new RunSet(), new RunSet()];
+  return { freed, reserved, all: [reserved, freed] };
 }
 
 /**
@@ -80,7 +78,7 @@ export class PoolTrees {
   static format(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.format(transaction, blocks.blockCount);
-    const dataMap = DiskSpaceMap.format(transaction, listOf(withheld));
+    const dataMap = DiskSpaceMap.format(transaction, withheld.all);
     const trees = new PoolTrees(transaction, metadataMap, dataMap, superblock);
     trees.mappingRoot = trees.#devices.empty();
     trees.detailsRoot = trees.#details.empty();
@@ -91,7 +89,7 @@ export class PoolTrees {
   static open(blocks: BlockManager, superblock: Superblock, withheld: WithheldRuns): PoolTrees {
     const transaction = new TransactionManager(blocks);
     const metadataMap = MetadataSpaceMap.open(transaction, superblock.metadataSpaceMap);
-    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, listOf(withheld));
+    const dataMap = DiskSpaceMap.open(transaction, superblock.dataSpaceMap, withheld.all);
     const trees = new PoolTrees(transaction, metadataMap, dataMap, superblock);
     trees.mappingRoot = superblock.mappingRoot;
     trees.detailsRoot = superblock.detailsRoot;

@@ -43,7 +43,7 @@ export async function trimStep(engine: PoolEngine, fromBlock: number): Promise<T
   const trim = reclaimer.trim(runs);
   reclaimer.run();
   data.submit();
-  while (trim.done < runs.length) {
+  while (!trim.ended) {
     if (engine.space.mode === 'fail') throw new StorageError('EIO', 'Cannot trim the pool: it has failed');
     await engine.reclaimWaiters.wait();
   }

@@ -454,7 +454,7 @@ export class SimulatedPool {
   /** Free data blocks that are not handed out, as they are being discarded. */
   get withheldBlocks(): number {
     const { engine } = this.pool as unknown as { engine: PoolEngine };
-    return engine.reclaimer.busy ? 0 : engine.metadata.discarding.count;
+    return engine.reclaimer.busy ? 0 : engine.metadata.withheld.reduce((sum, { count }) => sum + count, 0);
   }
 
   /** The call that is in doubt has changed nothing that the pool knows of. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { RunSet } from '../../src/base/run-set.ts';
 import { MetadataSpaceError } from '../../src/persistent-data/space-map.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import { RunResult } from '../../src/thin/run-lookup.ts';
@@ -58,13 +59,12 @@ describe('data space', () => {
     pool.removeRange(thin, 0, 4, 100);
     pool.commitSync();
     const [tenth] = [pool.allocateDataBlock()];
-    pool.freed.forEach((begin, end) => {
-      pool.discarding.add(begin, end);
-    });
-    pool.freed.clear();
-    expect(pool.discarding.count).toBe(4);
+    const discarding = new RunSet();
+    pool.withheld.push(discarding);
+    discarding.takeAll(pool.freed);
+    expect(discarding.count).toBe(4);
     expect([tenth, pool.allocateDataBlock()]).toEqual([10, 11]);
-    pool.discarding.remove(1, 3);
+    discarding.remove(1, 3);
     pool.freeDataBlock(10);
     pool.freeDataBlock(11);
     pool.setTransactionId(0, 1);
