@@ -1,4 +1,5 @@
-import { type DiffOptions, DiffStep, MappingDiff } from '../thin/mapping-diff.ts';
+import { DiffStep, MappingDiff } from '../thin/mapping-diff.ts';
+import { highestBlock } from './ls.ts';
 import type { PoolReader } from './pool-reader.ts';
 
 /** One of the two that are compared. */
@@ -13,7 +14,12 @@ export interface DeltaOptions {
   verbose?: boolean;
   /** What is the same, too: as thin_delta does, and then all of both has to be read. */
   same?: boolean;
+  /** `done` of `total` virtual blocks. */
+  progress?: (done: number, total: number) => void;
 }
+
+/** Mappings between two calls of `progress`. */
+const PROGRESS_STEPS = 4096;
 
 type DeltaKind = 'same' | 'different' | 'left_only' | 'right_only';
 
@@ -44,10 +50,11 @@ export function* deltaXml(
   const { time, transactionId, dataBlockSize, dataSpaceMap } = superblock;
   yield `<superblock uuid="" time="${time}" transaction="${transactionId}" data_block_size="${dataBlockSize}" nr_data_blocks="${dataSpaceMap.blockCount}">\n`;
   yield `  <diff ${sideAttribute('left', left)} ${sideAttribute('right', right)}>\n`;
-  const diff = { same: options.same ?? true };
-  yield* options.verbose
-    ? verboseLines(runs(pool, left, right, diff, true))
-    : plainLines(runs(pool, left, right, diff, false));
+  const { verbose = false, progress } = options;
+  const steps = new MappingDiff(pool, left.root, right.root, { same: options.same ?? true });
+  const total = progress === undefined ? 0 : 1 + Math.max(highestBlock(pool, left), highestBlock(pool, right));
+  const all = runs(steps, verbose, (done) => progress?.(done, total));
+  yield* verbose ? verboseLines(all) : plainLines(all);
   yield '  </diff>\n';
   yield '</superblock>';
 }
@@ -78,16 +85,11 @@ function* verboseLines(all: Iterable<DeltaRun>): Iterable<string> {
 }
 
 /** Joined as far as they go on; with `byData` only while the data blocks do, too. The object is used again for the next. */
-function* runs(
-  pool: PoolReader,
-  left: DeltaSide,
-  right: DeltaSide,
-  options: DiffOptions,
-  byData: boolean,
-): Iterable<DeltaRun> {
-  const diff = new MappingDiff(pool, left.root, right.root, options);
+function* runs(diff: MappingDiff, byData: boolean, progress: (done: number) => void): Iterable<DeltaRun> {
+  let steps = 0;
   const run: DeltaRun = { kind: 'same', begin: 0, length: 0, left: 0, right: 0 };
   for (let step = diff.next(); step !== DiffStep.end; step = diff.next()) {
+    if (++steps % PROGRESS_STEPS === 0) progress(diff.key);
     const kind = KINDS[step]!;
     const { length } = run;
     const goesOn =

@@ -1,4 +1,5 @@
-import type { MappedDevice, PoolReader } from './pool-reader.ts';
+import { MAX_DEPTH } from '../persistent-data/btree-spine.ts';
+import type { PoolReader } from './pool-reader.ts';
 import { ReferenceCounter } from './reference-counter.ts';
 import { dataBlockOf } from './thin-visitors.ts';
 
@@ -63,9 +64,10 @@ class ExclusiveScan {
 }
 
 /** The highest virtual block with a mapping; 0 also when there is none, as thin_ls has it. */
-export function highestBlock(pool: PoolReader, { root }: MappedDevice): number {
+export function highestBlock(pool: PoolReader, { root }: { readonly root: number }): number {
   let number = root;
-  for (;;) {
+  for (let depth = 0; ; depth++) {
+    if (depth >= MAX_DEPTH) throw pool.damaged(`the tree at block ${root} leads back into itself`);
     const node = pool.node(number);
     const { isLeaf, count } = node;
     const value = isLeaf ? (count > 0 ? node.key(count - 1) : 0) : node.value64(count - 1);

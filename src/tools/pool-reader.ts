@@ -55,7 +55,7 @@ export class PoolReader implements DiffNodes {
     const node = new NodeView(block);
     node.set();
     const damage = unreadable ?? nodeDamage(node, MAPPING_SIZE);
-    if (damage !== null) throw this.#damaged(unreadable ?? `block ${number}: ${damage}`);
+    if (damage !== null) throw this.damaged(unreadable ?? `block ${number}: ${damage}`);
     return node;
   }
 
@@ -76,7 +76,7 @@ export class PoolReader implements DiffNodes {
     const unreadable = this.reader.read(number, 'superblock', view) ?? magicDamage(view);
     const fields = readSuperblockFields(view);
     this.reader.release(view);
-    if (unreadable !== null) throw this.#damaged(unreadable);
+    if (unreadable !== null) throw this.damaged(unreadable);
     if (number === 0)
       checkSuperblockFields(fields, this.reader.blockCount, 'superblock', (damage) => this.#fail(damage));
     return fields;
@@ -89,7 +89,7 @@ export class PoolReader implements DiffNodes {
     const devices: MappedDevice[] = [];
     const roots = new DeviceIdVisitor((id, root) => {
       const device = details.devices.get(id);
-      if (device === undefined) throw this.#damaged(`device ${id} has mappings and no details`);
+      if (device === undefined) throw this.damaged(`device ${id} has mappings and no details`);
       devices.push({ id, root, ...device });
     });
     walker.walk(this.superblock.mappingRoot, roots, 'superblock');
@@ -97,10 +97,11 @@ export class PoolReader implements DiffNodes {
   }
 
   #fail(damage: Damage): void {
-    if (damage.severity === 'error') throw this.#damaged(describeDamage(damage));
+    if (damage.severity === 'error') throw this.damaged(describeDamage(damage));
   }
 
-  #damaged(reason: string): StorageError {
+  /** What to throw for damage. */
+  damaged(reason: string): StorageError {
     return new StorageError('EILSEQ', `Cannot read the metadata of "${this.reader.device.path}": ${reason}`);
   }
 }

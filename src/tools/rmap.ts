@@ -1,4 +1,4 @@
-import type { PoolReader } from './pool-reader.ts';
+import type { MappedDevice, PoolReader } from './pool-reader.ts';
 import type { Region } from './region.ts';
 import { dataBlockOf } from './thin-visitors.ts';
 import type { NodeView } from './tree-walker.ts';
@@ -20,12 +20,10 @@ export function reverseMap(
   regions: readonly Region[],
   progress: (done: number, total: number) => void,
 ): OwnedRun[] {
-  const scan = new ReverseScan(pool, mergeRegions(regions));
   const { devices } = pool;
-  devices.forEach(({ id, root }, index) => {
-    progress(index, devices.length);
-    scan.device(id, root);
-  });
+  const total = devices.reduce((sum, { mappedBlocks }) => sum + mappedBlocks, 0);
+  const scan = new ReverseScan(pool, mergeRegions(regions), (done) => progress(done, total));
+  for (const device of devices) scan.device(device);
   return scan.found.sort(compareRuns);
 }
 
@@ -49,41 +47,63 @@ function mergeRegions(regions: readonly Region[]): Region[] {
   return merged;
 }
 
+/** What is known of a metadata block. */
+const Known = {
+  notYet: 0,
+  /** It is a node with nothing in a region below it. */
+  nothing: 1,
+  /** It is above the node that is being looked at. */
+  above: 2,
+} as const;
+
 class ReverseScan {
   readonly found: OwnedRun[] = [];
   readonly #pool: PoolReader;
   readonly #regions: readonly Region[];
-  /** For each metadata block: 1 when it is a node with nothing in a region below it. */
-  readonly #nothing: Uint8Array;
+  /** For each metadata block. */
+  readonly #nodes: Uint8Array;
+  readonly #progress: (mappings: number) => void;
   #device = 0;
   #run: OwnedRun | null = null;
+  /** Mappings of the devices before, and of this one. */
+  #before = 0;
+  #seen = 0;
 
-  constructor(pool: PoolReader, regions: readonly Region[]) {
+  constructor(pool: PoolReader, regions: readonly Region[], progress: (mappings: number) => void) {
     this.#pool = pool;
     this.#regions = regions;
-    this.#nothing = new Uint8Array(pool.reader.blockCount);
+    this.#progress = progress;
+    this.#nodes = new Uint8Array(pool.reader.blockCount);
   }
 
-  device(id: number, root: number): void {
+  device({ id, root, mappedBlocks }: MappedDevice): void {
     this.#device = id;
     this.#run = null;
+    this.#seen = 0;
     this.#visit(root);
+    // What was met before has been passed over.
+    this.#before += mappedBlocks;
   }
 
   /** Whether anything was found. */
   #visit(number: number): boolean {
-    if (this.#nothing[number] === 1) return false;
+    if (this.#nodes[number] === Known.nothing) return false;
+    if (this.#nodes[number] === Known.above)
+      throw this.#pool.damaged(`block ${number}: the tree leads back into itself`);
+    this.#nodes[number] = Known.above;
     const node = this.#pool.node(number);
     let found = false;
     if (node.isLeaf) found = this.#leaf(node);
     else for (let i = 0; i < node.count; i++) if (this.#visit(node.value64(i))) found = true;
     this.#pool.release(node);
-    if (!found) this.#nothing[number] = 1;
+    this.#nodes[number] = found ? Known.notYet : Known.nothing;
     return found;
   }
 
   #leaf(leaf: NodeView): boolean {
     let found = false;
+    this.#seen += leaf.count;
+    this.#progress(this.#before + this.#seen);
     for (let i = 0; i < leaf.count; i++) {
       const block = dataBlockOf(leaf, i);
       if (!this.#asked(block)) continue;

@@ -79,6 +79,20 @@ describe('delta', () => {
 `);
   });
 
+  it('tells how far it is, in virtual blocks', () => {
+    const { device, model } = randomPool(0, new SeededRandom(2));
+    model.write(1, 0, 9000);
+    model.snapshot(2, 1);
+    model.commit();
+    const calls: [number, number][] = [];
+    const progress = (done: number, total: number): unknown => calls.push([done, total]);
+    delta(new PoolReader(device), 1, 2, { progress });
+    expect(calls).toEqual([
+      [4095, 9000],
+      [8191, 9000],
+    ]);
+  });
+
   it('without what is the same reads only what differs', () => {
     const { device, model } = randomPool(0, new SeededRandom(2));
     model.write(1, 0, 3000);

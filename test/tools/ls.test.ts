@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { countExclusive, highestBlock } from '../../src/tools/ls.ts';
 import { DEFAULT_LS_FIELDS, LS_FIELDS, type LsRow, lsLines, roundSize } from '../../src/tools/ls-fields.ts';
 import { PoolReader } from '../../src/tools/pool-reader.ts';
+import { MetadataImage } from '../support/metadata-image.ts';
 import { goldenImage } from '../support/metadata-judges.ts';
 import { randomPool } from '../support/random-pool.ts';
 import type { TestDevice } from '../support/test-device.ts';
@@ -61,6 +62,15 @@ describe('ls', () => {
     [655360000065535, '596Tib'],
   ])('writes %i bytes as thin_ls does: %s', (bytes, text) => {
     expect(roundSize(bytes)).toBe(text);
+  });
+
+  it('says so where a tree leads back into itself', () => {
+    const image = new MetadataImage(goldenImage('a12-filled-900'));
+    const { root } = new PoolReader(image.device).device(40);
+    image.change(root, (words) => {
+      for (let i = 0; i < words[4]!; i++) words.fill(root, 8 + 2 * 252 + 2 * i, 8 + 2 * 252 + 2 * i + 1);
+    });
+    expect(() => highestBlock(new PoolReader(image.device), { root })).toThrow(/leads back into itself$/);
   });
 
   it('counts as exclusive what no other device has', () => {

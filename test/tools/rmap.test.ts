@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { PoolReader } from '../../src/tools/pool-reader.ts';
 import { parseRegion, type Region } from '../../src/tools/region.ts';
 import { describeRun, reverseMap } from '../../src/tools/rmap.ts';
+import { MetadataImage } from '../support/metadata-image.ts';
 import { goldenImage } from '../support/metadata-judges.ts';
 import { randomPool } from '../support/random-pool.ts';
 import type { TestDevice } from '../support/test-device.ts';
@@ -35,6 +36,24 @@ describe('rmap', () => {
       'data 12..20 -> thin(40) 2..10',
       'data 900..910 -> thin(40) 890..900',
     ]);
+  });
+
+  it('says so where a tree leads back into itself', () => {
+    const image = new MetadataImage(goldenImage('a12-filled-900'));
+    const root = new PoolReader(image.device).device(40).root;
+    image.change(root, (words) => words.fill(root, 8 + 2 * 252, 8 + 2 * 252 + 1));
+    expect(() => linesOf(image.device, { begin: 0, end: 10 })).toThrow(/block \d+: the tree leads back into itself$/);
+  });
+
+  it('tells how far it is, in mappings', () => {
+    const calls: [number, number][] = [];
+    const pool = new PoolReader(goldenImage('a12-filled-900'));
+    reverseMap(pool, [{ begin: 5000, end: 5001 }], (done, total) => calls.push([done, total]));
+    const mappings = pool.devices.reduce((sum, { mappedBlocks }) => sum + mappedBlocks, 0);
+    expect(calls.length).toBeGreaterThan(4);
+    expect(new Set(calls.map(([, total]) => total))).toEqual(new Set([mappings]));
+    expect(calls.map(([done]) => done)).toEqual(calls.map(([done]) => done).sort((a, b) => a - b));
+    expect(calls.at(-1)![0]).toBeLessThanOrEqual(mappings);
   });
 
   it('finds every owner of every block', () => {

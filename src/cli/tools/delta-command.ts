@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { RunContext } from '../run-context.ts';
-import { numberArgument, toolAction } from './tool-command.ts';
+import { addTool, numberArgument, toolAction } from './tool-command.ts';
 
 export interface DeltaFlags {
   thin1?: number;
@@ -13,11 +13,11 @@ export interface DeltaFlags {
   verbose?: boolean;
   /** false with --no-same. */
   same: boolean;
+  quiet?: boolean;
 }
 
 export function addDeltaCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('delta')
+  const command = addTool(program, 'delta')
     .description('print how the mappings of two devices differ, as the XML of thin_delta')
     .argument('<path>', "a pool's folder, or metadata: a file or block device");
   for (const side of ['1', '2']) {
@@ -31,6 +31,7 @@ export function addDeltaCommand(program: Command, context: RunContext): void {
     .option('-m, --metadata-snap', 'read the metadata snapshot: also while a server or the kernel has the pool')
     .option('--verbose', 'print the data blocks, too')
     .option('--no-same', 'leave out what is the same: then it costs no more than what differs')
+    .option('-q, --quiet', 'show no progress')
     .addHelpText(
       'after',
       `

@@ -2,6 +2,7 @@ import { StorageError } from '../../base/errors.ts';
 import { type DeltaSide, deltaXml } from '../../tools/delta.ts';
 import { PoolReader } from '../../tools/pool-reader.ts';
 import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
+import { createProgress } from '../progress.ts';
 import type { DeltaFlags } from './delta-command.ts';
 import { useMetadata } from './use-metadata.ts';
 
@@ -13,11 +14,15 @@ export function delta(path: string, flags: DeltaFlags): Promise<void> {
     const right = sideOf(pool, 2, flags.thin2 ?? flags.snap2, flags.root2);
     const { verbose = false, same } = flags;
     const output = new TextOutput(null);
+    // A bar in the middle of the text would help nobody.
+    const progress = createProgress('Comparing', { quiet: flags.quiet || process.stdout.isTTY });
     try {
-      for (const text of deltaXml(pool, left, right, { verbose, same })) output.write(text);
+      for (const text of deltaXml(pool, left, right, { verbose, same, progress: progress.update })) output.write(text);
       output.end();
     } catch (error) {
       if (!(error instanceof OutputClosedError)) throw error;
+    } finally {
+      progress.end();
     }
   });
 }

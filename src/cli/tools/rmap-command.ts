@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { messageOf } from '../../base/errors.ts';
 import { parseRegion, type Region } from '../../tools/region.ts';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import { addTool, toolAction } from './tool-command.ts';
 
 export interface RmapFlags {
   region: readonly Region[];
@@ -11,8 +11,7 @@ export interface RmapFlags {
 }
 
 export function addRmapCommand(program: Command, context: RunContext): void {
-  program
-    .command('rmap')
+  addTool(program, 'rmap')
     .description('say which devices have which data blocks, in the format of thin_rmap')
     .argument('<path>', "a pool's folder, or metadata: a file or block device")
     .requiredOption(
