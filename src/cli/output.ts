@@ -62,3 +62,8 @@ export function guardOutput(onFailure: (error: Error) => void): void {
     });
   }
 }
+
+/** A remark for people, beside the output: on standard error. */
+export function say(message: string): void {
+  process.stderr.write(`${message}\n`);
+}

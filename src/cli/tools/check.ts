@@ -6,6 +6,7 @@ import { requirePool } from '../../daemon/pool-access.ts';
 import { checkDevice, checkPool, type PoolCheck, type PoolCheckOptions } from '../../tools/check-pool.ts';
 import { describeDamage } from '../../tools/damage.ts';
 import { poolFolderOf } from '../../tools/metadata-source.ts';
+import { say } from '../output.ts';
 import { createProgress } from '../progress.ts';
 import type { RunContext } from '../run-context.ts';
 import type { CheckFlags } from './check-command.ts';
@@ -87,27 +88,27 @@ async function checkServed(dir: string, server: ControlClient, options: PoolChec
 
 function describe({ output }: RunContext, path: string, found: PoolCheck): void {
   if (found.transactionId !== null) {
-    // For scripts that read what thin_check prints.
+    // As thin_check prints them, and nothing else there: scripts read them.
     output.line(`TRANSACTION_ID=${found.transactionId}`);
     output.line(`METADATA_FREE_BLOCKS=${found.freeMetadataBlocks}`);
   }
-  for (const damage of found.damages) output.line(describeDamage(damage));
+  for (const damage of found.damages) say(describeDamage(damage));
   const omitted = found.errors + found.leaks + found.warnings - found.damages.length;
-  if (omitted > 0) output.line(`... and ${omitted} more`);
+  if (omitted > 0) say(`... and ${omitted} more`);
   const counts = `devices: ${found.deviceCount}, mapped blocks: ${found.mappingCount}`;
-  if (found.repaired) output.line('The metadata has been repaired.');
+  if (found.repaired) say('The metadata has been repaired.');
   if (found.errors > 0) {
-    output.line(`The metadata is damaged (errors: ${found.errors}, leaks: ${found.leaks}, ${counts}).`);
-    output.line(adviceFor(path, found));
+    say(`The metadata is damaged (errors: ${found.errors}, leaks: ${found.leaks}, ${counts}).`);
+    say(adviceFor(path, found));
   } else if (found.leaks > 0) {
-    output.line(`The metadata has leaks and no other error (leaks: ${found.leaks}, ${counts}).`);
-    output.line('Nothing is wrong with the data: blocks that nobody uses are counted as used. To free them:');
-    output.line(`  thinlun check --auto-repair ${path}`);
+    say(`The metadata has leaks and no other error (leaks: ${found.leaks}, ${counts}).`);
+    say('Nothing is wrong with the data: blocks that nobody uses are counted as used. To free them:');
+    say(`  thinlun check --auto-repair ${path}`);
   } else {
-    output.line(`The metadata is clean (${counts}).`);
+    say(`The metadata is clean (${counts}).`);
     if (found.needsCheck) {
-      output.line('The pool stays read-only until its mark is cleared:');
-      output.line(`  thinlun check --clear-needs-check-flag ${path}`);
+      say('The pool stays read-only until its mark is cleared:');
+      say(`  thinlun check --clear-needs-check-flag ${path}`);
     }
   }
 }

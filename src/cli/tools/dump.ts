@@ -1,10 +1,11 @@
 import { type DumpOptions, dumpDamaged, dumpMetadata } from '../../tools/dump.ts';
 import { OutputClosedError, TextOutput } from '../../tools/text-output.ts';
+import { say } from '../output.ts';
 import { createProgress } from '../progress.ts';
 import { UsageError } from '../run-context.ts';
 import type { DumpFlags } from './dump-command.ts';
 import { overridesOf } from './override-options.ts';
-import { knowledgeOf, say } from './repair.ts';
+import { knowledgeOf } from './repair.ts';
 import { useMetadata } from './use-metadata.ts';
 
 /** `thinlun dump`. */
