@@ -41,14 +41,14 @@ export async function main(args: readonly string[]): Promise<void> {
     process.stderr.write(`thinlun: Cannot write the output: ${error.message}\n`);
     process.exit(EXIT_FAILURE);
   });
-  const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE };
+  const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE, silent: false };
   const program = createProgram();
   try {
     await addCommands(program, context, args);
     await program.parseAsync(args, { from: 'user' });
     process.exitCode = context.exitCode;
   } catch (error) {
-    process.exitCode = report(error, context.failureCode);
+    process.exitCode = report(error, context);
   }
   // What keeps the output from being written is reported (guardOutput) before this goes on. Then nothing may keep a finished
   // command alive.
@@ -59,8 +59,7 @@ export async function main(args: readonly string[]): Promise<void> {
 function createProgram(): Command {
   const program = new Command('thinlun')
     .description("thin-provisioned volumes as SCSI logical units, in the kernel's own dm-thin format")
-    .version(VERSION, '--version', 'print the version')
-    .helpOption('--help', 'print this help')
+    .version(VERSION, '-V, --version', 'print the version')
     // An option belongs to the last command that was named, also where the one before has it, too.
     .enablePositionalOptions()
     .addHelpText(
@@ -96,12 +95,12 @@ function* everyCommand(program: Command): Iterable<Command> {
 function strict(command: Command): void {
   command
     .exitOverride()
-    .helpOption('--help', 'print this help')
+    .helpOption('-h, --help', 'print this help')
     .configureOutput({ outputError: () => {} });
 }
 
 /** Says what went wrong, on standard error; returns the exit status. */
-function report(error: unknown, failureCode: number): number {
+function report(error: unknown, { failureCode, silent }: RunContext): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
     // Help in place of a missing subcommand has been printed already.
@@ -112,6 +111,7 @@ function report(error: unknown, failureCode: number): number {
     complain(error.message);
     return EXIT_USAGE;
   }
+  if (silent) return failureCode;
   complain(oneLine(messageOf(error)));
   const hint = hintOf(error);
   if (hint !== null) process.stderr.write(`  ${hint}\n`);

@@ -7,6 +7,8 @@ export interface RunContext {
   exitCode: number;
   /** The exit status when the command fails: 1, and `TOOL_FAILURE` for the tools. */
   failureCode: number;
+  /** A failure is told by the exit status alone. */
+  silent: boolean;
 }
 
 /** A command line that parses but asks for nothing that can be: exit status 2. */

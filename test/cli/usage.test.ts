@@ -29,10 +29,48 @@ const COMMANDS = [
   'demo',
 ];
 
+/** Of thin-provisioning-tools, as their help has them; each also has `-h, --help` and `-V, --version`. */
+const OPTIONS_OF_1_1_0: Readonly<Record<string, string>> = {
+  thin_check:
+    '--auto-repair --clear-needs-check-flag --ignore-non-fatal-errors --metadata-snap --override-details-root --override-mapping-root --quiet --skip-mappings --super-block-only -m -q',
+  thin_dump:
+    '--data-block-size --dev-id --format --metadata-snap --nr-data-blocks --output --quiet --repair --skip-mappings --transaction-id -f -m -o -q -r',
+  thin_restore: '--data-block-size --input --nr-data-blocks --output --quiet --transaction-id -i -o -q',
+  thin_repair: '--data-block-size --input --nr-data-blocks --output --quiet --transaction-id -i -o -q',
+  thin_ls: '--format --metadata-snap --no-headers -m -o',
+  thin_rmap: '--region',
+  thin_delta: '--metadata-snap --root1 --root2 --snap1 --snap2 --thin1 --thin2 --verbose -m',
+  thin_trim: '--data-dev --metadata-dev --quiet -q',
+  thin_metadata_size: '--block-size --max-thins --numeric-only --pool-size --unit -b -m -n -s -u',
+  thin_metadata_pack: '--force --input --output -f -i -o',
+  thin_metadata_unpack: '--force --input --output -f -i -o',
+};
+
 describe('the command', () => {
   it('prints its version', async () => {
     const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
-    expect(await thinlun(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' });
+    for (const args of [['--version'], ['-V'], ['check', '-V'], ['metadata-size', '--version']]) {
+      expect(await thinlun(args)).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' });
+    }
+  });
+
+  it.each([
+    ['check', 'thin_check'],
+    ['dump', 'thin_dump'],
+    ['restore', 'thin_restore'],
+    ['repair', 'thin_repair'],
+    ['ls', 'thin_ls'],
+    ['rmap', 'thin_rmap'],
+    ['delta', 'thin_delta'],
+    ['trim', 'thin_trim'],
+    ['metadata-size', 'thin_metadata_size'],
+    ['pack', 'thin_metadata_pack'],
+    ['unpack', 'thin_metadata_unpack'],
+  ])('%s knows every option of %s 1.1.0', async (name, tool) => {
+    const { stdout } = await thinlun([name, '-h']);
+    for (const option of `${OPTIONS_OF_1_1_0[tool]} -h --help -V --version`.split(' ')) {
+      expect(stdout, option).toMatch(new RegExp(`(?:^|[ ,])${option}(?=[ ,=[]|$)`, 'm'));
+    }
   });
 
   it.each(['', ...COMMANDS])('helps with "%s", by example', async (name) => {

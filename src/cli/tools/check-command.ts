@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import type { RunContext } from '../run-context.ts';
-import { numberArgument, toolAction } from './tool-command.ts';
+import { addQuietOption, addTool, numberArgument, toolAction } from './tool-command.ts';
 
 export interface CheckFlags {
   quiet?: boolean;
@@ -17,11 +17,10 @@ export interface CheckFlags {
 
 export function addCheckCommand(program: Command, context: RunContext): void {
   const repairs = ['autoRepair', 'clearNeedsCheckFlag'];
-  program
-    .command('check')
+  const command = addTool(program, 'check')
     .description('verify metadata by every rule of its format; exit status 64 when something is wrong with it')
-    .argument('<path>', "a pool's folder, or metadata: a file or block device")
-    .option('-q, --quiet', 'print nothing')
+    .argument('<path>', "a pool's folder, or metadata: a file or block device");
+  addQuietOption(command, context)
     .addOption(
       new Option('-m, --metadata-snap', 'only the metadata snapshot, of a pool that may be in use').conflicts(repairs),
     )

@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { DUMP_FORMATS, type DumpFormat } from '../../tools/dump-formats.ts';
 import type { RunContext } from '../run-context.ts';
 import { addOverrideOptions, type OverrideFlags } from './override-options.ts';
-import { addMetadataSnapshotOption, numberArgument, toolAction } from './tool-command.ts';
+import { addMetadataSnapshotOption, addQuietOption, addTool, numberArgument, toolAction } from './tool-command.ts';
 
 export interface DumpFlags extends OverrideFlags {
   format: DumpFormat;
@@ -15,8 +15,7 @@ export interface DumpFlags extends OverrideFlags {
 }
 
 export function addDumpCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('dump')
+  const command = addTool(program, 'dump')
     .description("write a pool's metadata as text, as thin_dump does")
     .argument('<path>', "a metadata file or device, or a pool's folder")
     .addOption(new Option('-f, --format <format>', 'xml is what restore reads').choices(DUMP_FORMATS).default('xml'))
@@ -25,8 +24,7 @@ export function addDumpCommand(program: Command, context: RunContext): void {
   addMetadataSnapshotOption(command)
     .option('--dev-id <id>', 'only this device; may be given more than once', collectNumbers)
     .option('--skip-mappings', 'only the devices');
-  addOverrideOptions(command)
-    .option('-q, --quiet', 'no progress bar')
+  addQuietOption(addOverrideOptions(command), context)
     .addHelpText(
       'after',
       `

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { DEFAULT_LS_FIELDS, LS_FIELDS } from '../../tools/ls-fields.ts';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import { addTool, toolAction } from './tool-command.ts';
 
 export interface LsFlags {
   format?: readonly string[];
@@ -12,8 +12,7 @@ export interface LsFlags {
 }
 
 export function addLsCommand(program: Command, context: RunContext): void {
-  program
-    .command('ls')
+  addTool(program, 'ls')
     .description('list the devices in metadata and what they use, as thin_ls does')
     .argument('<path>', "a pool's folder, or metadata: a file or block device")
     .option('-o, --format <fields>', 'fields to print, with commas between them', fieldsArgument)

@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { messageOf } from '../../base/errors.ts';
 import { formatUnitSize, isUnit, metadataSize, parseUnitSize, type SizeFormat } from '../../tools/metadata-size.ts';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import { addTool, toolAction } from './tool-command.ts';
 
 interface SizeFlags {
   blockSize: bigint;
@@ -13,8 +13,7 @@ interface SizeFlags {
 }
 
 export function addMetadataSizeCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('metadata-size')
+  const command = addTool(program, 'metadata-size')
     .description('estimate how large the metadata of a pool has to be, as thin_metadata_size does')
     .requiredOption(
       '-b, --block-size <size>',

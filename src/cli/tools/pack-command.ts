@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import { addTool, toolAction } from './tool-command.ts';
 
 export interface PackFlags {
   input: string;
@@ -10,8 +10,7 @@ export interface PackFlags {
 }
 
 export function addPackCommands(program: Command, context: RunContext): void {
-  program
-    .command('pack')
+  addTool(program, 'pack')
     .description('write the blocks of metadata, and nothing else, to a small compressed file')
     .requiredOption('-i, --input <path>', "metadata: a pool's folder, a file or block device")
     .requiredOption('-o, --output <file>', 'the pack file; replaced if it is there')
@@ -28,8 +27,7 @@ Examples:
     )
     .action(toolAction(context, async (flags: PackFlags) => (await import('./pack.ts')).pack(flags)));
 
-  program
-    .command('unpack')
+  addTool(program, 'unpack')
     .description('make metadata from a file that "pack" or thin_metadata_pack wrote')
     .requiredOption('-i, --input <file>', 'the pack file')
     .requiredOption(

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { RunContext } from '../run-context.ts';
 import { addOverrideOptions, type OverrideFlags } from './override-options.ts';
-import { toolAction } from './tool-command.ts';
+import { addQuietOption, addTool, toolAction } from './tool-command.ts';
 
 export interface RepairFlags extends OverrideFlags {
   input: string;
@@ -10,16 +10,14 @@ export interface RepairFlags extends OverrideFlags {
 }
 
 export function addRepairCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('repair')
+  const command = addTool(program, 'repair')
     .description('make new metadata from what is whole in damaged metadata, as thin_repair does')
     .requiredOption('-i, --input <path>', "the damaged metadata, a file or device or a pool's folder; only read")
     .requiredOption(
       '-o, --output <path>',
       "a metadata file or device that is there, or a pool's folder; what it holds is lost",
     );
-  addOverrideOptions(command)
-    .option('-q, --quiet', 'no progress bars, and not a word about what was found')
+  addQuietOption(addOverrideOptions(command), context)
     .addHelpText(
       'after',
       `

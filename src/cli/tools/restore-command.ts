@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { RunContext } from '../run-context.ts';
 import { addOverrideOptions, type OverrideFlags } from './override-options.ts';
-import { toolAction } from './tool-command.ts';
+import { addQuietOption, addTool, toolAction } from './tool-command.ts';
 
 export interface RestoreFlags extends OverrideFlags {
   input: string;
@@ -10,16 +10,14 @@ export interface RestoreFlags extends OverrideFlags {
 }
 
 export function addRestoreCommand(program: Command, context: RunContext): void {
-  const command = program
-    .command('restore')
+  const command = addTool(program, 'restore')
     .description("make a pool's metadata from the XML that dump or thin_dump wrote, as thin_restore does")
     .requiredOption('-i, --input <file>', 'the XML; - is standard input')
     .requiredOption(
       '-o, --output <path>',
       "a metadata file or device that is there, or a pool's folder; what it holds is lost",
     );
-  addOverrideOptions(command)
-    .option('-q, --quiet', 'no progress bar')
+  addQuietOption(addOverrideOptions(command), context)
     .addHelpText(
       'after',
       `

@@ -1,8 +1,23 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { VERSION } from '../../daemon/version.ts';
 import type { RunContext } from '../run-context.ts';
 
 /** The exit status of a tool that fails: that of thin-provisioning-tools since 1.0. Wrong usage is 2 there, too. */
 export const TOOL_FAILURE = 64;
+
+/** Adds the command of a tool, which has its version as those of thin-provisioning-tools have theirs. */
+export function addTool(program: Command, name: string): Command {
+  return program.command(name).version(VERSION, '-V, --version', 'print the version');
+}
+
+/** Adds `-q, --quiet` as thin-provisioning-tools have it: what is asked for is done, and the exit status is all that tells of a failure. */
+export function addQuietOption(command: Command, context: RunContext): Command {
+  return command
+    .option('-q, --quiet', 'print nothing but what was asked for: the exit status tells whether it was done')
+    .on('option:quiet', () => {
+      context.silent = true;
+    });
+}
 
 /** What a tool's command does: `action`, ending with `TOOL_FAILURE` when that throws. */
 export function toolAction<Arguments extends unknown[]>(

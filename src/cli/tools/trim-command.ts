@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { RunContext } from '../run-context.ts';
-import { toolAction } from './tool-command.ts';
+import { addQuietOption, addTool, toolAction } from './tool-command.ts';
 
 export interface TrimFlags {
   metadataDev?: string;
@@ -9,13 +9,12 @@ export interface TrimFlags {
 }
 
 export function addTrimCommand(program: Command, context: RunContext): void {
-  program
-    .command('trim')
+  const command = addTool(program, 'trim')
     .description('discard the free space of a pool on its data device')
     .argument('[dir]', "the pool's folder; also while a server has it open")
     .option('--metadata-dev <path>', 'the metadata of a pool without a folder that nothing has open; with --data-dev')
-    .option('--data-dev <path>', 'the data of that pool: a block device or file')
-    .option('-q, --quiet', 'print nothing')
+    .option('--data-dev <path>', 'the data of that pool: a block device or file');
+  addQuietOption(command, context)
     .addHelpText(
       'after',
       `
