@@ -104,7 +104,9 @@ export function checkHeldFields(
   for (const field of ['version', 'dataBlockSize', 'metadataBlockSize', 'compatRoFlags', 'incompatFlags'] as const) {
     if (held[field] !== live[field]) wrong(`${FIELD_NAMES[field]} is ${held[field]}, in the superblock ${live[field]}`);
   }
-  for (const field of ['time', 'transactionId', 'metadataBlockCount'] as const) {
+  // Not the transaction id: it is the user's, who may set it back.
+  if (!Number.isSafeInteger(held.transactionId)) wrong('the transaction id is not below 2^53');
+  for (const field of ['time', 'metadataBlockCount'] as const) {
     if (held[field] > live[field]) wrong(`${FIELD_NAMES[field]} is ${held[field]}, in the superblock ${live[field]}`);
   }
   for (const map of [held.dataSpaceMap, held.metadataSpaceMap]) {
@@ -119,6 +121,5 @@ const FIELD_NAMES = {
   compatRoFlags: 'compat_ro flags',
   incompatFlags: 'incompat flags',
   time: 'time',
-  transactionId: 'transaction id',
   metadataBlockCount: 'number of metadata blocks at format',
 } as const;

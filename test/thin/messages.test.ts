@@ -7,6 +7,7 @@ import { KIB, MIB } from '../../src/base/units.ts';
 import { Pool } from '../../src/thin/pool.ts';
 import { createPool } from '../../src/thin/pool-create.ts';
 import type { PoolEngine } from '../../src/thin/pool-engine.ts';
+import { checkPool } from '../../src/tools/check-pool.ts';
 import { LunClient, pattern } from '../support/lun-client.ts';
 
 const BLOCK = 64 * KIB;
@@ -93,6 +94,19 @@ describe('dm-thin messages', () => {
       [5, 'thin-5', 64 * MIB, undefined],
       [1, 'a', MIB, undefined],
     ]);
+  });
+
+  it('may set the transaction id back, also behind that of a metadata snapshot: that is no damage', async () => {
+    await pool.createThin(1, MIB);
+    await pool.setTransactionId(0, 9);
+    await pool.reserveMetadataSnapshot();
+    await pool.createThin(2, MIB);
+    await pool.setTransactionId(9, 3);
+    await pool.close();
+    expect(await checkPool(dir)).toMatchObject({ transactionId: 3, damages: [] });
+    execFileSync('thin_check', ['-q', '-m', join(dir, 'metadata')]);
+    pool = await Pool.open(dir);
+    await pool.releaseMetadataSnapshot();
   });
 
   it('find another name and a free LUN where theirs are taken', async () => {
