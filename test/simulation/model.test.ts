@@ -14,6 +14,26 @@ const ROUNDS = 40;
 /** A round has so many operations, nearly. */
 const OPERATIONS_A_ROUND = 3;
 
+/** Requests by their names, calls by the first word that the history has for them. */
+const EVERY_KIND: readonly string[] = [
+  ...['READ', 'WRITE', 'WRITE_ZEROES', 'UNMAP', 'COPY', 'EXTENT', 'FLUSH'],
+  ...[
+    'create',
+    'snapshot',
+    'delete',
+    'rename',
+    'rollback',
+    'resize',
+    'set',
+    'grow',
+    'hold',
+    'release',
+    'commit',
+    'trim',
+  ],
+  ...['create_thin', 'create_snap', 'set_transaction_id', 'close'],
+];
+
 const seed = new SeededRandom().seed;
 const counts = new Map<string, number>();
 
@@ -97,6 +117,7 @@ describe('a pool beside its model', () => {
     const numRuns = Math.ceil(OPERATIONS / ROUNDS / OPERATIONS_A_ROUND);
     await fc.assert(property, { seed, numRuns });
     expect(counts.get('operations')).toBeGreaterThan(OPERATIONS * 0.9);
+    if (OPERATIONS >= 10_000) expect(EVERY_KIND.filter((kind) => !counts.has(kind))).toEqual([]);
   });
 });
 

@@ -40,6 +40,11 @@ const ADMINISTRATION = {
   growMetadata: 1,
   commit: 2,
   reopen: 1,
+  createThin: 1,
+  createSnap: 2,
+  deleteThin: 1,
+  transactionId: 1,
+  trim: 1,
 } as const;
 
 type Request = keyof typeof REQUESTS;
@@ -194,19 +199,33 @@ function administer(
       if (!simulated.isHeld) return false;
       simulated.releaseMetadataSnapshot();
       return true;
+    case 'createThin':
+      if (names.length >= MAX_VOLUMES) return false;
+      simulated.createThin(simulated.freeDeviceId((at * 977) % 2 ** 24), sizeOf(at * 7 + length));
+      return true;
+    case 'transactionId':
+      simulated.setTransactionId(at * 1000 + length);
+      return true;
+    case 'trim':
+      simulated.trimFree();
+      return true;
     case 'reopen':
       later.push(() => simulated.reopen());
       return true;
   }
   if (name === undefined || another === undefined) return false;
   // A copy under way goes on between calls: only snapshots are for the model to tell.
-  if (!kind.startsWith('snapshot') && simulated.copying.includes(name)) return false;
+  if (!kind.startsWith('snapshot') && kind !== 'createSnap' && simulated.copying.includes(name)) return false;
   const sectors = simulated.sectorsOf(name);
   const wanted = kind === 'grow' ? sectors + sizeOf(length) : Math.max(1, sectors - sizeOf(at));
   switch (kind) {
     case 'snapshot':
       if (names.length >= MAX_VOLUMES) return false;
       simulated.createSnapshots([[name, freshName(simulated, other)]]);
+      return true;
+    case 'createSnap':
+      if (names.length >= MAX_VOLUMES) return false;
+      simulated.createSnap(simulated.freeDeviceId(900 + other), name);
       return true;
     case 'snapshotGroup':
       if (names.length + 2 > MAX_VOLUMES || name === another) return false;
@@ -225,8 +244,9 @@ function administer(
       simulated.rollbackVolume(name, another);
       return true;
     case 'delete':
+    case 'deleteThin':
       taken.add(name);
-      simulated.deleteVolume(name);
+      simulated.deleteVolume(name, kind === 'deleteThin');
       return true;
     default:
       if (wanted > maxSectors || wanted === sectors) return false;

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Errno, errnoOf } from '../../src/base/errors.ts';
+import { type Errno, errnoOf, StorageError } from '../../src/base/errors.ts';
 import type { BlockDevice } from '../../src/block/block-device.ts';
 import { LunOp, LunRequest } from '../../src/block/lun-backend.ts';
 import { Catalogue } from '../../src/thin/catalogue.ts';
@@ -296,7 +296,8 @@ export class SimulatedPool {
     );
   }
 
-  deleteVolume(name: string): Promise<Errno | null> {
+  /** By name, or by its device's number as dm-thin's message does it. */
+  deleteVolume(name: string, byNumber: boolean = false): Promise<Errno | null> {
     const device = this.#devices.get(name)!;
     this.#devices.delete(name);
     return this.#administer(
@@ -305,7 +306,8 @@ export class SimulatedPool {
       async () => {
         await device.drained();
         await this.pool.closeVolume(device);
-        await this.pool.deleteVolume(name);
+        if (byNumber) await this.#message(() => this.pool.deleteThin(this.#idOf(name)));
+        else await this.pool.deleteVolume(name);
       },
       (ok) => {
         const isThere = !ok && this.pool.mode !== 'fail' && this.expectation.volumes.has(name);
@@ -324,6 +326,68 @@ export class SimulatedPool {
         if (ok) for (const [, name] of pairs) this.#use(name);
       },
     );
+  }
+
+  /** dm-thin's message: a device by number, whose volume is `thin-ID`. */
+  createThin(id: number, sectors: number): Promise<Errno | null> {
+    const { blockSectors } = this;
+    const name = `thin-${id}`;
+    return this.#administer(
+      `create_thin ${id} ${sectors}`,
+      (model) => model.create(name, sectors, blockSectors),
+      () => this.#message(() => this.pool.createThin(id, sectors * SECTOR)),
+      (ok) => {
+        if (ok) this.#use(name);
+      },
+    );
+  }
+
+  createSnap(id: number, origin: string): Promise<Errno | null> {
+    const name = `thin-${id}`;
+    return this.#administer(
+      `create_snap ${id} ${origin}`,
+      (model) => model.snapshot([[origin, name]]),
+      () => this.#message(() => this.pool.createSnap(id, this.#idOf(origin))),
+      (ok) => {
+        if (ok) this.#use(name);
+      },
+    );
+  }
+
+  setTransactionId(next: number): Promise<Errno | null> {
+    const { transactionId } = this.pool.status();
+    return this.#administer(`set_transaction_id ${next}`, null, () =>
+      this.#message(() => this.pool.setTransactionId(transactionId, next)),
+    );
+  }
+
+  /** Discards all free space of the data device. */
+  trimFree(): Promise<Errno | null> {
+    return this.#administer('trim', null, async () => {
+      for (let at: number | null = 0; at !== null; ) at = (await this.pool.trimFree(at)).nextBlock;
+    });
+  }
+
+  /** An id below 2^24 that no device has, nor a volume in its name. */
+  freeDeviceId(wanted: number): number {
+    const ids = new Set(this.pool.volumes().map(({ id }) => id));
+    let id = wanted;
+    while (ids.has(id) || this.expectation.volumes.has(`thin-${id}`)) id++;
+    return id;
+  }
+
+  #idOf(name: string): number {
+    return this.pool.volumes().find((volume) => volume.name === name)!.id;
+  }
+
+  /** Where metadata is short a message is refused with the kernel's error; another call says what is short. */
+  async #message(call: () => Promise<unknown>): Promise<void> {
+    try {
+      await call();
+    } catch (error) {
+      const isShort = errnoOf(error) === 'EOPNOTSUPP' && this.pool.mode === 'out-of-metadata-space';
+      throw isShort ? new StorageError('ENOSPC', 'no metadata space for a message') : error;
+    }
   }
 
   /** Requests of the volume that are in flight keep its old name in the history. */
