@@ -192,7 +192,7 @@ function volumeRow(volume: VolumeMessage): string[] {
     formatSize(volume.mappedBytes),
     String(volume.logicalBlockSize),
     accessOf(volume),
-    volume.origin ?? '-',
+    volume.origin ?? volume.externalOrigin?.path ?? '-',
     volume.serial,
     volume.backstores.join(',') || '-',
   ];

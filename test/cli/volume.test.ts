@@ -49,6 +49,7 @@ describe.each(['no server', 'a server'])('with %s, a volume', (situation) => {
     expect(larger).toMatchObject({ sizeBytes: GIB });
     truncateSync(image, 512 * KIB);
     const { stdout } = await thinlun(['volume', 'list', dir]);
+    expect(stdout).toMatch(new RegExp(`^vm .* rw +${image} `, 'm'));
     expect(stdout).toContain('The external origin of "vm" is not what it was: it had 1 MiB and has 512 KiB now\n');
     for (const [path, reason] of [
       [join(dir, 'data'), /it belongs to the pool itself/],
