@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { differences, versionOrder } from './differences.mjs';
 import { exceptionFor, exceptionsOf, excuse } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { countsOf, document, formatRecord, LIO_PROFILE, parse, readRecord, union } from './report.mjs';
@@ -132,31 +133,6 @@ async function work(tool, all, problems) {
   }
 }
 
-/** What became worse, and what the committed record does not know. @param {readonly Run[]} all @param {import('./report.mjs').Record} record @param {boolean} whole */
-function compare(all, record, whole) {
-  /** @type {string[]} */
-  const problems = [];
-  for (const { profile, results } of all) {
-    const expected = record.profiles.get(profile.id);
-    if (expected === undefined) {
-      problems.push(`profile ${profile.id}: not in the record`);
-      continue;
-    }
-    for (const [name, { verdict, reason }] of results) {
-      const before = expected.get(name);
-      const change = before === undefined ? 0 : rank(verdict) - rank(before.verdict);
-      if (before === undefined) problems.push(`${profile.id} ${name}: not in the record`);
-      else if (change > 0) problems.push(`${profile.id} ${name}: was ${before.verdict}, is ${verdict}: ${reason}`);
-      if (change < 0)
-        console.log(`better: ${profile.id} ${name}: was ${before.verdict}, is ${verdict} (take it over with --write)`);
-    }
-    if (!whole) continue;
-    for (const name of expected.keys())
-      if (!results.has(name)) problems.push(`${profile.id} ${name}: is not there any more`);
-  }
-  return problems;
-}
-
 /** Exceptions that are none (any more). @param {readonly Run[]} all @param {readonly string[]} tests */
 function staleExceptions(all, tests) {
   const passes = all.flatMap(({ profile, results }) =>
@@ -224,16 +200,16 @@ async function main() {
     write({ tool: tool.version, profiles: record.profiles }, recordFile);
   } else if (options.expect !== '-') {
     const record = readRecord(options.expect ?? recordFile);
-    const differences = compare(all, record, whole);
-    if (record.tool === tool.version || options.url !== undefined) problems.push(...differences);
-    else {
-      // Other versions have other tests and other errors of their own.
-      for (const text of differences) console.log(`differs: ${text}`);
+    const { worse, better, unknown } = differences(all, record, whole);
+    for (const text of better) console.log(`better: ${text}`);
+    // Other versions have other tests, and older ones other errors of their own: 1.19.0 fails where 1.20.0 does not.
+    const order = options.url === undefined ? versionOrder(tool.version, record.tool) : 0;
+    problems.push(...(order < 0 ? [] : worse), ...(order === 0 ? unknown : []));
+    if (order !== 0) {
+      for (const text of [...(order < 0 ? worse : []), ...unknown]) console.log(`differs: ${text}`);
       console.log(`That is with ${tool.version}; the record is of ${record.tool}.`);
     }
-  }
-  if (tool.version === readRecord(recordFile).tool && options.url === undefined) {
-    problems.push(...staleExceptions(all, tests));
+    if (order === 0 && options.url === undefined) problems.push(...staleExceptions(all, tests));
   }
   const best = union(all.map(({ results }) => results));
   const describe = (/** @type {import('./report.mjs').Tests} */ results) => {
