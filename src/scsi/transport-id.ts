@@ -47,6 +47,8 @@ export function readTransportId(bytes: Uint8Array, at: number, end: number): Tra
     return textAt;
   }
   name = name.normalize('NFKC').toLowerCase();
+  // One character may become several, and it is written as it is compared.
+  if (Buffer.byteLength(name) >= MAX_TEXT) return textAt;
   if (format === FORMAT_NAME) return { name, wildcard: true, end: textAt + length };
   const port = PORT.exec(name);
   if (port === null) return textAt;

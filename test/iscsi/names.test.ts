@@ -29,6 +29,8 @@ describe('an iSCSI name', () => {
     'iqn.2026-01.org.example:a\u0085b',
     `iqn.${'x'.repeat(220)}`,
     `iqn.${'ö'.repeat(110)}`,
+    // 223 bytes, which are 880 in the form that is compared.
+    `iqn.${'\u3300'.repeat(73)}`,
     'iqn.2026-01.org.example:a\u202eb',
     'iqn.2026-01.org.example:a\u2028b',
     'iqn.2026-01.org.example:a\ufeffb',
