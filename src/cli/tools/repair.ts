@@ -4,6 +4,7 @@ import type { PoolKnowledge } from '../../tools/find-roots.ts';
 import { poolFolderOf } from '../../tools/metadata-source.ts';
 import { PoolTarget } from '../../tools/pool-target.ts';
 import { repairMetadata } from '../../tools/repair.ts';
+import { standardError } from '../output.ts';
 import { createProgress } from '../progress.ts';
 import { overridesOf } from './override-options.ts';
 import type { RepairFlags } from './repair-command.ts';
@@ -56,7 +57,7 @@ export async function knowledgeOf(path: string): Promise<PoolKnowledge | undefin
 
 /** A remark beside the output. */
 export function say(message: string): void {
-  process.stderr.write(`${message}\n`);
+  standardError().write(`${message}\n`);
 }
 
 /** Whether `path`, or the metadata in it, is the file or device `device`. What is not there is not the same. */
