@@ -143,11 +143,6 @@ export class BlockManager implements SlotOwner {
     return slot;
   }
 
-  /** A block of an earlier `tryRead` was used again, without it. */
-  touch(block: ReadableBlock): void {
-    (block as Slot).used = true;
-  }
-
   /** Forgets changes to a block that nothing refers to any more, so that they are not written. */
   forget(number: number): void {
     const slot = this.#cache.find(number);

@@ -270,12 +270,13 @@ export class PoolMetadata extends PoolView {
     try {
       const { mappings, dataBlocks } = this.transaction.trees;
       dataBlocks.increment(dataBlock, dataBlock + 1);
-      this.devices.beginTreeChange(thin);
+      this.devices.beginTreeChange(thin, virtualBlock, virtualBlock + 1);
       writeBlockTime(this.#value, 0, dataBlock, this.time);
       this.devices.endTreeChange(thin, mappings.insert(thin.root, virtualBlock, this.#value));
       thin.mappedBlocks += mappings.insertedCount;
       if (mappings.insertedCount === 0) thin.mappingsDropped();
       this.reserved.remove(dataBlock, dataBlock + 1);
+      this.devices.recent.add(thin.recentOwner, virtualBlock, dataBlock, this.time);
     } catch (error) {
       this.transaction.fail();
       throw error;
@@ -296,7 +297,7 @@ export class PoolMetadata extends PoolView {
     const room = this.#checkRoom(this.#leafChangeBlocks(), 'remove mappings');
     const limit = removableMappings(room, this.transaction.trees.dataMap.bitmapCount, maxMappings);
     try {
-      this.devices.beginTreeChange(thin);
+      this.devices.beginTreeChange(thin, mappings.foundKey, end);
       this.devices.endTreeChange(thin, mappings.removeRange(thin.root, mappings.foundKey, end, limit));
       thin.countRemoved(mappings.removedCount);
       thin.mappingsDropped();

@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import { StorageError } from '../base/errors.ts';
 import { NEXT_TO_DROP } from '../persistent-data/btree-drop.ts';
+import { dataBlockAt, timeAt } from './block-time.ts';
 import { PoolState } from './pool-state.ts';
 import { lookupRun, type RunResult } from './run-lookup.ts';
 import { refineSharing } from './sharing.ts';
@@ -42,7 +43,23 @@ export class PoolView extends PoolState {
   lookupRun(thin: ThinMetadata, begin: number, end: number, result: RunResult, nonBlocking: boolean): boolean {
     this.checkThin(thin);
     assert(begin >= 0 && begin < end, 'lookupRun: an empty range');
-    return lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking);
+    const isOne = end === begin + 1;
+    if (isOne && this.#findRecent(thin, begin, result)) return true;
+    if (!lookupRun(this.transaction.trees.mappings, thin, begin, end, result, nonBlocking)) return false;
+    if (isOne && result.mapped) this.devices.recent.add(thin.recentOwner, begin, result.dataBlock, result.time);
+    return true;
+  }
+
+  #findRecent(thin: ThinMetadata, block: number, result: RunResult): boolean {
+    const { recent } = this.devices;
+    const at = recent.find(thin.recentOwner, block);
+    if (at < 0) return false;
+    result.mapped = true;
+    result.dataBlock = dataBlockAt(recent.words, at);
+    result.time = timeAt(recent.words, at);
+    result.shared = thin.snapshottedTime > result.time;
+    result.end = block + 1;
+    return true;
   }
 
   /**

@@ -153,7 +153,7 @@ export class RangeSharing {
     const { dataBlock, shared } = this.#run;
     if (!shared) {
       this.#olderTime = source.snapshottedTime - 1;
-      this.#devices.beginTreeChange(source);
+      this.#devices.beginTreeChange(source, from, from + length);
       this.#devices.endTreeChange(source, mappings.update(source.root, from, from + length, this.#makeOlder));
       source.sharedBlocks?.add(dataBlock, dataBlock + length);
     }
@@ -162,7 +162,7 @@ export class RangeSharing {
     for (let done = 0; done < length; ) {
       const count = Math.min(length - done, CHUNK);
       for (let i = 0; i < count; i++) writeBlockTime(this.#values, BLOCK_TIME_WORDS * i, dataBlock + done + i, time);
-      this.#devices.beginTreeChange(target);
+      this.#devices.beginTreeChange(target, at + done, at + done + count);
       this.#devices.endTreeChange(target, mappings.insertRun(target.root, at + done, this.#values, count));
       target.mappedBlocks += mappings.insertedCount;
       if (mappings.insertedCount < mappings.setCount) target.mappingsDropped();

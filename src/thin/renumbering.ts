@@ -38,7 +38,7 @@ export class Renumbering {
     this.#transaction.checkRoom(nodes + counts + pathBlocks(trees.metadataMap.blockCount, 3), 1, action);
     this.#transaction.change(() => {
       const thin = this.#devices.open(id);
-      this.#devices.beginTreeChange(thin);
+      this.#devices.beginTreeChange(thin, 0, Number.POSITIVE_INFINITY);
       this.#devices.endTreeChange(thin, this.#copy(thin.root));
       thin.creationTime = TIME;
       thin.snapshottedTime = SNAPSHOTTED_TIME;

@@ -1,4 +1,4 @@
-import type { ReadableBlock, ReadonlyWords } from '../persistent-data/block.ts';
+import type { ReadonlyWords } from '../persistent-data/block.ts';
 import type { BTree } from '../persistent-data/btree.ts';
 import { entryCount, keyAt, lowerBound, valueAt } from '../persistent-data/btree-node.ts';
 import { dataBlockAt, timeAt } from './block-time.ts';
@@ -12,16 +12,15 @@ export class RunResult {
   mapped = false;
   /** Where the first virtual block is, and the others behind it. Only if mapped. */
   dataBlock = 0;
+  /** When the first virtual block was mapped. Only if mapped. */
+  time = 0;
   /** A write must go to a new block. Only if mapped. */
   shared = false;
   /** The virtual block behind the run. */
   end = 0;
 }
 
-/**
- * See `PoolMetadata.lookupRun`. Most lookups end in a leaf where one has ended before, so those are tried first.
- * Allocates nothing.
- */
+/** See `PoolMetadata.lookupRun`. Allocates nothing. */
 export function lookupRun(
   tree: BTree,
   thin: ThinMetadata,
@@ -30,7 +29,9 @@ export function lookupRun(
   result: RunResult,
   nonBlocking: boolean,
 ): boolean {
-  let leaf = leafOf(tree, thin, begin, nonBlocking);
+  const { blocks } = tree.nodes.transaction;
+  const mark = blocks.mark();
+  let leaf = tree.findLeaf(thin.root, begin, nonBlocking);
   if (leaf === null) return false;
   let { words } = leaf;
   let index = lowerBound(words, begin);
@@ -38,46 +39,28 @@ export function lookupRun(
   if (result.mapped) {
     const at = valueAt(words, index);
     result.dataBlock = dataBlockAt(words, at);
-    result.shared = thin.snapshottedTime > timeAt(words, at);
+    result.time = timeAt(words, at);
+    result.shared = thin.snapshottedTime > result.time;
   } else {
     index++;
   }
-  if (end === begin + 1) {
-    result.end = end;
-    return true;
-  }
   let to = begin;
-  for (;;) {
+  do {
     to = result.mapped
       ? mappedEnd(words, index, begin, to, end, result, thin.snapshottedTime)
-      : holeEnd(words, index, thin.leaves.end);
+      : holeEnd(words, index, tree.leafEnd);
     // Behind a leaf, the next one may go on with the run.
-    if (to >= end || to !== thin.leaves.end) break;
-    leaf = leafOf(tree, thin, to, nonBlocking);
+    if (to >= end || to !== tree.leafEnd) break;
+    blocks.release(mark);
+    leaf = tree.findLeaf(thin.root, to, nonBlocking);
     if (leaf === null) break;
     words = leaf.words;
     index = lowerBound(words, to);
     if (index < 0 || keyAt(words, index) !== to) index++;
-  }
+  } while (to < end);
+  blocks.release(mark);
   result.end = Math.min(to, end);
   return true;
-}
-
-/** The leaf that covers `key`, pinned by nothing: valid until the next block is read or created. */
-function leafOf(tree: BTree, thin: ThinMetadata, key: number, nonBlocking: boolean): ReadableBlock | null {
-  const { leaves } = thin;
-  const { blocks } = tree.nodes.transaction;
-  const recent = leaves.find(key);
-  if (recent !== null) {
-    blocks.touch(recent);
-    return recent;
-  }
-  const mark = blocks.mark();
-  const leaf = tree.findLeaf(thin.root, key, nonBlocking);
-  blocks.release(mark);
-  if (leaf === null) return null;
-  leaves.add(key, leaf, entryCount(leaf.words) > 0 ? Math.min(keyAt(leaf.words, 0), key) : key, tree.leafEnd);
-  return leaf;
 }
 
 /** How far the entries from `index` on go on with the run `[begin, to)`. */

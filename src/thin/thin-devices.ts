@@ -4,10 +4,16 @@ import { NO_KEY } from '../persistent-data/btree.ts';
 import type { DeviceDetails } from './device-details.ts';
 import type { PoolTransaction } from './pool-transaction.ts';
 import type { PoolTrees } from './pool-trees.ts';
+import { RecentMappings } from './recent-mappings.ts';
 import { NO_ROOT, ThinMetadata } from './thin-metadata.ts';
+
+/** So many are forgotten one by one; of more, all that the device has. */
+const FEW_MAPPINGS = 4096;
 
 /** The thin devices of a pool: which are open, and which have changed in this transaction. */
 export class ThinDevices {
+  /** Of all devices, in front of their trees. */
+  readonly recent: RecentMappings;
   readonly #transaction: PoolTransaction;
   readonly #open: Map<number, ThinMetadata> = new Map();
   readonly #changed: ThinMetadata[] = [];
@@ -15,8 +21,9 @@ export class ThinDevices {
   readonly #changedIds: Set<number> = new Set();
   readonly #details: DeviceDetails = { mappedBlocks: 0, transactionId: 0, creationTime: 0, snapshottedTime: 0 };
 
-  constructor(transaction: PoolTransaction) {
+  constructor(transaction: PoolTransaction, recent: RecentMappings = new RecentMappings()) {
     this.#transaction = transaction;
+    this.recent = recent;
   }
 
   get #trees(): PoolTrees {
@@ -110,7 +117,7 @@ export class ThinDevices {
     const thin = this.open(id);
     let gone = mappings.deletionCost(thin.root, maxLeaves) <= maxLeaves;
     if (!gone) {
-      this.beginTreeChange(thin);
+      this.beginTreeChange(thin, 0, Number.POSITIVE_INFINITY);
       gone = metadataBlocks.isShared(thin.root);
     }
     if (!gone) {
@@ -123,12 +130,12 @@ export class ThinDevices {
   }
 
   /**
-   * Comes before a change of the device's tree. The leaf of the top-level tree comes first: if it is shared with the metadata
+   * Comes before a change of the device's mappings in `[begin, end)`. The leaf of the top-level tree comes first: if it is shared with the metadata
    * snapshot, copying it is what makes the device's root shared.
    */
-  beginTreeChange(thin: ThinMetadata): void {
+  beginTreeChange(thin: ThinMetadata, begin: number, end: number): void {
     this.markChanged(thin);
-    thin.leaves.clear();
+    this.#forgetRecent(thin, begin, end);
     const trees = this.#trees;
     trees.mappings.nodes.copiedShared = false;
     const mayChange = trees.metadataBlocks.isNew(thin.root) && !trees.metadataBlocks.isShared(thin.root);
@@ -141,6 +148,18 @@ export class ThinDevices {
     if (root === thin.root) return;
     thin.root = root;
     this.#trees.setDeviceRoot(thin.id, root);
+  }
+
+  #forgetRecent(thin: ThinMetadata, begin: number, end: number): void {
+    if (end - begin <= FEW_MAPPINGS) {
+      for (let key = begin; key < end; key++) this.recent.forget(thin.recentOwner, key);
+      return;
+    }
+    if (!this.recent.hasOwners) {
+      this.recent.clear();
+      for (const one of this.#open.values()) one.recentOwner = this.recent.newOwner();
+    }
+    thin.recentOwner = this.recent.newOwner();
   }
 
   #delete(id: number): void {
@@ -207,7 +226,7 @@ export class ThinDevices {
 
   /** False when there is no such device. */
   #load(thin: ThinMetadata): boolean {
-    thin.leaves.clear();
+    this.#forgetRecent(thin, 0, Number.POSITIVE_INFINITY);
     const root = this.#trees.deviceRoot(thin.id);
     if (root === NO_KEY) return false;
     this.#readDetails(thin.id, thin);

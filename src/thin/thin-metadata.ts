@@ -1,6 +1,5 @@
 import { StorageError } from '../base/errors.ts';
 import type { DeviceDetails } from './device-details.ts';
-import { RecentLeaves } from './recent-leaves.ts';
 import type { SharedBlocks } from './shared-blocks.ts';
 
 /**
@@ -27,8 +26,8 @@ export class ThinMetadata implements DeviceDetails {
   openCount = 0;
   /** Known since something was copied to it. */
   sharedBlocks: SharedBlocks | null = null;
-  /** Of its mapping tree. */
-  readonly leaves: RecentLeaves = new RecentLeaves();
+  /** Whose mappings the recent ones of this device are: see `RecentMappings`. */
+  recentOwner = 0;
 
   constructor(id: number) {
     this.id = id;

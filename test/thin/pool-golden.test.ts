@@ -77,9 +77,9 @@ describe.each(NAMES)('the image %s', (name) => {
       expect(thin).toMatchObject({ mappedBlocks, creationTime, snapshottedTime });
       for (const [block, { dataBlock, time }] of device.mappings) {
         used.add(dataBlock);
-        const result = { mapped: false, dataBlock: -1, shared: false, end: 0 };
+        const result = { mapped: false, dataBlock: -1, time: -1, shared: false, end: 0 };
         pool.lookupRun(thin, block, block + 1, result, false);
-        expect(result).toEqual({ mapped: true, dataBlock, shared: snapshottedTime > time, end: block + 1 });
+        expect(result).toEqual({ mapped: true, dataBlock, time, shared: snapshottedTime > time, end: block + 1 });
       }
     }
     // A metadata snapshot keeps blocks that no device maps any more.

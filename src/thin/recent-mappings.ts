@@ -1,0 +1,96 @@
+import { writeBlockTime } from './block-time.ts';
+
+/** One line of the processor's cache: a find touches no more than that. */
+const WAYS = 4;
+const SET_BITS = 16;
+/** Mappings that are remembered: 16 GiB, with data blocks of 64 KiB. */
+const ENTRIES: number = WAYS * 2 ** SET_BITS;
+
+const KEY = 0;
+const OWNER = 1;
+const VALUE = 2;
+const ENTRY_WORDS = 4;
+const SET_WORDS: number = WAYS * ENTRY_WORDS;
+const KEY_LIMIT = 2 ** 32;
+/** Of an entry without a mapping. */
+const NOBODY = 0;
+const OWNER_LIMIT = 2 ** 32;
+
+/**
+ * Mappings of a pool's devices that were looked up or made, in front of their trees: the value of one is found in a single line of the processor's cache, where a
+ * tree is a node on each level, with several lines of each. An entry is the virtual block, whose it is, and the value as the tree has it; those of virtual
+ * blocks from 2^32 on are not remembered. 4 MiB, from the first one on.
+ *
+ * A device is known by a number that `newOwner` gives; it forgets all of its mappings by taking another one.
+ */
+export class RecentMappings {
+  /** Where `find` finds. */
+  words: Uint32Array = new Uint32Array(SET_WORDS);
+  #setBits = 0;
+  #nextOwner: number;
+  #nextWay = 0;
+
+  /** `firstOwner`: for tests. */
+  constructor(firstOwner: number = NOBODY + 1) {
+    this.#nextOwner = firstOwner;
+  }
+
+  /** If not: `clear`, and new numbers for all. */
+  get hasOwners(): boolean {
+    return this.#nextOwner < OWNER_LIMIT;
+  }
+
+  newOwner(): number {
+    return this.#nextOwner++;
+  }
+
+  /** Index in `words` of the value of the mapping of virtual block `key`; -1: not known. */
+  find(owner: number, key: number): number {
+    const { words } = this;
+    const set = this.#setOf(owner, key);
+    if (words[set + KEY] === key && words[set + OWNER] === owner) return set + VALUE;
+    for (let at = set + ENTRY_WORDS; at < set + SET_WORDS; at += ENTRY_WORDS) {
+      if (words[at + KEY] === key && words[at + OWNER] === owner) return at + VALUE;
+    }
+    return -1;
+  }
+
+  add(owner: number, key: number, dataBlock: number, time: number): void {
+    if (key >= KEY_LIMIT) return;
+    if (this.#setBits === 0) {
+      this.#setBits = SET_BITS;
+      this.words = new Uint32Array(ENTRIES * ENTRY_WORDS);
+    }
+    const { words } = this;
+    const found = this.find(owner, key);
+    const entry = found >= 0 ? found - VALUE : this.#entryFor(this.#setOf(owner, key));
+    words[entry + KEY] = key;
+    words[entry + OWNER] = owner;
+    writeBlockTime(words, entry + VALUE, dataBlock, time);
+  }
+
+  /** Free, or one after the other. */
+  #entryFor(set: number): number {
+    for (let at = set; at < set + SET_WORDS; at += ENTRY_WORDS) if (this.words[at + OWNER] === NOBODY) return at;
+    this.#nextWay = (this.#nextWay + 1) % WAYS;
+    return set + this.#nextWay * ENTRY_WORDS;
+  }
+
+  forget(owner: number, key: number): void {
+    const found = this.find(owner, key);
+    if (found >= 0) this.words[found - VALUE + OWNER] = NOBODY;
+  }
+
+  /** Forgets everybody's, and gives the same numbers again. */
+  clear(): void {
+    this.words.fill(NOBODY);
+    this.#nextOwner = NOBODY + 1;
+  }
+
+  /** Index in `words`. Keys and owners come in rows with all kinds of steps, so both are mixed (multiplicative hashing, twice). */
+  #setOf(owner: number, key: number): number {
+    if (this.#setBits === 0) return 0;
+    const mixed = Math.imul(key | 0, 0x9e3779b1) + Math.imul(owner | 0, 0x7feb352d);
+    return (Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b) >>> (32 - SET_BITS)) * SET_WORDS;
+  }
+}
