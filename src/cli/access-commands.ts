@@ -183,11 +183,10 @@ async function allow(
 
 function printList(output: Output, { open, entries }: AccessMessage): void {
   if (open) {
-    const kept = entries.length === 0 ? '' : ` The list has ${entries.length} entries, which do not count.`;
-    output.line(`The pool is open to all: whoever reaches a portal may have every volume.${kept}`);
-    return;
-  }
-  if (entries.length === 0) {
+    output.line('The pool is open to all: whoever reaches a portal may have every volume.');
+    if (entries.length === 0) return;
+    output.line('This list does not count until "thinlun access close":');
+  } else if (entries.length === 0) {
     output.line('Nobody may log in.');
     return;
   }

@@ -3,7 +3,7 @@ import { messageOf } from '../base/errors.ts';
 import { isValidName } from '../base/names.ts';
 import { KIB, parseSize } from '../base/units.ts';
 import { LOG_LEVELS, type LogLevel } from '../daemon/log-level.ts';
-import { parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
+import { formatPortal, parseServedPortal, type ServedPortal } from '../daemon/portal-address.ts';
 
 /** More than any machine has networks to initiators. */
 const MAX_PORTALS = 64;
@@ -54,7 +54,11 @@ export function nameArgument(text: string): string {
 
 /** One more portal; `earlier` are those of the options before it, `false` after --no-portal. */
 export function portalArgument(text: string, earlier: readonly ServedPortal[] | false | undefined): ServedPortal[] {
-  const portals = [...(earlier || []), parsed(() => parseServedPortal(text))];
+  const portal = parsed(() => parseServedPortal(text));
+  const before = earlier || [];
+  const isTwice = portal.port !== 0 && before.some(({ host, port }) => host === portal.host && port === portal.port);
+  if (isTwice) throw new InvalidArgumentError(`${formatPortal(portal)} is given twice`);
+  const portals = [...before, portal];
   if (portals.length > MAX_PORTALS) throw new InvalidArgumentError(`There can be ${MAX_PORTALS} portals`);
   return portals;
 }

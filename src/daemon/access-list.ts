@@ -1,5 +1,6 @@
 import { equalBytes } from '../base/bytes.ts';
 import { StorageError } from '../base/errors.ts';
+import { foldName } from '../base/names.ts';
 import { type Credential, type Identity, sameCredential } from '../iscsi/access.ts';
 import { normalizeName } from '../iscsi/names.ts';
 import { MAX_NAME_SIZE } from '../iscsi/spec.ts';
@@ -116,7 +117,7 @@ export function normalizePattern(pattern: string): string | null {
   if (beginning === '') return pattern;
   if (beginning.includes('*') || Buffer.byteLength(beginning) > MAX_NAME_SIZE) return null;
   // The beginning of a name may end anywhere; what it can have, a whole name tells.
-  const lower = beginning.normalize('NFKC').toLowerCase();
+  const lower = foldName(beginning);
   return normalizeName(`iqn.${lower.slice(0, MAX_NAME_SIZE - 'iqn.'.length)}`) !== null ? `${lower}*` : null;
 }
 

@@ -1,4 +1,5 @@
 import type { Logger } from '../base/log.ts';
+import { foldName } from '../base/names.ts';
 import {
   isHolder,
   type NexusName,
@@ -74,11 +75,11 @@ export class VolumeReservations {
     unit: Reservations | null,
     { initiator, force }: ClearReservationsMessage,
   ): Promise<VolumeReservationsMessage> {
-    const isChosen = ({ initiatorPort }: NexusName): boolean =>
-      initiator === undefined || isPortOf(initiatorPort, initiator.normalize('NFKC').toLowerCase());
+    const chosen = initiator === undefined ? undefined : foldName(initiator);
+    const isChosen = ({ initiatorPort }: NexusName): boolean => chosen === undefined || isPortOf(initiatorPort, chosen);
     const before = this.describe(volume, unit);
     const losers = [...before.registrants, ...(before.reservedBy === null ? [] : [before.reservedBy])].filter(
-      ({ initiator: name }) => initiator === undefined || name === initiator.normalize('NFKC').toLowerCase(),
+      ({ initiator: name }) => chosen === undefined || name === chosen,
     );
     if (initiator !== undefined && losers.length === 0) {
       throw new AdvisedError(

@@ -138,10 +138,15 @@ export class DataCollector {
     const offset = readU32BE(header, at + Field.BUFFER_OFFSET);
     let reason: RejectReason | 0 = 0;
     let condition: number = IscsiCondition.PROTOCOL_SERVICE_CRC_ERROR;
+    // It says that an earlier one is missing, not what is wrong with this one: no reject, as for those that are lost (RFC 7143 7.9). After a
+    // reject some initiators do not wait for the response.
+    if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) {
+      this.fail(task, condition);
+      return;
+    }
     if (this.solicited && readU32BE(header, at + Field.TRANSFER_TAG) !== task.r2tTags[slot]) {
       reason = RejectReason.INVALID_PDU_FIELD;
     } else if (parser.ahsLength > 0) reason = RejectReason.INVALID_PDU_FIELD;
-    else if (readU32BE(header, at + Field.DATA_SN) !== task.nextDataSn) reason = RejectReason.PROTOCOL_ERROR;
     else if (offset !== task.received) reason = RejectReason.INVALID_PDU_FIELD;
     else if (offset + dataLength > end || (this.solicited && this.final && offset + dataLength !== end)) {
       reason = RejectReason.PROTOCOL_ERROR;

@@ -1,3 +1,4 @@
+import { foldName } from '../base/names.ts';
 import { MAX_NAME_SIZE } from './spec.ts';
 
 /** What may follow `iqn.`, `eui.` or `naa.`: printable, and nothing that separates names elsewhere (`,` in port names). */
@@ -11,7 +12,9 @@ const INVISIBLE = /[\p{C}\p{Z}]/u;
  */
 export function normalizeName(name: string): string | null {
   if (Buffer.byteLength(name) > MAX_NAME_SIZE) return null;
-  const lower = name.normalize('NFKC').toLowerCase();
+  const lower = foldName(name);
+  // One character may become several: both forms have to fit.
+  if (Buffer.byteLength(lower) > MAX_NAME_SIZE) return null;
   if (!/^(?:iqn|eui|naa)\../.test(lower) || !ALLOWED.test(lower) || INVISIBLE.test(lower)) return null;
   if (lower.startsWith('eui.') && !/^eui\.[0-9a-f]{16}$/.test(lower)) return null;
   if (lower.startsWith('naa.') && !/^naa\.(?:[0-9a-f]{16}|[0-9a-f]{32})$/.test(lower)) return null;

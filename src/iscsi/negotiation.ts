@@ -99,10 +99,10 @@ function never(answer: string): KeyRule {
   return { use: KeyUse.NEVER, normalOnly: false, answer: () => answer };
 }
 
-/** Obsolete since RFC 7143 (13.26): `No` is allowed as an answer and is what initiators of RFC 3720 expect. */
 /** RFC 7144: the task management functions that it adds. */
 const PROTOCOL_LEVEL = 2;
 
+/** Obsolete since RFC 7143 (13.26): `No` is allowed as an answer and is what initiators of RFC 3720 expect. */
 const marker: KeyRule = boolean('and', false, false, ignored);
 const markerInterval: KeyRule = {
   use: KeyUse.LEADING_LOGIN,

@@ -93,7 +93,19 @@ function writeText(out: Uint8Array, at: number, text: string, length: number): v
 
 const DEVICE_IDENTIFICATION = 0x83;
 /** What page 00h lists, ascending. */
-const VPD_PAGES: readonly number[] = [0x00, 0x80, DEVICE_IDENTIFICATION, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2];
+const VPD_PAGES: readonly number[] = [
+  0x00,
+  0x80,
+  DEVICE_IDENTIFICATION,
+  0x85,
+  0x86,
+  0x87,
+  0x88,
+  0x8f,
+  0xb0,
+  0xb1,
+  0xb2,
+];
 
 function hasPage({ task }: Command, page: number): boolean {
   return VPD_PAGES.includes(page) && (page !== 0x88 || task.nexus.frontEnd.ports.length > 0);
@@ -114,6 +126,10 @@ function writePage(command: Command, page: number): number {
       break;
     case DEVICE_IDENTIFICATION:
       length = writeDeviceIdentification(command) - 4;
+      break;
+    case 0x85:
+      // MANAGEMENT NETWORK ADDRESSES: none.
+      length = 0;
       break;
     case 0x86:
       length = writeExtendedInquiry(command, out);

@@ -9,6 +9,9 @@ import type { ProvisioningThresholds } from './thresholds.ts';
 
 /** What mode parameters act on: the unit. */
 export interface ModeSubject {
+  readonly blockCount: number;
+  readonly blockSize: number;
+  readonly removable: boolean;
   writeCache: boolean;
   readonly defaultWriteCache: boolean;
   descriptorSense: boolean;
@@ -51,6 +54,65 @@ const errorRecoveryPage: ModePage = {
   apply(unit, bytes) {
     unit.thresholds!.reporting = (bytes[7]! & LBPERE) !== 0;
   },
+};
+
+/** Disconnect-reconnect (SPC-4 7.5.10): nothing is limited here; what iSCSI limits it negotiates. */
+const disconnectReconnectPage: ModePage = {
+  code: 0x02,
+  subpage: 0,
+  length: 16,
+  changeable: new Map(),
+  isOffered: always,
+  writeDefaults() {},
+  apply() {},
+};
+
+/** A geometry for initiators that still want one; cylinders of 32768 blocks let their 24 bits go as far as 2^39. */
+const HEADS = 128;
+const SECTORS_PER_TRACK = 256;
+const MAX_CYLINDERS = 0xffffff;
+const HSEC = 0x40;
+const RMB = 0x20;
+
+/**
+ * Format device (SBC-2 6.3.3; later standards have it obsolete).
+ *
+ *     10 SECTORS PER TRACK(2)  12 DATA BYTES PER PHYSICAL SECTOR(2)  14 INTERLEAVE(2)  20 SSEC,HSEC,RMB,SURF
+ */
+const formatDevicePage: ModePage = {
+  code: 0x03,
+  subpage: 0,
+  length: 24,
+  changeable: new Map(),
+  isOffered: always,
+  writeDefaults(unit, out) {
+    writeU16BE(out, 10, SECTORS_PER_TRACK);
+    writeU16BE(out, 12, unit.blockSize);
+    writeU16BE(out, 14, 1);
+    out[20] = HSEC | (unit.removable ? RMB : 0);
+  },
+  apply() {},
+};
+
+/**
+ * Rigid disk geometry (SBC-2 6.3.6; later standards have it obsolete).
+ *
+ *     2 CYLINDERS(3)  5 HEADS  20 MEDIUM ROTATION RATE(2)
+ */
+const rigidDiskGeometryPage: ModePage = {
+  code: 0x04,
+  subpage: 0,
+  length: 24,
+  changeable: new Map(),
+  isOffered: always,
+  writeDefaults(unit, out) {
+    const cylinders = Math.floor(unit.blockCount / (HEADS * SECTORS_PER_TRACK));
+    // The byte behind is HEADS.
+    writeU32BE(out, 2, Math.min(Math.max(cylinders, 1), MAX_CYLINDERS) * 0x100 + HEADS);
+    // As in VPD page B1h: nothing rotates.
+    writeU16BE(out, 20, 1);
+  },
+  apply() {},
 };
 
 const WCE = 0x04;
@@ -165,6 +227,9 @@ function count(at: number): (readonly [number, number])[] {
 /** Ascending by page and subpage code, as MODE SENSE returns them. */
 export const MODE_PAGES: readonly ModePage[] = [
   errorRecoveryPage,
+  disconnectReconnectPage,
+  formatDevicePage,
+  rigidDiskGeometryPage,
   cachingPage,
   controlPage,
   controlExtensionPage,

@@ -82,11 +82,13 @@ export class ModeState {
   }
 
   #bytes(page: ModePage, control: PageControl): Uint8Array {
-    if (control === PageControl.CURRENT) {
+    // What nobody can change says how the unit is now, whenever it was saved: the geometry follows its size.
+    const isSettable = page.changeable.size > 0;
+    if (isSettable && control === PageControl.CURRENT) {
       const current = this.#current.get(page);
       if (current !== undefined) return current;
     }
-    if (control === PageControl.CURRENT || control === PageControl.SAVED) {
+    if (isSettable && (control === PageControl.CURRENT || control === PageControl.SAVED)) {
       const saved = this.#saved.get(page);
       if (saved !== undefined) return saved;
     }

@@ -1,4 +1,5 @@
 import { readU16BE, writeU16BE } from '../base/bytes.ts';
+import { foldName } from '../base/names.ts';
 
 /**
  * TransportIDs of iSCSI initiator ports (SPC-4 7.6.4.6).
@@ -46,7 +47,9 @@ export function readTransportId(bytes: Uint8Array, at: number, end: number): Tra
   } catch {
     return textAt;
   }
-  name = name.normalize('NFKC').toLowerCase();
+  name = foldName(name);
+  // One character may become several, and it is written as it is compared.
+  if (Buffer.byteLength(name) >= MAX_TEXT) return textAt;
   if (format === FORMAT_NAME) return { name, wildcard: true, end: textAt + length };
   const port = PORT.exec(name);
   if (port === null) return textAt;

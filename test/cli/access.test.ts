@@ -81,8 +81,12 @@ describe.each(['no server', 'a server'])('with %s, access to a pool', (situation
     expect(first.stdout).toMatch(/There is no volume "nix" yet\./);
     const status = await thinlun(['pool', 'status', dir]);
     expect(status.stdout).toMatch(/^access +1 entry; see "thinlun access list /m);
+    expect((await thinlun(['access', 'open', dir])).stdout).toMatch(
+      /^The pool is open to all.*\nThis list does not count until "thinlun access close":\nINITIATOR .*\n.*:host\* +web,nix /,
+    );
+    expect((await thinlun(['access', 'close', dir])).stdout).toMatch(/^INITIATOR /);
     expect((await thinlun(['access', 'deny', dir, `${HOST}*`])).stdout).toBe('Nobody may log in.\n');
-    expect((await thinlun(['access', 'open', dir])).stdout).toMatch(/^The pool is open to all/);
+    expect((await thinlun(['access', 'open', dir])).stdout).toMatch(/^The pool is open to all[^\n]*\n$/);
   });
 
   it('is refused with what is wrong, and stays as it is', async () => {

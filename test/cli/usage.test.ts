@@ -119,6 +119,7 @@ describe('a wrong command line is refused with one line that says what is wrong:
     ],
     ['no size and no device for a pool', ['pool', 'create', dir], /--data-size 10G/],
     ['a portal that is none', ['serve', dir, '--portal', '::1'], /Cannot read portal "::1"/],
+    ['a portal twice', ['serve', dir, '--portal', '[::1]', '--portal', '[::1]:3260,2'], /\[::1\]:3260 is given twice/],
     ['a port that is none', ['serve', dir, '--portal', '127.0.0.1:65536'], /a port is at most 65535/],
     ['a log level that is none', ['serve', dir, '--log-level', 'loud'], /Choose from debug, info/],
     ['nothing to serve on', ['serve', dir, '--no-portal'], /needs --tcmu/],

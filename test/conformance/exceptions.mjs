@@ -10,6 +10,8 @@ import { rank } from './verdict.mjs';
  * @property {readonly string[]} [profiles] Only in these.
  * @property {string} reason
  * @property {boolean} [assertsOnlyFailures] It has no assertion that can hold; that it said `[SUCCESS]`, and not `[WARNING]`, is wanted instead.
+ * @property {boolean} [assertsNothing] It is over when its login has succeeded; that it came so far, and was not skipped, is wanted.
+ * @property {boolean} [unreleased] Only in the development version.
  */
 
 /** @type {readonly Exception[]} */
@@ -46,11 +48,27 @@ export const EXCEPTIONS = [
     assertsOnlyFailures: true,
     reason: 'asserts only when something is wrong; all that it looked at it calls a success',
   })),
+  ...['AbortTaskSimpleAsync', 'LUNResetSimpleAsync'].map((name) => ({
+    test: `ALL.iSCSITMF.${name}`,
+    unreleased: true,
+    reason: 'asserts that a PDU is still queued which its library now sends at once; passes in 1.20.0',
+  })),
+  ...['HexName', 'Base64Name'].map((name) => ({
+    test: `ALL.iSCSICHAP.${name}`,
+    unreleased: true,
+    assertsNothing: true,
+    reason: 'is over when the login with such a name has succeeded, as it has, and asserts nothing',
+  })),
 ];
 
-/** @param {string} test @param {string} profile @returns {Exception | undefined} */
-export function exceptionFor(test, profile) {
-  return EXCEPTIONS.find((one) => one.test === test && (one.profiles?.includes(profile) ?? true));
+/** Those of one version of the tool. @param {boolean} unreleased */
+export function exceptionsOf(unreleased) {
+  return EXCEPTIONS.filter((one) => unreleased || one.unreleased !== true);
+}
+
+/** @param {string} test @param {string} profile @param {boolean} unreleased @returns {Exception | undefined} */
+export function exceptionFor(test, profile, unreleased) {
+  return exceptionsOf(unreleased).find((one) => one.test === test && (one.profiles?.includes(profile) ?? true));
 }
 
 /** The first complaint counts: what comes after it may follow from it. @param {import('./verdict.mjs').Judgement} judged */
@@ -63,19 +81,21 @@ function complainsOfRefusal({ body, reason }) {
 /**
  * The judgement with what is excused taken into account.
  * @param {string} test @param {import('./profiles.mjs').Profile} profile @param {import('./verdict.mjs').Judgement} judged
+ * @param {boolean} [unreleased] It is the development version of the tool.
  * @returns {import('./verdict.mjs').Judgement}
  */
-export function excuse(test, profile, judged) {
+export function excuse(test, profile, judged, unreleased = false) {
   if (judged.verdict === 'pass') return judged;
   if (profile.refusesWrites && rank(judged.verdict) >= rank('fail') && complainsOfRefusal(judged)) {
     return { ...judged, verdict: 'refused' };
   }
-  const exception = exceptionFor(test, profile.id);
+  const exception = exceptionFor(test, profile.id, unreleased);
   if (exception === undefined) return judged;
   if (judged.verdict === 'skip') return judged;
   if (exception.assertsOnlyFailures) {
     const content = judged.verdict === 'empty' && /\[SUCCESS\]/.test(judged.body) && !/\[WARNING\]/.test(judged.body);
     if (!content) return judged;
   }
+  if (exception.assertsNothing && judged.verdict !== 'empty') return judged;
   return { ...judged, verdict: 'tool', reason: exception.reason };
 }

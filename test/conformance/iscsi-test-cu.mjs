@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /**
  * Runs every test of libiscsi's iscsi-test-cu against the portal in five profiles (profiles.mjs), and compares with what is committed in
- * `expected.json`: worse in any profile is a failure.
+ * `expected.json` (or `unreleased.json`): worse in any profile is a failure.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { EXCEPTIONS, exceptionFor, excuse } from './exceptions.mjs';
+import { differences, versionOrder } from './differences.mjs';
+import { exceptionFor, exceptionsOf, excuse } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { countsOf, document, formatRecord, LIO_PROFILE, parse, readRecord, union } from './report.mjs';
 import { GivenSubject, PoolSubject } from './subject.mjs';
@@ -15,6 +16,8 @@ import { SLOW_TESTS, Tool } from './tool.mjs';
 import { rank, VERDICTS } from './verdict.mjs';
 
 const EXPECTED_FILE = join(import.meta.dirname, 'expected.json');
+/** The same of the tool's development version, which `--tool` runs. */
+const UNRELEASED_FILE = join(import.meta.dirname, 'unreleased.json');
 const TABLE_FILE = join(import.meta.dirname, '..', '..', 'docs', 'conformance.md');
 
 /**
@@ -27,12 +30,13 @@ const TABLE_FILE = join(import.meta.dirname, '..', '..', 'docs', 'conformance.md
 const { values: options } = parseArgs({
   options: {
     tool: { type: 'string' },
+    'tool-version': { type: 'string' },
     url: { type: 'string' },
     profile: { type: 'string', multiple: true, default: [] },
     only: { type: 'string', default: '.' },
     jobs: { type: 'string', default: String(availableParallelism()) },
     repeat: { type: 'string', default: '1' },
-    expect: { type: 'string', default: EXPECTED_FILE },
+    expect: { type: 'string' },
     take: { type: 'string' },
     write: { type: 'boolean', default: false },
     verbose: { type: 'boolean', short: 'v', default: false },
@@ -43,14 +47,19 @@ const { values: options } = parseArgs({
 const HELP = `usage: node test/conformance/iscsi-test-cu.mjs [options]
   --only REGEX       only tests whose name (ALL.Suite.Test) matches
   --profile ID       only this profile (may be given several times): ${PROFILES.map(({ id }) => id).join(', ')}
-  --tool PATH        another iscsi-test-cu than the newest that is here (the kernel lab's, or else the one on PATH)
+  --tool PATH        libiscsi's development version, built from source, in place of the newest release that is here (the kernel lab's, or
+                     else the one on PATH); compared with unreleased.json, when --tool-version says that it is the version recorded there
+  --tool-version V   which version that is
   --url URL          a target that runs already, in place of our own; it is overwritten; --profile then only names it
   --jobs N           profiles at once
   --repeat N         each test N times; one that does not end the same every time is reported
-  --expect FILE      compare with another file than expected.json; - compares with nothing
-  --write            write expected.json and docs/conformance.md from this run
+  --expect FILE      compare with another record; - compares with nothing
+  --write            write the record and docs/conformance.md from this run
   --take LOG         write them with what a run elsewhere (the kernel scenario tcmu-conformance) has printed
   --verbose, -v      show what the tool prints`;
+
+const unreleased = options.tool !== undefined;
+const recordFile = unreleased ? UNRELEASED_FILE : EXPECTED_FILE;
 
 /** @returns {Profile[]} */
 function chosenProfiles() {
@@ -82,7 +91,7 @@ async function runOnce(tool, { run: { profile }, subject }, test) {
   let told;
   for (const user of test.startsWith('ALL.iSCSICHAP.') ? users : users.slice(0, 1)) {
     const url = withUser(await subject.prepare(test), user);
-    const { verdict, reason } = excuse(test, profile, await tool.run(test, url, options.verbose));
+    const { verdict, reason } = excuse(test, profile, await tool.run(test, url, options.verbose), unreleased);
     const worse =
       told === undefined || told.verdict === 'skip' || (verdict !== 'skip' && rank(verdict) > rank(told.verdict));
     if (worse) told = { verdict, reason };
@@ -124,48 +133,23 @@ async function work(tool, all, problems) {
   }
 }
 
-/** What became worse, and what the committed record does not know. @param {readonly Run[]} all @param {import('./report.mjs').Record} record @param {boolean} whole */
-function compare(all, record, whole) {
-  /** @type {string[]} */
-  const problems = [];
-  for (const { profile, results } of all) {
-    const expected = record.profiles.get(profile.id);
-    if (expected === undefined) {
-      problems.push(`profile ${profile.id}: not in the record`);
-      continue;
-    }
-    for (const [name, { verdict, reason }] of results) {
-      const before = expected.get(name);
-      const change = before === undefined ? 0 : rank(verdict) - rank(before.verdict);
-      if (before === undefined) problems.push(`${profile.id} ${name}: not in the record`);
-      else if (change > 0) problems.push(`${profile.id} ${name}: was ${before.verdict}, is ${verdict}: ${reason}`);
-      if (change < 0)
-        console.log(`better: ${profile.id} ${name}: was ${before.verdict}, is ${verdict} (take it over with --write)`);
-    }
-    if (!whole) continue;
-    for (const name of expected.keys())
-      if (!results.has(name)) problems.push(`${profile.id} ${name}: is not there any more`);
-  }
-  return problems;
-}
-
 /** Exceptions that are none (any more). @param {readonly Run[]} all @param {readonly string[]} tests */
 function staleExceptions(all, tests) {
   const passes = all.flatMap(({ profile, results }) =>
     [...results]
-      .filter(([name, { verdict }]) => verdict === 'pass' && exceptionFor(name, profile.id) !== undefined)
+      .filter(([name, { verdict }]) => verdict === 'pass' && exceptionFor(name, profile.id, unreleased) !== undefined)
       .map(([name]) => `${profile.id} ${name}: passes, and is an exception: remove it`),
   );
-  const gone = EXCEPTIONS.filter(({ test }) => !tests.includes(test)).map(
-    ({ test }) => `${test}: an exception for no test`,
-  );
+  const gone = exceptionsOf(unreleased)
+    .filter(({ test }) => !tests.includes(test))
+    .map(({ test }) => `${test}: an exception for no test`);
   return [...passes, ...gone];
 }
 
-/** @param {import('./report.mjs').Record} record */
-function write(record) {
-  writeFileSync(EXPECTED_FILE, formatRecord(record));
-  writeFileSync(TABLE_FILE, document(record));
+/** @param {import('./report.mjs').Record} record @param {string} file */
+function write(record, file) {
+  writeFileSync(file, formatRecord(record));
+  writeFileSync(TABLE_FILE, document(readRecord(EXPECTED_FILE), readRecord(UNRELEASED_FILE)));
 }
 
 /** The results in what a run has printed. @param {string} text */
@@ -181,9 +165,9 @@ async function main() {
   if (options.take !== undefined) {
     const record = readRecord(EXPECTED_FILE);
     record.profiles.set(LIO_PROFILE, resultsIn(readFileSync(options.take, 'utf8')));
-    return write(record);
+    return write(record, EXPECTED_FILE);
   }
-  const tool = await Tool.find(options.tool);
+  const tool = await Tool.find(options.tool, options['tool-version']);
   const tests = await tool.list();
   const wanted = tests.filter((name) => new RegExp(options.only).test(name));
   /** @type {Run[]} */
@@ -211,21 +195,21 @@ async function main() {
   const whole = wanted.length === tests.length;
   if (options.write) {
     if (!whole) throw new Error('--write takes over whole runs only');
-    const record = readRecord(EXPECTED_FILE);
+    const record = readRecord(recordFile);
     for (const { profile, results } of all) record.profiles.set(profile.id, results);
-    write({ tool: tool.version, profiles: record.profiles });
+    write({ tool: tool.version, profiles: record.profiles }, recordFile);
   } else if (options.expect !== '-') {
-    const record = readRecord(options.expect);
-    const differences = compare(all, record, whole);
-    if (record.tool === tool.version || options.url !== undefined) problems.push(...differences);
-    else {
-      // Other versions have other tests and other errors of their own.
-      for (const text of differences) console.log(`differs: ${text}`);
+    const record = readRecord(options.expect ?? recordFile);
+    const { worse, better, unknown } = differences(all, record, whole);
+    for (const text of better) console.log(`better: ${text}`);
+    // Other versions have other tests, and older ones other errors of their own: 1.19.0 fails where 1.20.0 does not.
+    const order = options.url === undefined ? versionOrder(tool.version, record.tool) : 0;
+    problems.push(...(order < 0 ? [] : worse), ...(order === 0 ? unknown : []));
+    if (order !== 0) {
+      for (const text of [...(order < 0 ? worse : []), ...unknown]) console.log(`differs: ${text}`);
       console.log(`That is with ${tool.version}; the record is of ${record.tool}.`);
     }
-  }
-  if (tool.version === readRecord(EXPECTED_FILE).tool && options.url === undefined) {
-    problems.push(...staleExceptions(all, tests));
+    if (order === 0 && options.url === undefined) problems.push(...staleExceptions(all, tests));
   }
   const best = union(all.map(({ results }) => results));
   const describe = (/** @type {import('./report.mjs').Tests} */ results) => {

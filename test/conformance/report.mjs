@@ -1,6 +1,6 @@
 /** `expected.json` and `docs/conformance.md`: what the last taken-over run said. The second follows from the first. */
 import { existsSync, readFileSync } from 'node:fs';
-import { EXCEPTIONS } from './exceptions.mjs';
+import { exceptionsOf } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { rank, VERDICTS } from './verdict.mjs';
 
@@ -82,18 +82,44 @@ function badTable(rows) {
   return ['| test | profile | result | what the tool says |', '|---|---|---|---|', ...lines].join('\n');
 }
 
-/** @param {Record} record */
-export function document({ tool, profiles }) {
-  const five = PROFILES.flatMap(({ id, title }) => {
+/** The profiles of a record, in their order. @param {Record} record */
+function profilesOf({ profiles }) {
+  return PROFILES.flatMap(({ id, title }) => {
     const tests = profiles.get(id);
     return tests ? [{ id, title, tests }] : [];
   });
+}
+
+/** @param {ReturnType<typeof profilesOf>} five @param {Tests} best */
+function summaryTable(five, best) {
+  const rows = [...five, { id: 'A to E', title: 'the best of them', tests: best }].map(({ id, title, tests }) => {
+    const { pass, tool, empty, skip, refused } = countsOf(tests);
+    return `| ${id} | ${title} | ${pass} | ${badIn(tests)} | ${skip} | ${refused} | ${tool} | ${empty} |`;
+  });
+  return [
+    '| profile | what is tested | pass | fail | skipped | refused | tool | empty |',
+    '|---|---|--:|--:|--:|--:|--:|--:|',
+    ...rows,
+  ].join('\n');
+}
+
+/** @param {readonly [string, Told][]} tests @param {string} title Of the last column. */
+function resultTable(tests, title) {
+  const rows = tests.map(([name, { verdict, reason }]) => `| ${short(name)} | ${verdict} | ${cell(reason)} |`);
+  return [`| test | result | ${title} |`, '|---|---|---|', ...rows].join('\n');
+}
+
+/** @param {import('./exceptions.mjs').Exception} exception */
+function exceptionRow({ test, profiles, unreleased, reason }) {
+  const where = `${profiles?.join(', ') ?? 'all'}${unreleased ? ', unreleased tool' : ''}`;
+  return `| ${short(test)} | ${where} | ${cell(reason)} |`;
+}
+
+/** @param {Record} record @param {Record} unreleased What the tool's development version said. */
+export function document({ tool, profiles }, unreleased) {
+  const five = profilesOf({ tool, profiles });
   const best = union(five.map(({ tests }) => tests));
   const counts = countsOf(best);
-  const summary = (/** @type {string} */ id, /** @type {string} */ title, /** @type {Tests} */ tests) => {
-    const { pass, tool: excused, empty, skip, refused } = countsOf(tests);
-    return `| ${id} | ${title} | ${pass} | ${badIn(tests)} | ${skip} | ${refused} | ${excused} | ${empty} |`;
-  };
   const suites = [...new Set([...best.keys()].map((name) => name.split('.')[1] ?? ''))];
   const lio = profiles.get(LIO_PROFILE);
   const suiteRow = (/** @type {string} */ suite) => {
@@ -119,16 +145,11 @@ A test that is skipped has not passed, nor has one that passes without asserting
 **${counts.pass} of ${best.size} pass** in at least one profile; ${badIn(best)} fail in all that they are not skipped in, ${counts.skip} are skipped in all, ${counts.tool} cannot be passed because of the
 tool itself, ${counts.empty} pass without asserting anything.
 
-| profile | what is tested | pass | fail | skipped | refused | tool | empty |
-|---|---|--:|--:|--:|--:|--:|--:|
-${five.map(({ id, title, tests }) => summary(id, title, tests)).join('\n')}
-${summary('A to E', 'the best of them', best)}
+${summaryTable(five, best)}
 
 ## What does not pass in any profile
 
-| test | result | reason |
-|---|---|---|
-${notPassed.map(([name, { verdict, reason }]) => `| ${short(name)} | ${verdict} | ${cell(reason)} |`).join('\n')}
+${resultTable(notPassed, 'reason')}
 
 ## What fails in a profile, though it passes in another
 
@@ -140,16 +161,9 @@ The only excuses there are. One that a test passes with is reported as a failure
 
 | test | profiles | why no correct target passes it |
 |---|---|---|
-${EXCEPTIONS.map(({ test, profiles: only, reason }) => `| ${short(test)} | ${only?.join(', ') ?? 'all'} | ${cell(reason)} |`).join('\n')}
+${exceptionsOf(true).map(exceptionRow).join('\n')}
 
-## The unreleased tool
-
-Its development version (1.20.3-35-g65ebd14, 245 tests, built from source; not part of \`npm test\`) was run by hand with \`--tool\`, before SANITIZE and
-WRITE ATOMIC were there. Of the tests that it has more, ReportTargetPortGroups, VPDPageCodesSorted, CHAP.Base64 and CHAP.Base64Oversize pass; CHAP.HexName and
-CHAP.Base64Name assert nothing once the login with such a name has succeeded, as it does. New errors of its own: iSCSITMF.AbortTaskSimpleAsync and LUNResetSimpleAsync assert that
-a PDU is still queued that its library now sends at once, and iSCSIDataSnInvalid waits for ever because, after its connection was dropped, that library sends a command on a new
-connection before the login.
-
+${unreleasedPart(unreleased, tool)}
 ## By suite
 
 Tests that pass.
@@ -158,6 +172,30 @@ Tests that pass.
 |---|--:|--:|${five.map(() => '--:').join('|')}|${lio ? '--:|' : ''}
 ${suites.map(suiteRow).join('\n')}
 ${lio ? lioPart(lio) : ''}`;
+}
+
+/** @param {Record} record @param {string} released */
+function unreleasedPart(record, released) {
+  const five = profilesOf(record);
+  const best = union(five.map(({ tests }) => tests));
+  const { pass, tool } = countsOf(best);
+  const notPassed = [...best].filter(([, { verdict }]) => verdict !== 'pass');
+  const badOnes = five.flatMap(({ id, tests }) =>
+    [...tests].filter(([, { verdict }]) => rank(verdict) >= rank('fail')).map(([name, told]) => ({ id, name, told })),
+  );
+  return `## The unreleased tool
+
+The newest catalogue: libiscsi's development version ${record.tool}, built from source (\`./configure --enable-test-tool\`), in the same five profiles. It is not part of \`npm test\`,
+which runs the newest release (${released}); \`node test/conformance/iscsi-test-cu.mjs --tool PATH --tool-version ${record.tool}\` compares with this, \`--write\` takes over.
+
+**${pass} of ${best.size} pass** in at least one profile; ${badIn(best)} fail, ${tool} cannot be passed because of the tool itself.
+
+${summaryTable(five, best)}
+
+${resultTable(notPassed, 'reason')}
+
+${badOnes.length === 0 ? 'Nothing fails in any profile.' : badTable(badOnes)}
+`;
 }
 
 /** @param {Tests} tests */
@@ -176,8 +214,6 @@ itself, and all of iSCSI. Every test is run on the same LUN.
 
 **${counts.pass} of ${tests.size} pass**, ${badIn(tests)} fail, ${counts.skip} are skipped, ${counts.tool} are the tool's errors, ${counts.empty} assert nothing.
 
-| test | result | what the tool says |
-|---|---|---|
-${rows.map(([name, { verdict, reason }]) => `| ${short(name)} | ${verdict} | ${cell(reason)} |`).join('\n')}
+${resultTable(rows, 'what the tool says')}
 `;
 }

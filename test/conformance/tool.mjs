@@ -22,9 +22,9 @@ export class Tool {
     this.version = version;
   }
 
-  /** @param {string | undefined} path Of another one than the newest. @returns {Promise<Tool>} */
-  static async find(path) {
-    if (path !== undefined) return new Tool([path], path);
+  /** @param {string | undefined} path Of another one than the newest. @param {string | undefined} version Which that is. @returns {Promise<Tool>} */
+  static async find(path, version) {
+    if (path !== undefined) return new Tool([path], version ?? path);
     const canEnter = process.getuid?.() === 0 && existsSync(join(LAB, 'usr', 'bin', 'iscsi-test-cu'));
     const prefix = canEnter ? ['chroot', LAB] : [];
     const query = [...prefix, 'dpkg-query', '-W', '-f', '${Version}', 'libiscsi-bin'];

@@ -22,6 +22,7 @@ describe('a pattern of initiator names', () => {
     ['iqn.2026-01.org.Example:*', 'iqn.2026-01.org.example:*'],
     ['i*', 'i*'],
     ['eui.0011223344556677', 'eui.0011223344556677'],
+    ['iqn.2026-01.org.example:J\u030c*', 'iqn.2026-01.org.example:\u01f0*'],
   ])('%s is compared as %s', (pattern, normal) => {
     expect(normalizePattern(pattern)).toBe(normal);
     expect(normalizePattern(normal)).toBe(normal);

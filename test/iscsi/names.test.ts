@@ -9,6 +9,9 @@ describe('an iSCSI name', () => {
     ['naa.52004567BA64678D', 'naa.52004567ba64678d'],
     ['naa.62004567BA64678D0123456789ABCDEF', 'naa.62004567ba64678d0123456789abcdef'],
     ['iqn.2026-01.org.example:größe', 'iqn.2026-01.org.example:größe'],
+    // There is no capital of one character, so that what stands for it comes about only in lower case.
+    ['iqn.2026-01.org.example:J\u030c', 'iqn.2026-01.org.example:\u01f0'],
+    ['iqn.2026-01.org.example:\u01f0', 'iqn.2026-01.org.example:\u01f0'],
     [`iqn.${'x'.repeat(219)}`, `iqn.${'x'.repeat(219)}`],
   ])('%s is compared as %s', (name, normal) => {
     expect(normalizeName(name)).toBe(normal);
@@ -29,6 +32,8 @@ describe('an iSCSI name', () => {
     'iqn.2026-01.org.example:a\u0085b',
     `iqn.${'x'.repeat(220)}`,
     `iqn.${'ö'.repeat(110)}`,
+    // 223 bytes, which are 880 in the form that is compared.
+    `iqn.${'\u3300'.repeat(73)}`,
     'iqn.2026-01.org.example:a\u202eb',
     'iqn.2026-01.org.example:a\u2028b',
     'iqn.2026-01.org.example:a\ufeffb',

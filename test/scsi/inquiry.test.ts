@@ -70,7 +70,7 @@ describe('vital product data', () => {
 
   it('00h lists all pages, ascending, and each of them can be read', () => {
     const pages = [...page(0x00).slice(4)];
-    expect(pages).toEqual([0x00, 0x80, 0x83, 0x86, 0x87, 0x8f, 0xb0, 0xb1, 0xb2]);
+    expect(pages).toEqual([0x00, 0x80, 0x83, 0x85, 0x86, 0x87, 0x8f, 0xb0, 0xb1, 0xb2]);
     for (const code of pages) page(code);
   });
 
@@ -93,6 +93,10 @@ describe('vital product data', () => {
       '53 98 iqn.2026-01.test:target,t,0x0001\0\0\0\0',
       '53 a8 iqn.2026-01.test:target\0',
     ]);
+  });
+
+  it('85h has no management network addresses', () => {
+    expect([...page(0x85)]).toEqual([0, 0x85, 0, 0]);
   });
 
   it('86h claims simple tasks, a volatile cache and LUICLR', () => {

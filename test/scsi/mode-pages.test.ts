@@ -2,6 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { EMPTY_MEMORY, type UnitMemory } from '../../src/scsi/unit-memory.ts';
 import { cdb10, checkCondition, GOOD, Initiator, type Result } from './support/initiator.ts';
 
+const DISCONNECT = [0x02, 14, ...new Array(14).fill(0)];
+/** Of a fixed disk with blocks of 512 bytes. */
+const FORMAT = [0x03, 22, ...new Array(8).fill(0), 1, 0, 2, 0, 0, 1, 0, 0, 0, 0, 0x40, 0, 0, 0];
+const geometry = (cylinders: number): number[] => [
+  ...[0x04, 22, (cylinders >> 16) & 255, (cylinders >> 8) & 255, cylinders & 255, 128],
+  ...[...new Array(14).fill(0), 0, 1, 0, 0],
+];
 const CACHING = [0x08, 18, 4, ...new Array(17).fill(0)];
 const CONTROL = [0x0a, 10, 0, 0x10, 0, 0x40, 0, 0, 0xff, 0xff, 0, 0];
 const EXTENSION = [0x4a, 1, 0, 28, ...new Array(28).fill(0)];
@@ -54,8 +61,10 @@ describe('MODE SENSE', () => {
 
   it('returns all pages, with their subpages only when asked', () => {
     const initiator = new Initiator();
-    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...CACHING, ...CONTROL, ...EXCEPTIONS]);
+    const old = [...DISCONNECT, ...FORMAT, ...geometry(1)];
+    expect([...initiator.in(sense6(0x3f), 255).data.slice(4)]).toEqual([...old, ...CACHING, ...CONTROL, ...EXCEPTIONS]);
     expect([...initiator.in(sense6(0x3f, { subpage: 0xff }), 255).data.slice(4)]).toEqual([
+      ...old,
       ...CACHING,
       ...CONTROL,
       ...EXTENSION,
@@ -63,6 +72,28 @@ describe('MODE SENSE', () => {
     ]);
     expect([...initiator.in(sense6(0x0a, { subpage: 0xff }), 255).data.slice(4)]).toEqual([...CONTROL, ...EXTENSION]);
     expect([...initiator.in(sense6(0x0a, { subpage: 1 }), 255).data.slice(4)]).toEqual(EXTENSION);
+  });
+
+  it('has a geometry for initiators that want one, which follows the size and cannot be set', () => {
+    const initiator = new Initiator();
+    const page = (code: number): number[] => [...initiator.in(sense6(code), 255).data.slice(4)];
+    for (const [blocks, cylinders] of [
+      [1, 1],
+      [32768 * 512, 512],
+      [32768 * 513 - 1, 512],
+      [2 ** 39, 0xffffff],
+      [2 ** 44, 0xffffff],
+    ] as const) {
+      initiator.unit.state.blockCount = blocks;
+      expect(page(0x04)).toEqual(geometry(cylinders));
+      expect(page(0x84)).toEqual(geometry(cylinders));
+      expect(page(0x44)).toEqual([0x04, 22, ...new Array(22).fill(0)]);
+      expect(initiator.out(select6(28), list6(geometry(cylinders)))).toMatchObject(GOOD);
+    }
+    expect(initiator.out(select6(28), list6(geometry(7)))).toMatchObject(checkCondition('5/26/00'));
+    expect(page(0x03)).toEqual(FORMAT);
+    const other = new Initiator({ logicalBlockSize: 4096, removable: true }).in(sense6(0x03), 255).data;
+    expect([other[16], other[17], other[24]]).toEqual([0x10, 0, 0x60]);
   });
 
   it('tells current from changeable and default values', () => {
@@ -146,6 +177,19 @@ describe('saved mode parameters', () => {
 
     const next = keeping(memories[0]!).initiator.unit.state;
     expect([next.writeCache, next.descriptorSense, next.softwareWriteProtect]).toEqual([false, true, false]);
+  });
+
+  it('that nobody can change stay those of the unit as it is, whenever they were saved', async () => {
+    const { initiator, memories } = keeping();
+    expect(await select(initiator, SAVE, geometry(1), NO_CACHE)).toMatchObject(GOOD);
+    initiator.unit.state.blockCount = 32768 * 5;
+    const grown = [0x84, ...geometry(5).slice(1)];
+    expect([page(initiator, 0, 0x04), page(initiator, 3, 0x04)]).toEqual([grown, grown]);
+
+    const next = keeping(memories[0]!).initiator;
+    next.unit.state.blockCount = 32768 * 6;
+    expect(page(next, 0, 0x04)).toEqual([0x84, ...geometry(6).slice(1)]);
+    expect(page(next, 0, 0x08)[2]).toBe(0);
   });
 
   it('that cannot be kept are not set either', async () => {

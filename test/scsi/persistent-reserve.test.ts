@@ -98,6 +98,8 @@ describe('PERSISTENT RESERVE OUT', () => {
       bad.push(id);
     }
     bad.push(transportId(`iqn.x:${'n'.repeat(250)},i,0x1`));
+    // 230 bytes, which are 887 in the form that is compared.
+    bad.push(transportId(`iqn.x:${'\u3300'.repeat(73)},i,0x1`));
     bad.push(Uint8Array.from(transportId(C), (byte, i) => (i < 4 || byte !== 0 ? byte : 0x20)));
     const noIsid = transportId('iqn.x:c-without-an-isid');
     noIsid[0] = 0x45;

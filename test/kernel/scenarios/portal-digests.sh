@@ -1,4 +1,4 @@
-# title: open-iscsi with header and data digests, over two portal groups and IPv6; a volume that is made meanwhile is announced to iscsid, and there after a rescan
+# title: open-iscsi with header and data digests, over two portal groups and IPv6; a volume that is made meanwhile is announced, and there after a rescan; a stop asks for a logout, and the session comes back
 # timeout: 240
 # memory: 2G
 . /project/test/kernel/lib.sh
@@ -35,6 +35,18 @@ wait_for 30 'iscsid to hear of it' grep -q 'Read AEN 0' /tmp/iscsid.log
 iscsiadm -m session --rescan
 wait_for 30 'the new disk' iscsi_disk $IQN 1
 ok "a volume that is made while a session is open is announced, and there after a rescan"
+
+serve_again() { start_thinlun $POOL --portal $FIRST,1 --portal $SECOND,2 --portal $SIXTH,2; }
+background load fio --eta=never --name=load --filename=$disk --size=32M --rw=randwrite --bs=4k-64k --ioengine=libaio --direct=1 --iodepth=8 \
+  --time_based --runtime=12 --verify=crc32c --verify_backlog=256 --output=/tmp/fio.load
+sleep 2
+alive load || { cat /tmp/fio.load; fail 'fio ended early'; }
+stop_thinlun
+told /tmp/iscsid.log 'requests logout' 'the initiator was not asked to log out'
+serve_again
+ended load 0
+grep -q 'err= 0' /tmp/fio.load || { cat /tmp/fio.load; fail 'fio found errors'; }
+ok "a server that is stopped under load asks for a logout; when it is back the session is, too, and fio --verify finds nothing"
 
 iscsiadm -m node -T $IQN -u
 stop_thinlun

@@ -1,5 +1,5 @@
 # title: open-iscsi with header and data digests: fio --verify with four jobs, and logins and logouts under I/O that disturb nobody else
-# timeout: 180
+# timeout: 300
 # memory: 2G
 . /project/test/kernel/lib.sh
 

@@ -19,7 +19,8 @@ dd if=/dev/urandom of=/tmp/other bs=512 count=8 2>/dev/null
 cat /tmp/data /tmp/other >/tmp/swap
 
 # A row: the exit status, what it says, the command. Exit statuses of sg3-utils: 0 good, 5 ILLEGAL REQUEST, 6 UNIT ATTENTION,
-# 9 INVALID COMMAND OPERATION CODE, 11 ABORTED COMMAND, 14 MISCOMPARE, 24 RESERVATION CONFLICT. (This version's sg_turs sends no command.)
+# 9 INVALID COMMAND OPERATION CODE, 11 ABORTED COMMAND, 14 MISCOMPARE, 24 RESERVATION CONFLICT. (This version's sg_turs sends no command,
+# and its sg_wr_mode fails with any contents.)
 rows=0 wrong=0
 table() {
   local status pattern command said
@@ -43,8 +44,14 @@ table <<'ROWS'
  0 | 2 lun entries | sg_luns $D
  0 | Number of logical blocks=524288 | sg_readcap $D
  0 | lbpme=1, lbprz=1 | sg_readcap --long $D
+ 0 | Capacity | scsi_readcap $D
+ 0 | | scsi_ready $D
+ 0 | total number of bad errors: 0 | scsi_mandat $D
+ 0 | /dev/sg0 +/dev/sda +THINLUN +THIN VOLUME | sg_map -i
  0 | Block limits | sg_vpd $D
  0 | designator type: NAA | sg_vpd --page=di $D
+ 0 | Management network addresses | sg_vpd --page=mna $D
+ 0 | Logical block provisioning | sg_vpd --all $D
  0 | Product serial number | sg_vpd --page=sn $D
  0 | SIMPSUP=1 | sg_vpd --page=ei $D
  0 | Optimal unmap granularity: 0x80 | sg_vpd --page=bl $D
@@ -53,6 +60,10 @@ table <<'ROWS'
  0 | Extended copy\(LID1\) | sg_vpd --page=0x8f $D
  0 | Caching, page_control | sg_modes -a $D
  0 | Caching, page_control | sg_modes --page=8 --six $D
+ 0 | Disconnect-Reconnect, page_control | sg_modes --page=2 $D
+ 0 | Sectors per track +256 | sginfo -f $G
+ 0 | Number of cylinders +16$ | sginfo -g $G
+ 0 | Rotational Rate +1 | sginfo -a $G
  0 | Control, page_control: default | sg_modes --page=0xa --control=2 $D
  0 | Supported log pages | sg_logs $D
  0 | Logical block provisioning | sg_logs --page=0xc $D
@@ -74,6 +85,8 @@ table <<'ROWS'
  0 | | sg_seek --lba=100 $D
  0 | | sg_write_buffer --mode=data --in=/tmp/data --length=4096 $D
  0 | | sg_read_buffer --mode=data --length=4096 --raw $D >/tmp/back && cmp /tmp/back /tmp/data
+ 0 | Success | sg_test_rwbuf --size=4096 --times=10 $G
+ 0 | buffer capacity=16384 | sg_rbuf --size=1 $G
  0 | Exclusive Access, registrants only: 1 | sg_persist --in --report-capabilities $D
  0 | | sg_persist --out --register --param-sark=0x1234 $D
  0 | | sg_persist --out --reserve --param-rk=0x1234 --prout-type=5 $D
@@ -95,6 +108,10 @@ table <<'ROWS'
  0 | 8.0 records out | sg_dd if=$G of=/tmp/back bs=512 count=8 skip=200 cdbsz=6
  0 | | cmp /tmp/data /tmp/back
  0 | 8.0 records out | sg_dd if=$G of=/tmp/back bs=512 count=8 skip=200 cdbsz=12 dio=1
+ 0 | | cmp /tmp/data /tmp/back
+ 0 | 8.0 records out | sgm_dd if=$G of=/tmp/back bs=512 count=8 skip=200
+ 0 | | cmp /tmp/data /tmp/back
+ 0 | 8.0 records out | sgp_dd if=$G of=/tmp/back bs=512 count=8 skip=200 bpt=1 thr=4
  0 | | cmp /tmp/data /tmp/back
  0 | 64.0 records in | sg_read if=$G bs=512 count=64 bpt=8
  0 | | sg_verify --lba=0 --count=8 $D
@@ -150,6 +167,8 @@ table <<'ROWS'
  0 | Copy from block device to block device | sg_copy_results --params $D
  0 | | sg_start --stop $D
  0 | | sg_start --start $D
+ 0 | | scsi_stop $D
+ 0 | | scsi_start $D
  0 | | sg_prevent --prevent=1 $E
  5 | | sg_start --eject $E
  0 | | sg_prevent --allow $E
@@ -158,6 +177,7 @@ table <<'ROWS'
  0 | | sg_start --load $E
  0 | | sg_raw $E 00 00 00 00 00 00; sg_raw $E 00 00 00 00 00 00
  0 | WCE +1 +.cha: y | sdparm --get=WCE --quiet $D
+ 0 | show current mode page data | sg_wr_mode --page=8 $D
  0 | | sdparm --clear=WCE $D
  0 | WCE +0 | sdparm --get=WCE $D
  0 | | sdparm --set=WCE $D
@@ -198,9 +218,38 @@ table <<'ROWS'
  5 | | sg_get_elem_status $D
  5 | | sg_stream_ctl $D
  5 | | sg_rep_pip $D
+ 9 | | sg_sat_phy_event $D
+ 9 | | sg_sat_set_features --feature=2 $D
+ 9 | | sg_sat_datetime $D
+ 9 | | sg_ses_microcode $D
+ 5 | | sg_bg_ctl $D
+ 5 | | sg_ident $D
+ 5 | | sg_safte $D
+ 5 | | sg_rdac $D
+19 | | sg_emc_trespass $G
 ROWS
 [ $wrong = 0 ] || fail "$wrong of $rows commands were not answered as they should be"
 ok "$rows commands are answered as a disk should"
+
+# scan WHAT ARGUMENTS...: what the script with these arguments finds.
+scan() {
+  local what=$1
+  shift
+  timeout 60 rescan-scsi-bus.sh "$@" >/tmp/said 2>&1 </dev/null || { cat /tmp/said; fail "rescan-scsi-bus.sh $*"; }
+  grep -q "^$what" /tmp/said || { cat /tmp/said; fail "rescan-scsi-bus.sh $* did not say '$what'"; }
+}
+scan '0 new or changed device'
+thinlun volume create $POOL three --size 64M >/dev/null
+scan '1 new or changed device'
+disk=$(iscsi_disk $IQN 2)
+same 'size of the new disk' $((64 << 20)) "$(blockdev --getsize64 $disk)"
+thinlun volume resize $POOL three --size 96M >/dev/null
+scan '1 remapped or resized device' -s
+same 'size of the resized disk' $((96 << 20)) "$(blockdev --getsize64 $disk)"
+thinlun volume delete $POOL three >/dev/null
+scan '1 device(s) removed' -r
+[ ! -e "/sys/block/${disk##*/}" ] || fail "$disk is still there"
+ok "rescan-scsi-bus.sh finds a volume that is made, resized and deleted"
 
 iscsiadm -m node -T $IQN -u >/dev/null
 stop_thinlun

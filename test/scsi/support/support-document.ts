@@ -84,6 +84,7 @@ ${missing.join('\n')}
 | 00 | supported pages |
 | 80 | unit serial number |
 | 83 | NAA and T10 vendor designators of the unit, by whatever front end; relative port, port group, port name and device name of the target. Under LIO the relative port and the port group, where all commands come through the same |
+| 85 | management network addresses: none |
 | 86 | extended INQUIRY: HEADSUP and ORDSUP (not under LIO), SIMPSUP, V_SUP, LUICLR |
 | 87 | mode page policy: all shared |
 | 88 | SCSI ports, with their names; only behind the portal |
@@ -107,6 +108,8 @@ ${missing.join('\n')}
 | page | content | changeable |
 |---|---|---|
 | 01 | read-write error recovery; on thin units | LBPERE |
+| 02 | disconnect-reconnect: no limits | |
+| 03, 04 | format device, rigid disk geometry, for old initiators: 128 heads, 256 sectors a track | |
 | 08 | caching | WCE |
 | 0A | control: TST 0, QERR 0, QUEUE ALGORITHM MODIFIER 1 | D_SENSE, SWP, TAS |
 | 0A/01 | control extension | |
