@@ -1,6 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { errnoOf, messageOf, StorageError } from './base/errors.ts';
-import { createOutput, guardOutput } from './cli/output.ts';
+import { createOutput, guardOutput, standardError } from './cli/output.ts';
 import { type RunContext, UsageError } from './cli/run-context.ts';
 import { hintOf } from './daemon/advised-error.ts';
 import { VERSION } from './daemon/version.ts';
@@ -38,7 +38,7 @@ const EXIT_USAGE = 2;
 /** The command: parses `args`, runs what they ask for, and ends the process with 0, 1 (failure; the tools: 64) or 2 (wrong usage). */
 export async function main(args: readonly string[]): Promise<void> {
   guardOutput((error) => {
-    process.stderr.write(`thinlun: Cannot write the output: ${error.message}\n`);
+    standardError().write(`thinlun: Cannot write the output: ${error.message}\n`);
     process.exit(EXIT_FAILURE);
   });
   const context: RunContext = { output: createOutput(), exitCode: 0, failureCode: EXIT_FAILURE, silent: false };
@@ -96,7 +96,7 @@ function strict(command: Command): void {
   command
     .exitOverride()
     .helpOption('-h, --help', 'print this help')
-    .configureOutput({ outputError: () => {} });
+    .configureOutput({ outputError: () => {}, writeErr: (text) => void standardError().write(text) });
 }
 
 /** Says what went wrong, on standard error; returns the exit status. */
@@ -114,15 +114,15 @@ function report(error: unknown, { failureCode, silent }: RunContext): number {
   if (silent) return failureCode;
   complain(oneLine(messageOf(error)));
   const hint = hintOf(error);
-  if (hint !== null) process.stderr.write(`  ${hint}\n`);
+  if (hint !== null) standardError().write(`  ${hint}\n`);
   const ours = !(error instanceof StorageError) && errnoOf(error) === 'EIO';
-  if (ours) process.stderr.write('  This is a mistake in thinlun; THINLUN_DEBUG=1 shows where.\n');
-  if (process.env['THINLUN_DEBUG'] === '1') process.stderr.write(`${(error as Error).stack ?? ''}\n`);
+  if (ours) standardError().write('  This is a mistake in thinlun; THINLUN_DEBUG=1 shows where.\n');
+  if (process.env['THINLUN_DEBUG'] === '1') standardError().write(`${(error as Error).stack ?? ''}\n`);
   return failureCode;
 }
 
 function complain(text: string): void {
-  process.stderr.write(`thinlun: ${text}\n`);
+  standardError().write(`thinlun: ${text}\n`);
 }
 
 function oneLine(text: string): string {

@@ -56,14 +56,27 @@ export function alignTable(columns: readonly Column[], rows: readonly (readonly 
  * keeps the output from being written, as a full disk, is one.
  */
 export function guardOutput(onFailure: (error: Error) => void): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') onFailure(error);
-    });
+  guard(process.stdout, onFailure);
+}
+
+let guarded: NodeJS.WriteStream | null = null;
+
+/** Standard error, likewise. Asked for when there is something to say: Node takes milliseconds to open it. */
+export function standardError(): NodeJS.WriteStream {
+  if (guarded === null) {
+    guarded = process.stderr;
+    guard(guarded, () => process.exit(1));
   }
+  return guarded;
+}
+
+function guard(stream: NodeJS.WriteStream, onFailure: (error: Error) => void): void {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') onFailure(error);
+  });
 }
 
 /** A remark for people, beside the output: on standard error. */
 export function say(message: string): void {
-  process.stderr.write(`${message}\n`);
+  standardError().write(`${message}\n`);
 }

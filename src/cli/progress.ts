@@ -1,4 +1,5 @@
 import { SingleBar } from 'cli-progress';
+import { standardError } from './output.ts';
 
 const BAR_WIDTH = 30;
 /** What is done by then needs no bar. */
@@ -14,11 +15,11 @@ export interface Progress {
 
 /** A bar on standard error; nothing at all when that is no terminal, or when the user asked for quiet. */
 export function createProgress(title: string, options: { quiet?: boolean | undefined } = {}): Progress {
-  if (options.quiet || !process.stderr.isTTY) return { update: () => {}, end: () => {} };
+  if (options.quiet || !standardError().isTTY) return { update: () => {}, end: () => {} };
   const bar = new SingleBar({
     format: `${title} [{bar}] {percentage}%  {eta_formatted}`,
     barsize: BAR_WIDTH,
-    stream: process.stderr,
+    stream: standardError(),
     hideCursor: false,
     clearOnComplete: true,
     // The end of the process is the command's business.

@@ -4,16 +4,26 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createPool, createVolume, ROOT, serve, temporaryFolder, thinlun } from './command.ts';
 
-const PROGRAM = pathToFileURL(join(ROOT, 'dist')).href;
+const DIST = join(ROOT, 'dist');
+const PROGRAM = pathToFileURL(DIST).href;
 const REPORTER = pathToFileURL(join(ROOT, 'test', 'support', 'report-modules.mjs')).href;
-/** About a millisecond each, and three where system calls are slow. */
-const MAX_MODULES = 45;
+/** The file of the bundle that every command starts with. */
+const MAIN = 'bundle/main.cjs';
+/** Modules that say what can be asked for, and import nothing that does it. */
+const DESCRIPTIONS = [
+  'thin/device-id.ts',
+  'thin/thin-message.ts',
+  'tools/dump-formats.ts',
+  'tools/ls-fields.ts',
+  'tools/metadata-size.ts',
+  'tools/region.ts',
+];
 
 interface Loaded {
-  /** Folders of src; `cli` has src/cli.ts, too. */
-  layers: string[];
+  /** Files below `dist`. */
+  files: string[];
+  /** Registry packages that are loaded from node_modules. */
   packages: string[];
-  count: number;
 }
 
 /** The environment that makes a process report, and what it has reported when it has ended. */
@@ -22,12 +32,9 @@ function reporter(): { env: Record<string, string>; loaded: () => Loaded } {
   const env = { NODE_OPTIONS: `--import=${REPORTER}`, THINLUN_MODULES: file };
   const loaded = (): Loaded => {
     const urls = readFileSync(file, 'utf8').split('\n');
-    const named = (pattern: RegExp): string[] =>
-      [...new Set(urls.flatMap((url) => pattern.exec(url)?.[1] ?? []))].sort();
     return {
-      layers: named(new RegExp(`^${PROGRAM}/([^/.]+)`)),
-      packages: named(/.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//),
-      count: urls.filter((url) => /\/(?:dist|node_modules)\//.test(url)).length,
+      files: urls.filter((url) => url.startsWith(`${PROGRAM}/`)).map((url) => url.slice(PROGRAM.length + 1)),
+      packages: packagesOf(urls),
     };
   };
   return { env, loaded };
@@ -39,8 +46,21 @@ async function loadedBy(...args: string[]): Promise<Loaded> {
   return loaded();
 }
 
+function packagesOf(paths: readonly string[]): string[] {
+  return [...new Set(paths.flatMap((path) => /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []))].sort();
+}
+
+/** What a file of the bundle was made of, by its source map: paths below `src`, and packages. */
+function contentsOf(file: string): { modules: string[]; packages: string[] } {
+  const { sources } = JSON.parse(readFileSync(join(DIST, `${file}.map`), 'utf8')) as { sources: string[] };
+  return {
+    modules: sources.flatMap((path) => /^\.\.\/\.\.\/src\/(.*)/.exec(path)?.[1] ?? []),
+    packages: packagesOf(sources),
+  };
+}
+
 describe('a command that a server answers', () => {
-  it('loads neither pools nor transports, nor what other commands need', async () => {
+  it('loads a single file', async () => {
     const dir = await createPool();
     await createVolume(dir, 'v');
     await serve([dir]);
@@ -54,33 +74,50 @@ describe('a command that a server answers', () => {
       ['pool', 'set', dir, '--low-water', '1M'],
       ['access', 'list', dir],
     ]) {
-      const { layers, packages, count } = await loadedBy(...args);
-      expect({ args, layers, packages }).toEqual({
-        args,
-        layers: ['base', 'cli', 'daemon'],
-        packages: ['commander', 'valibot'],
-      });
-      expect(count, args.join(' ')).toBeLessThan(MAX_MODULES);
+      expect({ args, ...(await loadedBy(...args)) }).toEqual({ args, files: [MAIN], packages: [] });
     }
   });
 });
 
-describe('the help', () => {
-  it('loads what there is to be said, and not what would be done', async () => {
-    const { layers, packages } = await loadedBy('--help');
+describe('that file', () => {
+  it('has neither pools nor transports in it, nor what the tools do', () => {
+    const { modules, packages } = contentsOf(MAIN);
     expect(packages).toEqual(['commander', 'valibot']);
-    for (const layer of ['block', 'persistent-data', 'scsi', 'iscsi', 'tcmu']) expect(layers).not.toContain(layer);
+    expect(modules).toEqual(expect.arrayContaining(['cli.ts', 'cli/volume-commands.ts', 'daemon/control-client.ts']));
+    expect(modules.filter((path) => !/^(?:base|cli|daemon)[/.]/.test(path)).sort()).toEqual(DESCRIPTIONS);
+  });
+
+  it('is all that the help loads', async () => {
+    expect(await loadedBy('--help')).toEqual({ files: [MAIN], packages: [] });
+    expect(await loadedBy('--version')).toEqual({ files: [MAIN], packages: [] });
+  });
+});
+
+describe('a command that opens the pool itself', () => {
+  it('loads the bundle alone: no module is there twice', async () => {
+    const dir = await createPool();
+    for (const args of [
+      ['volume', 'create', dir, 'v', '--size', '1M'],
+      ['check', dir],
+    ]) {
+      const { files } = await loadedBy(...args);
+      expect(files.filter((file) => !file.startsWith('bundle/'))).toEqual([]);
+      const modules = files.flatMap((file) => contentsOf(file).modules);
+      expect(modules).toEqual(expect.arrayContaining(['persistent-data/btree.ts', 'base/errors.ts']));
+      expect(modules.length).toBe(new Set(modules).size);
+    }
   });
 });
 
 describe('a server', () => {
-  it('without LIO loads neither D-Bus nor TCMU, and never the tools', async () => {
+  it('without LIO loads neither D-Bus nor TCMU, and never the tools or the bundle', async () => {
     const { env, loaded } = reporter();
     const server = await serve([await createPool()], { env });
     expect(await server.stop()).toMatchObject({ code: 0 });
-    const { layers, packages } = loaded();
+    const { files, packages } = loaded();
+    const layers = new Set(files.map((file) => file.split('/')[0]));
     expect(layers).toContain('iscsi');
-    for (const layer of ['tcmu', 'tools']) expect(layers).not.toContain(layer);
+    for (const layer of ['tcmu', 'tools', 'bundle']) expect(layers).not.toContain(layer);
     expect(packages).not.toContain('@homebridge/dbus-native');
   });
 });

@@ -1,5 +1,5 @@
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run, runOk } from '../support/processes.mjs';
 import { COMMAND, ROOT, temporaryFolder, thinlun } from './command.ts';
@@ -105,7 +105,15 @@ describe('the command', () => {
     mkdirSync(join(prefix, 'node_modules', '.bin'));
     const link = join(prefix, 'node_modules', '.bin', 'thinlun');
     symlinkSync('../thinlun/bin/thinlun', link);
-    expect(await run(link, ['--version'], { cwd: '/' })).toMatchObject({ code: 0, stderr: '' });
+    // The one from the bundle, the other from the ES modules; what a command may load later is packed as well.
+    for (const args of [
+      ['--version'],
+      ['serve', '--help'],
+      ['metadata-size', '--help'],
+      ['pool', 'create', 'p', '--data-size', '1M'],
+    ]) {
+      expect(await run(link, args, { cwd: prefix })).toMatchObject({ code: 0, stderr: '' });
+    }
     expect(readdirSync(home)).toEqual(
       expect.arrayContaining(['LICENSE', 'README.md', 'dist', 'native-bindings', 'docs']),
     );
@@ -113,8 +121,7 @@ describe('the command', () => {
 
   it('says how to build it when it is not built', async () => {
     const home = temporaryFolder();
-    mkdirSync(join(home, 'bin'));
-    copyFileSync(COMMAND, join(home, 'bin', 'thinlun'));
+    cpSync(dirname(COMMAND), join(home, 'bin'), { recursive: true });
     copyFileSync(join(ROOT, 'package.json'), join(home, 'package.json'));
     const result = await run(join(home, 'bin', 'thinlun'), ['--version']);
     expect(result).toMatchObject({ code: 1, stdout: '' });
@@ -174,10 +181,15 @@ describe('a failure', () => {
     );
   });
 
-  it('shows where it happened only on demand', async () => {
-    const result = await thinlun(['pool', 'status', '/nonexistent/pool'], { env: { THINLUN_DEBUG: '1' } });
-    expect(result.stderr).toMatch(/^\s+at .*pool-access/m);
-  });
+  it.each([['pool', 'status'], ['serve']])(
+    'of "%s" shows where in the sources it happened only on demand',
+    async (...words) => {
+      const args = [...words, '/nonexistent/pool'];
+      const result = await thinlun(args, { env: { THINLUN_DEBUG: '1' } });
+      expect(result.stderr).toMatch(/^\s+at requirePool \(.*src\/daemon\/pool-access\.ts:\d+:\d+\)$/m);
+      expect((await thinlun(args)).stderr).not.toMatch(/^\s+at /m);
+    },
+  );
 
   it('to write the output, as on a full disk, is one', async () => {
     const result = await run('sh', ['-c', `exec "$0" --help >/dev/full`, COMMAND]);
@@ -189,5 +201,12 @@ describe('a failure', () => {
     const script = `set -o pipefail; "$0" --help | true; echo "$?"`;
     const result = await run('bash', ['-c', script, COMMAND]);
     expect(result).toMatchObject({ stdout: '0\n', stderr: '' });
+  });
+
+  it('is told by its exit status also when nobody reads why', async () => {
+    for (const reader of ['>(true)', '/dev/full']) {
+      const script = `exec 2> ${reader}; sleep 0.3; "$0" pool status /nonexistent/pool; echo "$?"`;
+      expect(await run('bash', ['-c', script, COMMAND])).toMatchObject({ stdout: '1\n' });
+    }
   });
 });

@@ -19,7 +19,8 @@ const COMMAND = join(ROOT, 'bin', 'thinlun');
 
 /** Node's arguments for `bin/thinlun`. @param {readonly string[]} args */
 function nodeArgs(args) {
-  if (!existsSync(join(ROOT, 'dist', 'cli.js'))) throw new Error('thinlun is not built: run npm run build first');
+  if (!existsSync(join(ROOT, 'dist', 'bundle', 'main.cjs')))
+    throw new Error('thinlun is not built: run npm run build first');
   return [COMMAND, ...args];
 }
 

@@ -34,8 +34,14 @@ for round in $(seq ${ROUNDS:-5}); do
   thinlun volume delete /tmp/pool snap >/dev/null
   time_sample lvcreate lvcreate --config "$lvm_config" -q -s -n snap vg/big
   lvremove --config "$lvm_config" -q --yes vg/snap >/dev/null
-  # What of it is the start of the program.
-  time_sample thinlun-alone node $PROJECT/bin/thinlun --version
+  # The snapshot alone, without a command around it.
+  node $PROJECT/bench/lab/request-sample.mjs lab-snapshot request /tmp/pool big snap
+  thinlun volume delete /tmp/pool snap >/dev/null
+  # The same way to the same server, or to the same volume group, to ask and not to change: what of the commands is not the snapshot.
+  time_sample volume-list node $PROJECT/bin/thinlun volume list /tmp/pool
+  time_sample lvs lvs --config "$lvm_config" vg
+  # The mere start of either program.
+  time_sample node-alone node -e 0
   time_sample lvm-alone lvm version
 done
 ok "measured both in turn"
