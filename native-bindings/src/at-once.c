@@ -9,7 +9,8 @@
 #define MIN_PAUSE_NS 20000000ULL
 #define MAX_PAUSE_NS 5000000000ULL
 #define QUICK_ONES 256
-#define MEASURED_BYTES 16384
+#define MIN_MEASURED_BYTES 16384
+#define MAX_MEASURED_BYTES 65536
 /* Batches after a slow one in which the next one is looked at. */
 #define WATCHED_BATCHES 1024
 
@@ -33,6 +34,7 @@ void ration_begin(struct ration *ration) {
   }
   ration->now_ns = monotonic_ns();
   ration->latest_ns = ration->now_ns + BUDGET_NS;
+  ration->measured_bytes = MIN_MEASURED_BYTES;
 }
 
 bool ration_left(const struct ration *ration) {
@@ -41,7 +43,7 @@ bool ration_left(const struct ration *ration) {
 
 void ration_use(struct ration *ration, size_t bytes) {
   ration->unmeasured += bytes;
-  if (ration->unmeasured >= MEASURED_BYTES) ration_end(ration);
+  if (ration->unmeasured >= ration->measured_bytes) ration_end(ration);
 }
 
 void ration_end(struct ration *ration) {
@@ -59,6 +61,9 @@ void ration_end(struct ration *ration) {
     ration->pause_ends_ns = ration->now_ns + ration->pause_ns;
     ration->pause_ns = ration->pause_ns * 2 > MAX_PAUSE_NS ? MAX_PAUSE_NS : ration->pause_ns * 2;
     ration->quick_count = 0;
-  } else if (++ration->quick_count >= QUICK_ONES)
-    ration->pause_ns = MIN_PAUSE_NS;
+    return;
+  }
+  if (++ration->quick_count >= QUICK_ONES) ration->pause_ns = MIN_PAUSE_NS;
+  /* As it goes on as quickly as that, the next look may be later. */
+  if (ration->measured_bytes < MAX_MEASURED_BYTES) ration->measured_bytes *= 2;
 }

@@ -11,7 +11,7 @@ struct ration {
   uint64_t pause_ends_ns, pause_ns;   /* there are none before that; how long the next pause takes */
   uint32_t quick_count;               /* since a slow one */
   uint32_t watched;                   /* batches in which it is looked at what a slow one waits for */
-  size_t unmeasured;                  /* bytes since the time was asked for */
+  size_t unmeasured, measured_bytes;  /* bytes since the time was asked for, and after how many it is asked for again */
   int64_t waits;                      /* of this thread, before the batch; -1: not looked at */
 };
 

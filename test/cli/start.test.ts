@@ -98,7 +98,7 @@ describe('a command that opens the pool itself', () => {
     const dir = await createPool();
     for (const args of [
       ['volume', 'create', dir, 'v', '--size', '1M'],
-      ['check', dir],
+      ['check', '--quiet', dir],
     ]) {
       const { files } = await loadedBy(...args);
       expect(files.filter((file) => !file.startsWith('bundle/'))).toEqual([]);
