@@ -1,9 +1,11 @@
 /**
  * What the size of a pool costs: IOPS with the default cache of metadata, memory, the time to start; and lookups against C in the same nodes.
  *
- * The data files are holes, as nobody has 640 GB to fill for this. So that all sizes do the same work but for the metadata, each load reads the same number of
- * places, spread evenly over the whole volume (with 10 M blocks: every leaf of the mapping tree, far more than the cache holds), each of which has been read once before: their
- * pages are in the page cache, as those of a working set would be.
+ * The data files are holes, as nobody has 640 GB to fill for this. Each load reads the same number of places, spread evenly over the whole volume (with 10 M blocks: every
+ * leaf of the mapping tree), each of which has been read once before: their pages are in the page cache, as those of a working set would be.
+ *
+ * The kernel's part is not the same for all sizes: it finds pages that lie close together, as in a small data file, in half the time. So a small pool whose blocks lie as far
+ * apart as those of the largest is measured, too, with one page of each block on both sides: there only the metadata differ.
  */
 import { join } from 'node:path';
 import { findTool, missingToolMessage } from '../../test/support/debian-tools.mjs';
@@ -19,6 +21,7 @@ const MIB = 2 ** 20;
 const PAGE = 4096;
 const DEPTH = 32;
 const PLACES = 131_072;
+const PLACES_ALIKE = 10_000;
 const VOLUME = 'large';
 /** The cache of the lookups holds all of the metadata of 10 M blocks. */
 const WARM_CACHE_BLOCKS = 65_536;
@@ -26,6 +29,8 @@ const WARM_CACHE_BLOCKS = 65_536;
 const SIZES = { '10k': 10_000, '100k': 100_000, '1M': 1_000_000, '10M': 10_000_000 };
 const LARGEST = '10M';
 const ALL = Object.keys(SIZES);
+/** As many blocks as the smallest pool has, strewn over a data file as large as the largest one's. */
+const STREWN = '10k-strewn';
 
 /** @typedef {import('../lib/measure.mjs').Measurement} Measurement */
 
@@ -50,6 +55,25 @@ const READS = (() => {
     plot: { kind: 'growth', blocks: SIZES },
   };
 })();
+
+/** @type {Measurement} */
+const READS_ALIKE = {
+  id: 'growth-alike',
+  title: `4 KiB random read, depth ${DEPTH}, as the pool grows, with all data as far apart`,
+  sides: [LARGEST, STREWN],
+  figures: [
+    {
+      id: 'growth-alike-10M',
+      what: `4 KiB random read, depth ${DEPTH}, 10M mapped blocks, one page of each of ${PLACES_ALIKE} blocks`,
+      against: 'itself with 10k as far apart',
+      ours: LARGEST,
+      theirs: STREWN,
+      unit: 'iops',
+      value: iopsOf,
+      target: {},
+    },
+  ],
+};
 
 /** @type {Measurement} */
 const MEMORY = {
@@ -106,6 +130,11 @@ const LOOKUP = {
   ],
 };
 
+/** @param {string} size */
+function blocksOf(size) {
+  return SIZES[size === STREWN ? '10k' : size] ?? 0;
+}
+
 /** The pools, and the servers of those that are needed. */
 class Pools {
   #bench;
@@ -126,7 +155,7 @@ class Pools {
 
   /** @param {string} size */
   async make(size) {
-    await makeLargePool(this.dir(size), VOLUME, SIZES[size] ?? 0);
+    await makeLargePool(this.dir(size), VOLUME, blocksOf(size), size === STREWN ? SIZES[LARGEST] : undefined);
   }
 
   /** @param {string} size */
@@ -138,14 +167,15 @@ class Pools {
     return peer;
   }
 
-  /** @param {string} size @param {number} seed @returns {Promise<import('../load/load.mjs').Sample>} */
-  async load(size, seed) {
+  /** @param {string} size @param {number} positions @param {number} seed @returns {Promise<import('../load/load.mjs').Sample>} */
+  async load(size, positions, seed) {
     const server = (await this.peer(size)).at(size);
-    const stride = Math.floor(((SIZES[size] ?? 0) * BLOCK) / PLACES / PAGE) * PAGE;
+    const stride = Math.floor((blocksOf(size) * BLOCK) / positions / PAGE) * PAGE;
     const operation = /** @type {const} */ ('read');
-    const load = { operation, size: PAGE, stride, positions: PLACES, depth: DEPTH, seed };
-    if (!this.#read.has(size)) {
-      this.#read.add(size);
+    const load = { operation, size: PAGE, stride, positions, depth: DEPTH, seed };
+    const places = `${positions} of ${size}`;
+    if (!this.#read.has(places)) {
+      this.#read.add(places);
       await this.#bench.load(server, { ...load, pattern: 'once', warmupMs: 0, measureMs: 0 });
     }
     return this.#bench.load(server, { ...load, pattern: 'random' });
@@ -172,7 +202,7 @@ class Pools {
   }
 
   async close() {
-    for (const size of ALL) await this.stop(size);
+    for (const size of [...ALL, STREWN]) await this.stop(size);
   }
 }
 
@@ -180,11 +210,12 @@ class Pools {
 export const growthGroup = {
   name: 'growth',
   tools: ['gcc'],
-  measurements: [READS, MEMORY, START, LOOKUP],
+  measurements: [READS, READS_ALIKE, MEMORY, START, LOOKUP],
   async open(bench, wanted) {
     const { seconds } = bench.options;
     const pools = new Pools(bench);
-    const sizes = wanted.includes(READS) ? ALL : [LARGEST];
+    const sizes = wanted.includes(READS) ? [...ALL] : [LARGEST];
+    if (wanted.includes(READS_ALIKE)) sizes.push(STREWN);
     for (const size of sizes) await pools.make(size);
     const program = !wanted.includes(LOOKUP) || findTool('gcc') === null ? null : await compile('lookup', bench.folder);
     if (wanted.includes(LOOKUP) && program === null) {
@@ -211,7 +242,7 @@ export const growthGroup = {
           await pools.stop(LARGEST);
           return lookup(side, seed);
         }
-        const sample = await pools.load(side, seed);
+        const sample = await pools.load(side, measurement === READS_ALIKE ? PLACES_ALIKE : PLACES, seed);
         if (measurement !== MEMORY) return sample;
         return { ...sample, rssBytes: memoryOf((await pools.peer(side)).pid, 'VmHWM') };
       },

@@ -13,12 +13,13 @@ const MAX_RUN = 16;
 const SPARE_BLOCKS = 4096;
 
 /**
- * A pool with one volume, `volume`, all of whose blocks are mapped, in runs of 1 to 16 blocks in no order. Its data file is one hole: nobody
- * has written anything. Returns the device's number.
- * @param {string} dir @param {string} volume @param {number} blocks
+ * A pool with one volume, `volume`, all of whose blocks are mapped, in runs of 1 to 16 blocks in no order, spread over room for `dataBlocks`. Its data
+ * file is one hole: nobody has written anything. Returns the device's number.
+ * @param {string} dir @param {string} volume @param {number} blocks @param {number} [dataBlocks]
  */
-export async function makeLargePool(dir, volume, blocks) {
-  await createPool(dir, { dataSizeBytes: (blocks + SPARE_BLOCKS) * BLOCK });
+export async function makeLargePool(dir, volume, blocks, dataBlocks = blocks) {
+  const dataBlockCount = dataBlocks + SPARE_BLOCKS;
+  await createPool(dir, { dataSizeBytes: dataBlockCount * BLOCK });
   const pool = await Pool.open(dir);
   const { id } = await pool.createVolume(volume, blocks * BLOCK);
   await pool.close();
@@ -27,7 +28,6 @@ export async function makeLargePool(dir, volume, blocks) {
   const { transactionId } = metadata;
   metadata.close();
   const restorer = new Restorer(device);
-  const dataBlockCount = blocks + SPARE_BLOCKS;
   restorer.pool({
     time: 0,
     transactionId,
@@ -38,7 +38,7 @@ export async function makeLargePool(dir, volume, blocks) {
     metadataSnapshot: 0,
   });
   restorer.deviceBegin({ id, mappedBlocks: blocks, transactionId: 0, creationTime: 0, snapshottedTime: 0 });
-  for (const run of scatteredRuns(blocks)) restorer.run(run);
+  for (const run of scatteredRuns(blocks, Math.floor(dataBlocks / blocks))) restorer.run(run);
   restorer.deviceEnd();
   restorer.poolEnd();
   restorer.finish();
@@ -46,8 +46,8 @@ export async function makeLargePool(dir, volume, blocks) {
   return id;
 }
 
-/** @param {number} blocks */
-function* scatteredRuns(blocks) {
+/** `stretch` times as much room as they need lies around them. @param {number} blocks @param {number} stretch */
+function* scatteredRuns(blocks, stretch) {
   const random = new Random(1);
   const lengths = [];
   for (let left = blocks; left > 0; ) {
@@ -63,7 +63,7 @@ function* scatteredRuns(blocks) {
   }
   let virtualBegin = 0;
   for (const [index, length] of lengths.entries()) {
-    yield { virtualBegin, dataBegin: begins[index] ?? 0, length, time: 0 };
+    yield { virtualBegin, dataBegin: stretch * (begins[index] ?? 0), length, time: 0 };
     virtualBegin += length;
   }
 }
