@@ -36,7 +36,7 @@ const { values: flags } = parseArgs({
   allowNegative: true,
 });
 
-const HELP = `usage: npm run bench -- [options]                 all of it takes about 25 minutes
+const HELP = `usage: npm run bench -- [options]                 all of it takes about 15 minutes
   --list           what is measured, by id
   --only REGEX     only what has an id that matches
   --rounds N       samples of each side, in turn (5)
