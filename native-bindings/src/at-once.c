@@ -3,12 +3,13 @@
 #include <sys/resource.h>
 #include <time.h>
 
-/* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it; what one stands for. */
+/* Time in one batch; what counts as slow; for how long there are none then, at least and at most; how many quick ones make good for it. */
 #define BUDGET_NS 1000000
 #define SLOW_NS 2000000
 #define MIN_PAUSE_NS 20000000ULL
 #define MAX_PAUSE_NS 5000000000ULL
 #define QUICK_ONES 256
+/* Bytes after which the time is asked for: at first in a batch, and at most. */
 #define MIN_MEASURED_BYTES 16384
 #define MAX_MEASURED_BYTES 65536
 /* Batches after a slow one in which the next one is looked at. */

@@ -2,9 +2,9 @@ import { writeBlockTime } from './block-time.ts';
 
 /** One line of the processor's cache: a find touches no more than that. */
 const WAYS = 4;
-const SET_BITS = 16;
+const SETS: number = 2 ** 16;
 /** Mappings that are remembered: 16 GiB, with data blocks of 64 KiB. */
-const ENTRIES: number = WAYS * 2 ** SET_BITS;
+const ENTRIES: number = WAYS * SETS;
 
 const KEY = 0;
 const OWNER = 1;
@@ -24,9 +24,9 @@ const OWNER_LIMIT = 2 ** 32;
  * A device is known by a number that `newOwner` gives; it forgets all of its mappings by taking another one.
  */
 export class RecentMappings {
-  /** Where `find` finds. */
+  /** Where `find` finds: one empty set before the first mapping is added. */
   words: Uint32Array = new Uint32Array(SET_WORDS);
-  #setBits = 0;
+  #setMask = 0;
   #nextOwner: number;
   #nextWay = 0;
 
@@ -48,8 +48,7 @@ export class RecentMappings {
   find(owner: number, key: number): number {
     const { words } = this;
     const set = this.#setOf(owner, key);
-    if (words[set + KEY] === key && words[set + OWNER] === owner) return set + VALUE;
-    for (let at = set + ENTRY_WORDS; at < set + SET_WORDS; at += ENTRY_WORDS) {
+    for (let at = set; at < set + SET_WORDS; at += ENTRY_WORDS) {
       if (words[at + KEY] === key && words[at + OWNER] === owner) return at + VALUE;
     }
     return -1;
@@ -57,8 +56,8 @@ export class RecentMappings {
 
   add(owner: number, key: number, dataBlock: number, time: number): void {
     if (key >= KEY_LIMIT) return;
-    if (this.#setBits === 0) {
-      this.#setBits = SET_BITS;
+    if (this.#setMask === 0) {
+      this.#setMask = SETS - 1;
       this.words = new Uint32Array(ENTRIES * ENTRY_WORDS);
     }
     const { words } = this;
@@ -89,8 +88,7 @@ export class RecentMappings {
 
   /** Index in `words`. Keys and owners come in rows with all kinds of steps, so both are mixed (multiplicative hashing, twice). */
   #setOf(owner: number, key: number): number {
-    if (this.#setBits === 0) return 0;
     const mixed = Math.imul(key | 0, 0x9e3779b1) + Math.imul(owner | 0, 0x7feb352d);
-    return (Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b) >>> (32 - SET_BITS)) * SET_WORDS;
+    return ((Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b) >>> 16) & this.#setMask) * SET_WORDS;
   }
 }

@@ -13,7 +13,7 @@ const FEW_MAPPINGS = 4096;
 /** The thin devices of a pool: which are open, and which have changed in this transaction. */
 export class ThinDevices {
   /** Of all devices, in front of their trees. */
-  readonly recent: RecentMappings;
+  readonly recent: RecentMappings = new RecentMappings();
   readonly #transaction: PoolTransaction;
   readonly #open: Map<number, ThinMetadata> = new Map();
   readonly #changed: ThinMetadata[] = [];
@@ -21,9 +21,8 @@ export class ThinDevices {
   readonly #changedIds: Set<number> = new Set();
   readonly #details: DeviceDetails = { mappedBlocks: 0, transactionId: 0, creationTime: 0, snapshottedTime: 0 };
 
-  constructor(transaction: PoolTransaction, recent: RecentMappings = new RecentMappings()) {
+  constructor(transaction: PoolTransaction) {
     this.#transaction = transaction;
-    this.recent = recent;
   }
 
   get #trees(): PoolTrees {
