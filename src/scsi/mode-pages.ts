@@ -38,6 +38,11 @@ export interface ModePage {
 const always = (): boolean => true;
 const provisioned = (unit: ModeSubject): boolean => unit.thresholds !== null;
 
+/** A page that every unit has and nobody can change. */
+function fixedPage(page: Pick<ModePage, 'code' | 'subpage' | 'length' | 'writeDefaults'>): ModePage {
+  return { ...page, changeable: new Map(), isOffered: always, apply() {} };
+}
+
 const LBPERE = 0x80;
 /** Read-write error recovery (SBC-4 6.5.10). */
 const errorRecoveryPage: ModePage = {
@@ -57,15 +62,12 @@ const errorRecoveryPage: ModePage = {
 };
 
 /** Disconnect-reconnect (SPC-4 7.5.10): nothing is limited here; what iSCSI limits it negotiates. */
-const disconnectReconnectPage: ModePage = {
+const disconnectReconnectPage: ModePage = fixedPage({
   code: 0x02,
   subpage: 0,
   length: 16,
-  changeable: new Map(),
-  isOffered: always,
   writeDefaults() {},
-  apply() {},
-};
+});
 
 /** A geometry for initiators that still want one; cylinders of 32768 blocks let their 24 bits go as far as 2^39. */
 const HEADS = 128;
@@ -79,32 +81,27 @@ const RMB = 0x20;
  *
  *     10 SECTORS PER TRACK(2)  12 DATA BYTES PER PHYSICAL SECTOR(2)  14 INTERLEAVE(2)  20 SSEC,HSEC,RMB,SURF
  */
-const formatDevicePage: ModePage = {
+const formatDevicePage: ModePage = fixedPage({
   code: 0x03,
   subpage: 0,
   length: 24,
-  changeable: new Map(),
-  isOffered: always,
   writeDefaults(unit, out) {
     writeU16BE(out, 10, SECTORS_PER_TRACK);
     writeU16BE(out, 12, unit.blockSize);
     writeU16BE(out, 14, 1);
     out[20] = HSEC | (unit.removable ? RMB : 0);
   },
-  apply() {},
-};
+});
 
 /**
  * Rigid disk geometry (SBC-2 6.3.6; later standards have it obsolete).
  *
  *     2 CYLINDERS(3)  5 HEADS  20 MEDIUM ROTATION RATE(2)
  */
-const rigidDiskGeometryPage: ModePage = {
+const rigidDiskGeometryPage: ModePage = fixedPage({
   code: 0x04,
   subpage: 0,
   length: 24,
-  changeable: new Map(),
-  isOffered: always,
   writeDefaults(unit, out) {
     const cylinders = Math.floor(unit.blockCount / (HEADS * SECTORS_PER_TRACK));
     // The byte behind is HEADS.
@@ -112,8 +109,7 @@ const rigidDiskGeometryPage: ModePage = {
     // As in VPD page B1h: nothing rotates.
     writeU16BE(out, 20, 1);
   },
-  apply() {},
-};
+});
 
 const WCE = 0x04;
 /** Caching (SBC-4 6.5.6). */
@@ -161,29 +157,23 @@ const controlPage: ModePage = {
 };
 
 /** Control extension (SPC-4 7.5.9). */
-const controlExtensionPage: ModePage = {
+const controlExtensionPage: ModePage = fixedPage({
   code: 0x0a,
   subpage: 0x01,
   length: 32,
-  changeable: new Map(),
-  isOffered: always,
   writeDefaults() {},
-  apply() {},
-};
+});
 
 const DEXCPT = 0x08;
 /** Informational exceptions control (SBC-4 6.5.8): nothing here fails before it fails. */
-const informationalExceptionsPage: ModePage = {
+const informationalExceptionsPage: ModePage = fixedPage({
   code: 0x1c,
   subpage: 0,
   length: 12,
-  changeable: new Map(),
-  isOffered: always,
   writeDefaults(_unit, out) {
     out[2] = DEXCPT;
   },
-  apply() {},
-};
+});
 
 /** Where the threshold descriptors of the page below begin, and their length. */
 export const THRESHOLD_DESCRIPTORS = 16;
