@@ -87,6 +87,8 @@ enum {
   URING_OP_WRITE = 23,
 };
 
+#define URING_SQE_ASYNC (1u << 4)
+
 #define URING_FSYNC_DATASYNC (1u << 0)
 
 #define URING_SETUP_SUBMIT_ALL (1u << 7)     /* 5.18 */

@@ -7,7 +7,8 @@
  *              0 slot            1 operation        2 file descriptor   3 offset in the file
  *              4 length, bytes   5 index of memory  6 offset in memory  7 fallocate mode
  *            Operations: 0 read, 1 write, 2 fdatasync, 3 fallocate; and two that are done in submit() where that is quick: 4 write, by pwrite(2);
- *            5 zero: fallocate, which is left out where the file has a hole.
+ *            5 zero: fallocate, which is left out where the file has a hole. 6 read, by a thread of the kernel from the start: what the page cache has is
+ *            read within submit() otherwise.
  *            A slot is any number below `entries` that is not in flight; its completion names it.
  *   results  Int32Array, pairs (slot, result): what reap() and the callback filled in.
  *   submit(count, memories, memoryCount)   starts the first `count` rows of the queue with one io_uring_enter(2);
@@ -45,7 +46,16 @@
 #define HOLE_CHECK_BYTES 4096
 
 enum row { ROW_SLOT, ROW_OPERATION, ROW_FD, ROW_OFFSET, ROW_LENGTH, ROW_MEMORY, ROW_MEMORY_OFFSET, ROW_MODE };
-enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_DATASYNC, OPERATION_FALLOCATE, OPERATION_WRITE_AT_ONCE, OPERATION_ZERO_AT_ONCE, OPERATION_COUNT };
+enum operation {
+  OPERATION_READ,
+  OPERATION_WRITE,
+  OPERATION_DATASYNC,
+  OPERATION_FALLOCATE,
+  OPERATION_WRITE_AT_ONCE,
+  OPERATION_ZERO_AT_ONCE,
+  OPERATION_READ_ASIDE,
+  OPERATION_COUNT
+};
 
 struct memory {
   uint8_t *bytes;
@@ -293,13 +303,19 @@ static void fill_sqe(const struct ring *ring, const double *row, struct uring_sq
       sqe->addr = (uint64_t)row[ROW_LENGTH];
       sqe->len = (uint32_t)row[ROW_MODE];
       return;
+    case OPERATION_READ_ASIDE:
+      sqe->flags = URING_SQE_ASYNC;
+      sqe->opcode = URING_OP_READ;
+      break;
     case OPERATION_READ:
+      sqe->opcode = URING_OP_READ;
+      break;
     case OPERATION_WRITE:
     case OPERATION_WRITE_AT_ONCE:
     case OPERATION_COUNT:
+      sqe->opcode = URING_OP_WRITE;
       break;
   }
-  sqe->opcode = row[ROW_OPERATION] == OPERATION_READ ? URING_OP_READ : URING_OP_WRITE;
   sqe->off = (uint64_t)row[ROW_OFFSET];
   sqe->addr = (uint64_t)(uintptr_t)ring->slots[number].memory.bytes;
   sqe->len = (uint32_t)row[ROW_LENGTH];

@@ -30,7 +30,15 @@ export const RingRow = {
   MODE: 7,
   SIZE: 8,
 } as const;
-export const RingOp = { READ: 0, WRITE: 1, DATASYNC: 2, FALLOCATE: 3, WRITE_AT_ONCE: 4, ZERO_AT_ONCE: 5 } as const;
+export const RingOp = {
+  READ: 0,
+  WRITE: 1,
+  DATASYNC: 2,
+  FALLOCATE: 3,
+  WRITE_AT_ONCE: 4,
+  ZERO_AT_ONCE: 5,
+  READ_ASIDE: 6,
+} as const;
 
 /** An io_uring on this event loop. Made by `createRing`; used by block/uring-device.ts alone. See native-bindings/src/uring.c. */
 export interface NativeRing {

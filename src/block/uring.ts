@@ -10,6 +10,7 @@ import {
 } from '../base/native.ts';
 import { type FileRequest, Step } from './file-request.ts';
 import { IoQueue } from './io-request.ts';
+import { LONG_READ_SIZE, LongReads } from './long-reads.ts';
 
 /** Operations in flight at once, of all devices; what comes on top waits here. The second where locked memory is scarce. */
 const RING_ENTRIES = [1024, 128];
@@ -45,6 +46,7 @@ export class Uring {
   #freeCount: number;
   readonly #memories: Uint8Array[];
   #memoryCount = 0;
+  readonly #longReads: LongReads;
   #delivering = false;
   #inlineLeft = MAX_INLINE;
   #retryScheduled = false;
@@ -80,6 +82,7 @@ export class Uring {
     this.#entries = entries;
     this.#requests = new Array<FileRequest | null>(entries).fill(null);
     this.#memories = new Array<Uint8Array>(entries).fill(NOTHING);
+    this.#longReads = new LongReads(entries);
     this.#freeSlots = Int32Array.from({ length: entries }, (_, i) => entries - 1 - i);
     this.#freeCount = entries;
   }
@@ -112,14 +115,22 @@ export class Uring {
     this.#start(reaps);
     if (!reaps) return;
     this.#inlineLeft--;
-    this.#completed(this.#ring.reap());
+    this.#completed(this.#reap());
+  }
+
+  /** Takes what has completed; returns the number of pairs. */
+  #reap(): number {
+    const pairs = this.#ring.reap();
+    this.#longReads.settle(this.#ring.results, pairs);
+    return pairs;
   }
 
   /** `reaps`: the caller reaps afterwards, which is all that tells of what was done at once. */
   #start(reaps: boolean): void {
     let count = 0;
+    const aside = reaps ? this.#longReads.aside(this.#waiting.count) : 0;
     while (this.#waiting.count > 0 && this.#freeCount > 0) {
-      this.#fill(this.#waiting.shift()!, count, reaps);
+      this.#fill(this.#waiting.shift()!, count, reaps, count < aside);
       count++;
     }
     if (count === 0) return;
@@ -129,7 +140,7 @@ export class Uring {
     if (left > 0) this.#retryLater();
   }
 
-  #fill(request: FileRequest, row: number, reaps: boolean): void {
+  #fill(request: FileRequest, row: number, reaps: boolean, aside: boolean): void {
     const { queue } = this.#ring;
     const slot = this.#freeSlots[--this.#freeCount]!;
     this.#requests[slot] = request;
@@ -138,10 +149,16 @@ export class Uring {
     queue[at + SLOT] = slot;
     queue[at + FD] = request.fd;
     if (step === READ || step === WRITE) {
-      const write = reaps && request.isQuick ? RingOp.WRITE_AT_ONCE : RingOp.WRITE;
-      queue[at + OP] = step === READ ? RingOp.READ : write;
+      const length = request.pieceLength;
+      if (step === WRITE) queue[at + OP] = reaps && request.isQuick ? RingOp.WRITE_AT_ONCE : RingOp.WRITE;
+      else if (length < LONG_READ_SIZE || !request.isCached) queue[at + OP] = RingOp.READ;
+      else if (aside) queue[at + OP] = RingOp.READ_ASIDE;
+      else {
+        queue[at + OP] = RingOp.READ;
+        if (reaps) this.#longReads.begin(slot);
+      }
       queue[at + OFFSET] = request.restOffset;
-      queue[at + LENGTH] = request.pieceLength;
+      queue[at + LENGTH] = length;
       queue[at + MEMORY] = this.#memoryIndex(request.memory);
       queue[at + MEMORY_OFFSET] = request.restMemoryOffset;
     } else if (step === DATASYNC) {
@@ -180,7 +197,7 @@ export class Uring {
         this.#deliver(this.#ring.results, pairs);
         const again = round < MAX_ROUNDS;
         if (this.#waiting.count > 0) this.#start(again);
-        pairs = again ? this.#ring.reap() : 0;
+        pairs = again ? this.#reap() : 0;
       }
     } finally {
       this.#delivering = false;

@@ -1,6 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { KIB, MIB } from '../../src/base/units.ts';
@@ -11,7 +21,7 @@ import { openBlockDevice } from '../../src/block/file-device.ts';
 import { type FileRequest, Step } from '../../src/block/file-request.ts';
 import { FsDevice } from '../../src/block/fs-device.ts';
 import { UringDevice } from '../../src/block/uring-device.ts';
-import { outcome, pattern, readBytes, writeBytes, zeroRange } from '../support/device-io.ts';
+import { completed, outcome, pattern, readBytes, writeBytes, zeroRange } from '../support/device-io.ts';
 import { requireAddon } from '../support/native-addon.ts';
 import { requireMachine } from '../support/tools.ts';
 
@@ -248,6 +258,29 @@ describe('io_uring', () => {
     const thrown = await uncaughtDuring(() => opened.submit(), ended);
     expect(thrown).toEqual([expect.objectContaining({ message: 'on purpose' })]);
     expect(await readBytes(opened, 0, 4096)).toEqual(new Uint8Array(4096));
+  });
+
+  test('long reads that threads of the kernel do aside are the same bytes', async () => {
+    const count = 16;
+    const length = 64 * KIB;
+    const file = openBlockDevice(path, { create: true, sizeBytes: count * length });
+    device = file;
+    const bytes = pattern(count * length, 3);
+    await writeBytes(file, 0, bytes);
+    const helpers = (): number => {
+      const names = readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8'));
+      return names.filter((name) => name.startsWith('iou-wrk')).length;
+    };
+    for (let round = 0; round < 4; round++) {
+      const memory = new Uint8Array(count * length);
+      const reads = Array.from({ length: count }, (_, i) =>
+        completed((completion) => file.read(i * length, memory, i * length, length, completion)),
+      );
+      file.submit();
+      expect(await Promise.all(reads)).toEqual(new Array(count).fill(null));
+      expect(Buffer.compare(memory, bytes)).toBe(0);
+    }
+    if (availableParallelism() > 1) expect(helpers()).toBeGreaterThan(0);
   });
 
   test('devices share a ring and may be closed while others are busy', async () => {

@@ -241,14 +241,14 @@ test('a ring takes no row that is wrong in any number, and starts nothing of its
   const good = [3, 0, fd, 0, 512, 0, 0, 0];
   const wrong: [number, number[]][] = [
     [RingRow.SLOT, [-1, 8, 0.5, Number.NaN, 1e300]],
-    [RingRow.OP, [-1, 6, 0.5, Number.NaN]],
+    [RingRow.OP, [-1, 7, 0.5, Number.NaN]],
     [RingRow.FD, [-1, 0.5, 2 ** 31, Number.NaN]],
     [RingRow.OFFSET, [-1, 0.5, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY]],
     [RingRow.LENGTH, [0, -1, 1025, 0.5, 2 ** 32, Number.NaN]],
     [RingRow.MEMORY, [-1, 1, 0.5, Number.NaN]],
     [RingRow.MEMORY_OFFSET, [-1, 513, 1025, 0.5, Number.NaN]],
   ];
-  for (const op of [0, 1, 4]) {
+  for (const op of [0, 1, 4, 6]) {
     for (const [at, values] of wrong) {
       for (const value of values) {
         ring.queue.set([1, op, fd, 0, 512, 0, 0, 0], 0);

@@ -3,10 +3,15 @@ import { StorageError } from '../../src/base/errors.ts';
 import { alignedMemory } from '../../src/block/aligned-memory.ts';
 import type { BlockDevice, IoCompletion } from '../../src/block/block-device.ts';
 
+/** Starts one operation with `start`, and waits. Gives the error of the completion. */
+export function completed(start: (completion: IoCompletion) => void): Promise<Errno | null> {
+  return new Promise((resolve) => start({ ioDone: resolve }));
+}
+
 /** Queues one operation with `queue`, submits, and waits. Gives the error of the completion. */
 export function outcome(device: BlockDevice, queue: (completion: IoCompletion) => void): Promise<Errno | null> {
-  return new Promise((resolve) => {
-    queue({ ioDone: resolve });
+  return completed((completion) => {
+    queue(completion);
     device.submit();
   });
 }
