@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Errno } from '../../src/base/errors.ts';
-import type { IoCompletion } from '../../src/block/block-device.ts';
 import { PoolMetadata } from '../../src/thin/pool-metadata.ts';
 import { RunResult } from '../../src/thin/run-lookup.ts';
 import type { ThinMetadata } from '../../src/thin/thin-metadata.ts';
+import { completed } from '../support/device-io.ts';
 import { contentsOf, expectClean } from '../support/metadata-judges.ts';
 import { TestDevice } from '../support/test-device.ts';
 
@@ -21,10 +21,6 @@ beforeEach(() => {
   for (let i = 0; i < 10; i++) pool.insert(thin, i, pool.allocateDataBlock());
   pool.commitSync();
 });
-
-function completed(start: (completion: IoCompletion) => void): Promise<Errno | null> {
-  return new Promise((resolve) => start({ ioDone: resolve }));
-}
 
 const writeBlocks = (): Promise<Errno | null> => completed((completion) => pool.writeBlocks(completion));
 const writeSuperblock = (): Promise<Errno | null> => completed((completion) => pool.writeSuperblock(completion));
