@@ -3,6 +3,7 @@ import type { Logger } from '../base/log.ts';
 import type { TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
 import type { DataMemory } from './data-memory.ts';
+import type { InputChunks } from './input-chunks.ts';
 import type { PortalLimits } from './limits.ts';
 import type { PortalListener } from './portal-listener.ts';
 import type { SessionTable } from './session-table.ts';
@@ -19,8 +20,8 @@ export interface ConnectionContext {
   readonly listeners: readonly PortalListener[];
   readonly memory: DataMemory;
   readonly arenas: ArenaPool;
-  /** Where all connections receive. */
-  readonly input: Uint8Array;
+  /** Where connections receive. */
+  readonly input: InputChunks;
   readonly sessionTable: SessionTable;
   /** The login phase of a connection is over. */
   loginEnded(): void;

@@ -202,7 +202,7 @@ export class ConnectionTasks implements ScsiTaskOwner, DataCollectorOwner, Memor
     this.blocked = false;
     if (this.incomingEnded || task.dataOutLength === 0) return Verdict.ACCEPT;
     const coming = isFinal(parser) ? parser.dataLength : this.parameters.unsolicitedLength;
-    if (coming === 0) return Verdict.ACCEPT;
+    if (coming === 0 || this.line.takeInPlace(task, parser)) return Verdict.ACCEPT;
     if (!this.line.take(task) && !this.line.takeUrgently(task, Math.min(coming, task.dataOutLength))) {
       if (this.collector.count === 0 && this.target.postpone(task)) {
         this.blocked = true;

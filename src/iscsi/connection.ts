@@ -76,11 +76,8 @@ export class Connection
     ended: (self: Connection) => void,
   ) {
     this.parser = new PduParser(this, DEFAULT_SEGMENT_LENGTH);
-    this.input = new InputFlow(this.parser, context.limits.outputBytes);
-    const socket =
-      typeof accepted === 'number'
-        ? receiveFrom(accepted, context.input, this.input)
-        : receiveInto(accepted, context.input, this.input);
+    this.input = new InputFlow(this.parser, context.input, context.limits);
+    const socket = typeof accepted === 'number' ? receiveFrom(accepted, this.input) : receiveInto(accepted, this.input);
     this.socket = socket;
     this.context = context;
     this.ended = ended;
@@ -351,7 +348,7 @@ export class Connection
   private release(): void {
     if (this.closed) return;
     this.closed = true;
-    this.input.stop();
+    this.input.close();
     this.endLogin();
     this.transmitter.close();
     if (this.fullFeature === null) {

@@ -1,4 +1,6 @@
 import type { Socket } from 'node:net';
+import type { InputChunk, InputChunks } from './input-chunks.ts';
+import type { PortalLimits } from './limits.ts';
 import type { PduParser } from './pdu-parser.ts';
 import type { InputReceiver } from './socket-input.ts';
 import type { Transmitter } from './transmitter.ts';
@@ -8,7 +10,12 @@ export class InputFlow implements InputReceiver {
   /** Since the connection was made. */
   receivedBytes = 0;
   private readonly parser: PduParser;
-  private readonly maxOutputBytes: number;
+  private readonly limits: PortalLimits;
+  private readonly chunks: InputChunks;
+  /** Where the socket receives; null when that is the memory that all connections share. */
+  private chunk: InputChunk | null = null;
+  /** Bytes that came there. */
+  private filled = 0;
   private socket: Socket | null = null;
   private transmitter: Transmitter | null = null;
   /** Bytes that were received and not read, because the parser stands still. */
@@ -16,10 +23,10 @@ export class InputFlow implements InputReceiver {
   private outputFull = false;
   private stopped = false;
 
-  /** More than `maxOutputBytes` waiting for the peer stop its input. */
-  constructor(parser: PduParser, maxOutputBytes: number) {
+  constructor(parser: PduParser, chunks: InputChunks, limits: PortalLimits) {
     this.parser = parser;
-    this.maxOutputBytes = maxOutputBytes;
+    this.chunks = chunks;
+    this.limits = limits;
   }
 
   /** Before the first byte. */
@@ -38,9 +45,36 @@ export class InputFlow implements InputReceiver {
     return this.outputFull;
   }
 
+  nextBuffer(): Uint8Array {
+    const { chunk } = this;
+    // In the middle of data that stays where it is.
+    if (chunk !== null && this.parser.isInPlace) return chunk.bytes.subarray(this.filled);
+    if (this.stopped || this.filled < this.limits.inputChunkFromBytes) {
+      this.leaveChunk();
+    } else if (chunk === null || !chunk.isUnlent) {
+      this.leaveChunk();
+      this.chunk = this.chunks.take();
+    }
+    this.filled = 0;
+    return this.chunk === null ? this.chunks.shared : this.chunk.bytes;
+  }
+
   received(bytes: Uint8Array, length: number): void {
     this.receivedBytes += length;
-    if (!this.stopped) this.read(bytes, 0, length);
+    const { chunk, filled } = this;
+    this.filled += length;
+    if (this.stopped) return;
+    if (chunk === null) this.read(bytes, 0, length);
+    else {
+      this.parser.lender = chunk;
+      this.read(chunk.bytes, filled, this.filled);
+      this.parser.lender = null;
+    }
+  }
+
+  private leaveChunk(): void {
+    this.chunk?.release();
+    this.chunk = null;
   }
 
   private read(bytes: Uint8Array, from: number, end: number): void {
@@ -49,7 +83,7 @@ export class InputFlow implements InputReceiver {
     if (at < end || this.parser.isHalted) {
       this.rest = bytes.slice(at, end);
       this.socket!.pause();
-    } else if (this.transmitter!.queuedBytes > this.maxOutputBytes) {
+    } else if (this.transmitter!.queuedBytes > this.limits.outputBytes) {
       this.outputFull = true;
       this.socket!.pause();
     }
@@ -79,7 +113,7 @@ export class InputFlow implements InputReceiver {
 
   /** Some of what was sent has left. */
   transmitted(): void {
-    if (!this.outputFull || this.transmitter!.queuedBytes > this.maxOutputBytes / 2) return;
+    if (!this.outputFull || this.transmitter!.queuedBytes > this.limits.outputBytes / 2) return;
     this.outputFull = false;
     this.resumeSocket();
   }
@@ -90,6 +124,12 @@ export class InputFlow implements InputReceiver {
     this.rest = null;
     this.parser.stop();
     this.socket!.resume();
+  }
+
+  /** The socket is closed: nothing is received any more. */
+  close(): void {
+    this.stop();
+    this.leaveChunk();
   }
 
   private resumeSocket(): void {

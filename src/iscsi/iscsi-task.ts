@@ -1,4 +1,5 @@
 import { ScsiTask } from '../scsi/task.ts';
+import type { InputChunk } from './input-chunks.ts';
 
 /** Where a task is between its command PDU and its response. */
 export const TaskState = {
@@ -31,6 +32,8 @@ export class IscsiTask extends ScsiTask {
   memoryUrgent = false;
   restOffset = 0;
   restLength = 0;
+  /** Where the data came in, if it stays there. */
+  chunk: InputChunk | null = null;
 
   /** Data-Out without an R2T is still to come. */
   unsolicitedOpen = false;

@@ -43,6 +43,10 @@ export interface PortalLimits {
   readonly slabBytes: number;
   /** Of it, what one connection may hold; also the longest data of one command. */
   readonly slabBytesPerConnection: number;
+  /** Chunks of 320 KiB that connections which receive much have to receive in, of all of them. */
+  readonly inputChunks: number;
+  /** A connection gets one, if there is one, when it has received so much at once. */
+  readonly inputChunkFromBytes: number;
   /** Bytes waiting for the peer to read them, above which nothing more is read from it. */
   readonly outputBytes: number;
 
@@ -82,6 +86,8 @@ export const DEFAULT_LIMITS: PortalLimits = {
   loginRequests: 32,
   slabBytes: 64 * MIB,
   slabBytesPerConnection: 16 * MIB,
+  inputChunks: 32,
+  inputChunkFromBytes: 32 * KIB,
   outputBytes: MIB,
   stallTimeMs: 60_000,
   stallBytes: 64 * KIB,

@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { MemoryAccount, MemoryUser } from './data-memory.ts';
 import type { IscsiTask } from './iscsi-task.ts';
+import type { PduParser } from './pdu-parser.ts';
 
 export interface MemoryLineOwner {
   /** `task` has left the line with all the memory that it needs. */
@@ -65,7 +66,19 @@ export class MemoryLine implements MemoryUser {
     return true;
   }
 
+  /** All the data of a write comes with its command and stays where it comes in. False: it cannot, and needs memory. */
+  takeInPlace(task: IscsiTask, parser: PduParser): boolean {
+    const { place } = parser;
+    if (place === null || parser.dataLength !== task.dataOutLength) return false;
+    task.chunk = place.use();
+    task.dataOut.set(place.bytes, parser.dataAt, parser.dataLength);
+    parser.leaveInPlace();
+    return true;
+  }
+
   free(task: IscsiTask): void {
+    task.chunk?.release();
+    task.chunk = null;
     if (task.memoryLength > 0) {
       if (task.memoryUrgent) this.account.freeUrgent(task.memoryOffset, task.memoryLength);
       else this.account.free(task.memoryOffset, task.memoryLength);

@@ -2,6 +2,7 @@ import { assert } from '../base/assert.ts';
 import { readU24BE, readU32BE, readU32LE } from '../base/bytes.ts';
 import { CRC32C_INITIAL, crc32c, crc32cFinish, crc32cUpdate } from '../base/crc32c.ts';
 import type { IoVector } from '../block/io-vector.ts';
+import type { InputChunk } from './input-chunks.ts';
 import { BHS_SIZE, DIGEST_SIZE, Field, OPCODE_MASK, PAD_SIZE } from './spec.ts';
 
 /** Bytes of additional header segments that a PDU may have: an extended CDB (16 + 244 bytes = 260) and a bidirectional length. */
@@ -59,6 +60,13 @@ export class PduParser {
   maxDataLength: number;
   /** Set by the handler: `feed` returns before the next PDU. Taken back by whoever set it. */
   paused = false;
+
+  /** What is fed lies in this chunk and may stay there; set by whoever feeds, for the time of the call. */
+  lender: InputChunk | null = null;
+  /** Where the data segment begins in what is fed, while its header is with the handler. */
+  dataAt = 0;
+  /** The data segment is not copied: what is fed next has to lie behind what was fed last. */
+  isInPlace = false;
 
   private readonly handler: PduHandler;
   private readonly whole: Uint8Array = new Uint8Array(BHS_SIZE + MAX_AHS_SIZE + DIGEST_SIZE);
@@ -133,6 +141,18 @@ export class PduParser {
     this.room = room;
   }
 
+  /** The chunk in which the data segment can stay, from `dataAt` on; null when it has to be copied. */
+  get place(): InputChunk | null {
+    const { lender } = this;
+    return lender !== null && this.dataAt + this.dataLength <= lender.bytes.length ? lender : null;
+  }
+
+  /** The data segment stays in `place`. */
+  leaveInPlace(): void {
+    this.room = 0;
+    this.isInPlace = true;
+  }
+
   /** The data segment is read and dropped. */
   discard(): void {
     this.room = 0;
@@ -154,6 +174,7 @@ export class PduParser {
           break;
         }
         case Step.JUDGE: {
+          this.dataAt = position;
           if (this.handler.pduHeader(this) === Verdict.BLOCK) {
             this.keepHeader();
             return position;
@@ -252,6 +273,7 @@ export class PduParser {
   /** Reads nothing more. */
   stop(): void {
     this.step = Step.FAILED;
+    this.isInPlace = false;
   }
 
   private fail(failure: ParserFailure): void {
@@ -284,6 +306,7 @@ export class PduParser {
     if (this.dataDigest) this.crc = crc32cUpdate(this.crc, chunk, at, at + take);
     this.received += take;
     if (this.received === this.dataLength) {
+      this.isInPlace = false;
       if (this.trailerLength === 0) this.end(true);
       else this.step = Step.TRAILER;
     }

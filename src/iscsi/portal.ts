@@ -5,13 +5,13 @@ import { type Clock, monotonicClock, type Timer } from '../base/clock.ts';
 import { StorageError } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { type GiveFd, shareHandle, type TakeFd } from '../base/shared-handle.ts';
-import { KIB } from '../base/units.ts';
 import type { TargetDirectory } from './access.ts';
 import type { RandomBytes } from './authentication.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionContext } from './connection-context.ts';
 import { Calm, freezeSession, handOverConnection, settle, thaw } from './connection-handover.ts';
 import { DataMemory } from './data-memory.ts';
+import { InputChunks } from './input-chunks.ts';
 import { LimitedLogger } from './limited-logger.ts';
 import { checkLimits, DEFAULT_LIMITS, type PortalLimits } from './limits.ts';
 import { type BoundPortal, boundPortal, listening, type PortalListener, plainAddress } from './portal-listener.ts';
@@ -57,8 +57,6 @@ export interface ListenOptions {
 
 /** How long an initiator may hold up a takeover by what it has not sent or read. */
 const PEER_MS = 1000;
-/** Bytes that are read from a socket at a time. */
-const INPUT_SIZE = 256 * KIB;
 
 /** An iSCSI target node's network side (RFC 7143 4.4.1): listens, and serves every connection. */
 export class Portal {
@@ -97,7 +95,7 @@ export class Portal {
       listeners: this.listeners,
       memory: this.memory,
       arenas: new ArenaPool(),
-      input: new Uint8Array(INPUT_SIZE),
+      input: new InputChunks(this.limits.inputChunks),
       sessionTable: this.sessionTable,
       loginEnded: () => {
         this.loginsInProgress--;
@@ -113,6 +111,11 @@ export class Portal {
   /** Bytes of the data memory in use. */
   get memoryUsedBytes(): number {
     return this.memory.usedBytes;
+  }
+
+  /** Chunks of input memory that connections receive in, or that writes are done from. */
+  get inputChunkCount(): number {
+    return this.context.input.usedCount;
   }
 
   sessions(): SessionInfo[] {

@@ -23,7 +23,8 @@ export class TaskPool {
   }
 
   recycle(task: IscsiTask): void {
-    assert(task.memoryLength === 0 && task.restLength === 0, 'a task gives its memory back before it is used again');
+    const holds = task.memoryLength > 0 || task.restLength > 0 || task.chunk !== null;
+    assert(!holds, 'a task gives its memory back before it is used again');
     task.state = TaskState.FREE;
     task.nextInLine = this.first;
     this.first = task;

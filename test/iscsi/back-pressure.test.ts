@@ -7,12 +7,13 @@ import { startPortal, type TestPortal, until } from '../support/iscsi-portal.ts'
 let world: TestPortal;
 const initiators: Initiator[] = [];
 
-/** 1 MiB of data memory: 768 KiB regular, of it 256 KiB a connection, and 256 KiB for data that comes unasked. */
+/** 1 MiB of data memory: 768 KiB regular, of it 256 KiB a connection, and 256 KiB for data that comes unasked. All data is copied there. */
 const SMALL: Partial<PortalLimits> = {
   slabBytes: MIB,
   slabBytesPerConnection: 256 * KIB,
   maxBurstLength: 128 * KIB,
   firstBurstLength: 64 * KIB,
+  inputChunks: 0,
 };
 
 async function start(limits: Partial<PortalLimits> = {}): Promise<void> {
@@ -141,7 +142,7 @@ describe('when the memory is full', () => {
   });
 
   it('a write that blocks the input gives up when memory comes for one whose data is behind it', async () => {
-    await start({ slabBytes: 256 * KIB, slabBytesPerConnection: 128 * KIB, maxBurstLength: 128 * KIB });
+    await start({ slabBytes: 256 * KIB, slabBytesPerConnection: 128 * KIB, maxBurstLength: 128 * KIB, inputChunks: 0 });
     const other = await login(1);
     const initiator = await login(2);
     world.lun.holding = true;

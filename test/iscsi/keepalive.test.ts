@@ -76,6 +76,7 @@ describe('an initiator that says nothing', () => {
       slabBytesPerConnection: 131072,
       maxBurstLength: 65536,
       firstBurstLength: 65536,
+      inputChunks: 0,
     };
     await start({ limits });
     const initiator = await login();

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { IoVector } from '../../src/block/io-vector.ts';
+import { InputChunks } from '../../src/iscsi/input-chunks.ts';
 import { MAX_AHS_SIZE, type ParserFailure, PduParser, Verdict } from '../../src/iscsi/pdu-parser.ts';
 import { buildPdu, type PduParts } from '../support/iscsi-initiator.ts';
 
@@ -222,6 +223,49 @@ describe('the PDU parser', () => {
     for (let i = 0; i < stream.length; i++) parser.feed(stream, i, i + 1);
     expect(Buffer.from(kept).toString()).toBe('abcd');
     expect(parser.isBetweenPdus).toBe(true);
+  });
+
+  it('leaves data where it came in, if the chunk has room for all of it and nothing was copied before', () => {
+    const chunk = new InputChunks(1).take()!;
+    const size = chunk.bytes.length;
+    const places: (number | null)[] = [];
+    let intactCount = 0;
+    const parser: PduParser = new PduParser(
+      {
+        pduHeader(p) {
+          places.push(p.place === null ? null : p.dataAt);
+          if (p.place !== null) p.leaveInPlace();
+          return Verdict.ACCEPT;
+        },
+        pduEnd: (_, intact) => {
+          if (intact) intactCount++;
+        },
+        pduFailure: () => {},
+      },
+      0xffffff,
+    );
+    parser.dataDigest = true;
+    const pdu = (length: number): Uint8Array =>
+      buildPdu({ opcode: 5, data: new Uint8Array(length).fill(length) }, { dataDigest: true });
+    // What fits to the byte, without its padding and digest; what does not; what is not fed from a chunk.
+    const fits = pdu(size - 48 - 1);
+    chunk.bytes.set(fits.subarray(0, size - 1), 1);
+    parser.lender = chunk;
+    for (const [from, end] of [
+      [1, 30],
+      [30, 50],
+      [50, size - 2],
+      [size - 2, size],
+    ] as const) {
+      parser.feed(chunk.bytes, from, end);
+      expect(parser.isInPlace).toBe(end > 49 && end < size);
+    }
+    parser.feed(fits, size - 1, fits.length);
+    const long = pdu(size - 48 + 1);
+    parser.feed(long, 0, long.length);
+    parser.lender = null;
+    parser.feed(fits, 0, fits.length);
+    expect([places, intactCount]).toEqual([[49, null, null], 3]);
   });
 
   it('waits between PDUs while it is paused', () => {

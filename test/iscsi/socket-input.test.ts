@@ -27,9 +27,10 @@ async function makePair(buffer: Uint8Array, prepare: (accepted: Socket) => void 
     server.on('connection', (accepted) => {
       prepare(accepted);
       const receiver = {
+        nextBuffer: () => buffer,
         received: (bytes: Uint8Array, length: number) => seen.push(Buffer.from(bytes.slice(0, length))),
       };
-      resolve([accepted, receiveInto(accepted, buffer, receiver)]);
+      resolve([accepted, receiveInto(accepted, receiver)]);
     });
   });
   const peer = connect(port, '127.0.0.1');

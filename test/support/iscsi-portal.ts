@@ -60,6 +60,7 @@ export class GatedLun implements LunBackend {
 }
 
 export interface TestPortalOptions {
+  /** Default: the usual ones, but the data of a write stays where it came in from the first byte on. */
   limits?: Partial<PortalLimits>;
   clock?: Clock;
   logger?: Logger;
@@ -112,7 +113,7 @@ export async function startPortal(options: TestPortalOptions = {}): Promise<Test
   const portal = new Portal({
     targets: options.directory?.(targets) ?? new OpenDirectory(targets),
     randomBytes,
-    ...(options.limits === undefined ? {} : { limits: options.limits }),
+    limits: { inputChunkFromBytes: 0, ...options.limits },
     ...(options.clock === undefined ? {} : { clock: options.clock }),
     ...(options.logger === undefined ? {} : { logger: options.logger }),
   });
@@ -132,7 +133,7 @@ export async function startPortal(options: TestPortalOptions = {}): Promise<Test
       for (const initiator of initiators.splice(0)) await initiator.close();
       await until(() => portal.connectionCount === 0, 'all connections end');
       expect(portal.sessions()).toEqual([]);
-      expect([portal.memoryUsedBytes, unit.taskSet.count]).toEqual([0, 0]);
+      expect([portal.memoryUsedBytes, portal.inputChunkCount, unit.taskSet.count]).toEqual([0, 0, 0]);
       await portal.close();
     },
   };
