@@ -1,6 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import Module from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { Script } from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { createPool, createVolume, ROOT, serve, temporaryFolder, thinlun } from './command.ts';
 
@@ -119,5 +122,34 @@ describe('a server', () => {
     expect(layers).toContain('iscsi');
     for (const layer of ['tcmu', 'tools', 'bundle']) expect(layers).not.toContain(layer);
     expect(packages).not.toContain('@homebridge/dbus-native');
+  });
+});
+
+describe('the code that was compiled when that file was made', () => {
+  const compiled = join(DIST, `${MAIN}.v8`);
+
+  it('is what this Node takes, and nothing of the file is compiled again', () => {
+    const source = Module.wrap(readFileSync(join(DIST, MAIN), 'utf8'));
+    const script = new Script(source, { filename: join(DIST, MAIN), cachedData: readFileSync(compiled) });
+    expect(script.cachedDataRejected).toBe(false);
+  });
+
+  it('is not needed: commands do the same without it, and where it is cut short or of another version', () => {
+    const program = temporaryFolder();
+    for (const part of ['bin', 'dist', 'package.json'])
+      cpSync(join(ROOT, part), join(program, part), { recursive: true });
+    const version = (): string =>
+      execFileSync(process.execPath, [join(program, 'bin', 'thinlun'), '--version'], { encoding: 'utf8' });
+    const expected = version();
+    const file = join(program, 'dist', `${MAIN}.v8`);
+    const good = readFileSync(file);
+    const older = Buffer.from(good);
+    older[4]! ^= 0xff;
+    for (const bytes of [good.subarray(0, 1000), Buffer.alloc(0), older]) {
+      writeFileSync(file, bytes);
+      expect(version()).toBe(expected);
+    }
+    rmSync(file);
+    expect(version()).toBe(expected);
   });
 });
