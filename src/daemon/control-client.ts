@@ -88,7 +88,7 @@ function exchange(socketPath: string, method: string, path: string, message: unk
 
 /** A pool that a server has open, reached through its control socket. */
 export class ControlClient implements PoolControl {
-  /** Calls that have been answered, the one of `connect` included. */
+  /** Calls that have been answered. */
   answered = 0;
   readonly access: AccessControl = {
     list: () => this.#ask('GET', '/access', undefined, accessSchema),
@@ -104,11 +104,14 @@ export class ControlClient implements PoolControl {
     this.#name = name;
   }
 
-  /** The server of the pool in `dir`, or null when none listens. Throws `StorageError` when one does but cannot be talked to. */
+  /**
+   * The server of the pool in `dir`, or null when none listens. It is asked for nothing yet: each call has a connection of its own.
+   * Throws `StorageError` when the socket may not be used.
+   */
   static async connect(dir: string): Promise<ControlClient | null> {
     const client = new ControlClient(dir, new ControlSocketName(dir));
     try {
-      await client.status();
+      await client.#probe();
       return client;
     } catch (error) {
       await client.close();
@@ -219,6 +222,18 @@ export class ControlClient implements PoolControl {
 
   async close(): Promise<void> {
     this.#name.close();
+  }
+
+  /** Rejects with `NoServerError` when no process listens. */
+  #probe(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ path: this.#name.path });
+      socket.on('connect', () => {
+        socket.destroy();
+        resolve();
+      });
+      socket.on('error', (error) => reject(this.#unreachable('GET', error)));
+    });
   }
 
   async #ask<T>(method: string, path: string, message: unknown, schema: Schema<T>): Promise<T> {

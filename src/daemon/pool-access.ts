@@ -7,6 +7,7 @@ import type { Logger } from '../base/log.ts';
 import type { Pool } from '../thin/pool.ts';
 import { AdvisedError } from './advised-error.ts';
 import { ControlClient, NoServerError } from './control-client.ts';
+import type { ServerMessage } from './control-messages.ts';
 import type { PoolControl } from './pool-control.ts';
 import type { PoolService, PoolServiceOptions } from './pool-service.ts';
 
@@ -57,7 +58,7 @@ export async function usePool<T>(
     try {
       return await work(pool);
     } catch (error) {
-      const untouched = pool instanceof ControlClient && pool.answered === 1;
+      const untouched = pool instanceof ControlClient && pool.answered === 0;
       if (!(error instanceof NoServerError) || !untouched) throw error;
     } finally {
       await pool.close();
@@ -65,13 +66,22 @@ export async function usePool<T>(
   }
 }
 
+/** What serves the pool in `dir`; null when nothing does. Throws `StorageError` when something does but cannot be talked to. */
+export async function servedBy(dir: string): Promise<ServerMessage | null> {
+  const client = await ControlClient.connect(dir);
+  try {
+    return client === null ? null : (await client.status()).server;
+  } finally {
+    await client?.close();
+  }
+}
+
 /** Opens the pool in `dir` in this process to serve it. Throws EBUSY when a server has it. */
 export function openForServing(dir: string, options: PoolServiceOptions): Promise<PoolService> {
   return untilFree(dir, options.clock, async () => {
-    const server = await ControlClient.connect(dir);
+    const server = await servedBy(dir);
     if (server === null) return (await import('./pool-service.ts')).PoolService.open(dir, options);
-    const pid = (await server.status()).server?.pid;
-    await server.close();
+    const { pid } = server;
     throw new AdvisedError(
       'EBUSY',
       `Cannot serve the pool "${dir}": process ${pid} serves it already`,
@@ -83,13 +93,12 @@ export function openForServing(dir: string, options: PoolServiceOptions): Promis
 /** Opens the pool in `dir` in this process for what cannot be done while it is served. Throws EBUSY when a server has it. */
 export function openAlone(dir: string, { makeLogger, clock }: PoolAccessOptions): Promise<Pool> {
   return untilFree(dir, clock, async () => {
-    const server = await ControlClient.connect(dir);
+    const server = await servedBy(dir);
     if (server === null) {
       const { Pool } = await import('../thin/pool.ts');
       return Pool.open(dir, { logger: await makeLogger(), clock });
     }
-    const pid = (await server.status()).server?.pid;
-    await server.close();
+    const { pid } = server;
     throw new AdvisedError(
       'EBUSY',
       `Cannot open the pool "${dir}" alone: process ${pid} serves it`,

@@ -7,8 +7,8 @@ import type { LogicalUnit } from '../scsi/logical-unit.ts';
 import { MAX_REPORTED_LUNS } from '../scsi/report.ts';
 import type { TcmuDeviceInfo } from '../tcmu/handler-options.ts';
 import { AdvisedError } from './advised-error.ts';
-import { ControlClient } from './control-client.ts';
 import type { PoolServer } from './host-registry.ts';
+import { servedBy } from './pool-access.ts';
 import type { PoolService } from './pool-service.ts';
 
 export interface VolumePath {
@@ -76,11 +76,9 @@ export class TcmuVolumes {
   }
 
   async #checkElsewhere(pool: string, { pid, directory }: PoolServer): Promise<void> {
-    const client = await ControlClient.connect(directory);
-    if (client === null) {
+    if ((await servedBy(directory)) === null) {
       throw new StorageError('EAGAIN', `Cannot use "${pool}": process ${pid} has it and is starting or ending`);
     }
-    await client.close();
   }
 
   /** The unit of `POOL/VOLUME`; a volume that is not there is made. */

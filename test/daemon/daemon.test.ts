@@ -90,6 +90,30 @@ describe('a server', () => {
     await start([dir]);
   });
 
+  it('that ends before a command could ask it for anything leaves the work to the command', async () => {
+    const dir = await createServedPool('pool');
+    const { daemon } = await start([dir]);
+    const tried: string[] = [];
+    const volumes = await usePool(dir, access, async (pool) => {
+      tried.push(pool.constructor.name);
+      await daemon.stop();
+      return pool.listVolumes();
+    });
+    expect(volumes.map(({ name }) => name)).toEqual(['v']);
+    expect(tried).toEqual(['ControlClient', 'PoolService']);
+  });
+
+  it('that ends after it has answered a command once ends that command', async () => {
+    const dir = await createServedPool('pool');
+    const { daemon } = await start([dir]);
+    const ended = usePool(dir, access, async (pool) => {
+      await pool.commit();
+      await daemon.stop();
+      return pool.listVolumes();
+    });
+    await expect(ended).rejects.toThrow(/^Cannot reach the server of pool /);
+  });
+
   it('can be asked to stop any number of times', async () => {
     const { daemon } = await start([await createServedPool('pool')]);
     await Promise.all([daemon.stop(), daemon.stop()]);

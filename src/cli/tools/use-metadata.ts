@@ -1,8 +1,7 @@
 import { monotonicClock } from '../../base/clock.ts';
 import { StorageError } from '../../base/errors.ts';
 import { AdvisedError } from '../../daemon/advised-error.ts';
-import { ControlClient } from '../../daemon/control-client.ts';
-import { requirePool, untilFree } from '../../daemon/pool-access.ts';
+import { requirePool, servedBy, untilFree } from '../../daemon/pool-access.ts';
 import {
   type MetadataSource,
   type MetadataSourceOptions,
@@ -35,10 +34,9 @@ async function open(path: string, options: MetadataSourceOptions): Promise<Metad
     return openMetadata(path, options);
   }
   return untilFree(dir, monotonicClock, async () => {
-    const server = await ControlClient.connect(dir);
+    const server = await servedBy(dir);
     if (server === null) return openDevice(path, options);
-    const pid = (await server.status()).server?.pid;
-    await server.close();
+    const { pid } = server;
     const snapshot = `, or take a metadata snapshot with "thinlun message ${dir} reserve_metadata_snap" and read that (-m)`;
     const advice = options.write ? '' : snapshot;
     throw new AdvisedError(

@@ -1,6 +1,6 @@
 # title: a snapshot of a volume with 1,000,000 mapped blocks: "thinlun volume snapshot", "lvcreate -s"
 # kind: measurement
-# needs: dist bench native-bindings/build/Release
+# needs: dist bundle bench native-bindings/build/Release
 # timeout: 900
 # memory: 2G
 . /project/test/kernel/lib.sh
@@ -28,9 +28,15 @@ lvconvert --config "$lvm_config" -q --yes --thinpool vg/pool --poolmetadata vg/r
 vgchange --config "$lvm_config" -q -ay vg
 same 'sectors mapped in the LVM volume' $((BLOCKS * 128)) "$(dmsetup status vg-big | cut -d' ' -f4)"
 start_thinlun /tmp/pool --portal 127.0.0.1:0
+# As it is after "npm run build" here: with code that this Node has compiled.
+mkdir -p /tmp/program/native-bindings/build
+cp -r $PROJECT/bin $PROJECT/bundle $PROJECT/dist $PROJECT/package.json /tmp/program/
+cp -r $PROJECT/native-bindings/build/Release /tmp/program/native-bindings/build/
+ln -s $PROJECT/node_modules /tmp/program/node_modules
+node /tmp/program/bundle/compile.mjs
 
 for round in $(seq ${ROUNDS:-5}); do
-  time_sample thinlun node $PROJECT/bin/thinlun volume snapshot /tmp/pool big snap
+  time_sample thinlun node /tmp/program/bin/thinlun volume snapshot /tmp/pool big snap
   thinlun volume delete /tmp/pool snap >/dev/null
   time_sample lvcreate lvcreate --config "$lvm_config" -q -s -n snap vg/big
   lvremove --config "$lvm_config" -q --yes vg/snap >/dev/null
@@ -38,7 +44,7 @@ for round in $(seq ${ROUNDS:-5}); do
   node $PROJECT/bench/lab/request-sample.mjs lab-snapshot request /tmp/pool big snap
   thinlun volume delete /tmp/pool snap >/dev/null
   # The same way to the same server, or to the same volume group, to ask and not to change: what of the commands is not the snapshot.
-  time_sample volume-list node $PROJECT/bin/thinlun volume list /tmp/pool
+  time_sample volume-list node /tmp/program/bin/thinlun volume list /tmp/pool
   time_sample lvs lvs --config "$lvm_config" vg
   # The mere start of either program.
   time_sample node-alone node -e 0
