@@ -123,20 +123,23 @@ test('a hole is punched now or on the thread pool', async () => {
   expect(notADevice).toBe(-25);
 });
 
-test('a word is waited for until it is another one, for a while', () => {
+test('a word is waited for until it is another one, for a while', async () => {
   const word = new Uint8Array(new SharedArrayBuffer(8));
   expect(native.awaitChange32(word, 4, 0, 0)).toBe(false);
   expect(native.awaitChange32(word, 4, 0, 1000)).toBe(false);
   expect(native.awaitChange32(word, 4, 1, 0)).toBe(true);
   const writer = new Worker(
-    `const { workerData } = require('node:worker_threads');
-    setTimeout(() => Atomics.store(new Int32Array(workerData.buffer), 1, 7), 20);`,
+    `const words = new Int32Array(require('node:worker_threads').workerData.buffer);
+    Atomics.wait(words, 0, 0);
+    Atomics.store(words, 1, 7);`,
     { eval: true, workerData: word },
   );
-  let rounds = 0;
-  while (!native.awaitChange32(word, 4, 0, 1000)) rounds++;
-  expect(rounds).toBeGreaterThan(0);
-  return writer.terminate();
+  const words = new Int32Array(word.buffer);
+  Atomics.store(words, 0, 1);
+  Atomics.notify(words, 0);
+  while (!native.awaitChange32(word, 4, 0, 1000)) await new Promise(setImmediate);
+  expect(words[1]).toBe(7);
+  await writer.terminate();
 });
 
 test('ranges of a file are copied on the thread pool, except what memory holds already', async () => {

@@ -1,10 +1,9 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { Errno } from '../../src/base/errors.ts';
-import type { IoCompletion } from '../../src/block/block-device.ts';
 import { bitmapValidator } from '../../src/persistent-data/bitmap.ts';
 import { stampBlock } from '../../src/persistent-data/block.ts';
 import { BlockManager } from '../../src/persistent-data/block-manager.ts';
 import { indexValidator } from '../../src/persistent-data/index-entry.ts';
+import { completed } from '../support/device-io.ts';
 import { type DeviceEvent, TestDevice } from '../support/test-device.ts';
 
 const BLOCKS = 1000;
@@ -39,10 +38,6 @@ function content(number: number): number {
   const value = blocks.read(number, bitmapValidator).words[10]!;
   blocks.release(0);
   return value;
-}
-
-function completed(start: (completion: IoCompletion) => void): Promise<Errno | null> {
-  return new Promise((resolve) => start({ ioDone: resolve }));
 }
 
 /** What the device holds now. */
