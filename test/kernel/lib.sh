@@ -43,13 +43,11 @@ told() {
 
 # background NAME COMMAND...: starts it with its output in /tmp/NAME.log; its pid is in /tmp/NAME.pid. The scenario's
 # own log gets what it said when the scenario ends.
-BACKGROUND=()
 background() {
   local name=$1
   shift
   "$@" >>"/tmp/$name.log" 2>&1 </dev/null &
   echo $! >"/tmp/$name.pid"
-  case " ${BACKGROUND[*]:-} " in *" $name "*) ;; *) BACKGROUND+=("$name") ;; esac
 }
 alive() { kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null; }
 # ended NAME STATUS: waits for it and wants that exit status.
@@ -59,13 +57,36 @@ ended() {
   [ "$status" = "$2" ] || fail "$1 ended with status $status, expected $2"
 }
 show_background() {
-  local name
-  for name in "${BACKGROUND[@]}"; do
-    echo "--- $name said:"
-    tail -n 60 "/tmp/$name.log"
+  local pid
+  for pid in /tmp/*.pid; do
+    [ -e "${pid%.pid}.log" ] || continue
+    echo "--- $(basename "$pid" .pid) said:"
+    tail -n 60 "${pid%.pid}.log"
   done
 }
-trap 'status=$?; [ $status = 0 ] || show_background; exit $status' EXIT
+trap 'status=$?; [ -z "${WATCH:-}" ] || kill "$WATCH" 2>/dev/null || true; [ $status = 0 ] || show_background; exit $status' EXIT
+
+# What is under way and what it waits for: said shortly before the runner ends a scenario that takes too long.
+show_waiting() {
+  echo '--- what runs, and what it waits for:'
+  ps -eo pid,ppid,stat,wchan:24,etimes,args | awk '$NF !~ /^\[.*\]$/ || $3 ~ /^D/'
+  echo '--- connections:'
+  ss -tan
+  show_background
+  echo w >/proc/sysrq-trigger
+  echo '--- the kernel:'
+  dmesg | tail -n 40
+}
+if [ -n "${TIME_LIMIT_S:-}" ]; then
+  (
+    trap - EXIT ERR
+    set +e
+    sleep $((TIME_LIMIT_S > 30 ? TIME_LIMIT_S - 15 : TIME_LIMIT_S / 2))
+    show_waiting >&2
+  ) &
+  WATCH=$!
+  unset TIME_LIMIT_S # for shells of the scenario's own that source this, too
+fi
 
 # A field of the JSON on standard input: json '.pools[0].freeBlocks'
 json() { node -e 'const v = eval("(" + require("fs").readFileSync(0, "utf8") + ")" + process.argv[1]); console.log(typeof v === "object" ? JSON.stringify(v) : v)' "$1"; }

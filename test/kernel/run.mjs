@@ -175,7 +175,10 @@ async function runScenario(scenario, remainingS) {
   const args = [join(here, onHost ? 'on-host.sh' : 'boot.sh'), '--mem', scenario.memory, '--timeout', String(limitS)];
   for (const bind of binds()) args.push('--bind', bind);
   if (scenario.systemd) args.push('--systemd');
-  args.push('--', `cd /tmp && ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`);
+  args.push(
+    '--',
+    `cd /tmp && TIME_LIMIT_S=${limitS} ${environment}${program} /project/test/kernel/scenarios/${scenario.file}`,
+  );
   const begin = performance.now();
   const status = await run('bash', args, onText, limitS);
   const seconds = (performance.now() - begin) / 1000;
@@ -220,7 +223,7 @@ const failed = results.filter((result) => !result.passed);
 for (const { scenario, why, log, said } of failed) {
   console.log(`\n=== ${scenario.name}: ${why}`);
   if (said === undefined) continue;
-  console.log(said.split('\n').slice(-40).join('\n'));
+  console.log(said.split('\n').slice(-300).join('\n'));
   console.log(`=== the whole log: ${relative(process.cwd(), log)}`);
 }
 console.log(`\n${'scenario'.padEnd(28)} verdict  seconds  promises kept`);

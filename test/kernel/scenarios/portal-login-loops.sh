@@ -26,6 +26,8 @@ ok "CRC32C on headers and data: four jobs of fio --verify find nothing wrong"
 
 background steady fio --eta=never --name=steady --filename=$disk --offset=256M --size=32M --rw=randrw --bs=4k-32k --ioengine=libaio --direct=1 --iodepth=4 \
   --time_based --runtime=25 --verify=crc32c --verify_backlog=256 --output=/tmp/fio.steady
+# has_written DISK: writes to it have ended.
+has_written() { [ "$(awk '{ print $5 }' "/sys/block/$1/stat")" -gt 0 ]; }
 rounds=12
 for round in $(seq $rounds); do
   iscsiadm -m node -T $BUSY -p $PORTAL -l >/dev/null
@@ -34,7 +36,7 @@ for round in $(seq $rounds); do
   # What is under way when the session ends fails, and is meant to.
   background hasty fio --eta=never --name=hasty --filename=$busy --size=512M --rw=randwrite --bs=4k-128k --ioengine=libaio --direct=1 --iodepth=16 \
     --time_based --runtime=30 --output=/tmp/fio.hasty
-  sleep 0.3
+  wait_for 20 'the load' has_written "$(basename "$busy")"
   case $((round % 3)) in
     0) iscsiadm -m session -r "$(basename "$(grep -l $BUSY /sys/class/iscsi_session/*/targetname | xargs dirname)" | tr -dc 0-9)" -R >/dev/null ;;
     1) iscsiadm -m discovery -t st -p $PORTAL >/dev/null ;;

@@ -3,12 +3,18 @@
 # timeout: 200
 . /project/test/kernel/lib.sh
 
+# tell SIGNAL WORD: sends it to the server, until that has said WORD once more.
+tell() {
+  local said
+  said=$(grep -c "^$2" /tmp/serve.log || true)
+  kill -"$1" "$(cat /tmp/serve.pid)"
+  wait_for 30 "$2" bash -c "[ \$(grep -c '^$2' /tmp/serve.log) -gt $said ]"
+}
+freeze() { tell USR1 frozen; }
+thaw() { tell USR2 thawed; }
 # status_of FIELD: of the one device that is served.
 status_of() {
-  local said
-  said=$(grep -c '^status' /tmp/serve.log || true)
-  kill -HUP "$(cat /tmp/serve.pid)"
-  wait_for 30 'the status' bash -c "[ \$(grep -c '^status' /tmp/serve.log) -gt $said ]"
+  tell HUP status
   grep '^status' /tmp/serve.log | tail -n 1 | sed 's/^status //; s/ rss.*//' | json ".devices[0].$1"
 }
 
@@ -18,11 +24,11 @@ dir=$(tcmu_create vol thin/ram/vol 67108864)
 disk=$(tcm_loop_create vol $dir)
 echo 3 >/sys/block/${disk##*/}/device/timeout
 
-kill -USR1 "$(cat /tmp/serve.pid)"
+freeze
 dd if=$disk of=/dev/null bs=4k count=1 iflag=direct 2>/tmp/dd.err &
 reader=$!
 sleep 5 # the initiator's time is over; its abort waits until we answer
-kill -USR2 "$(cat /tmp/serve.pid)"
+thaw
 wait $reader || { cat /tmp/dd.err; fail 'the read failed'; }
 aborts=$(status_of aborts)
 [ "$aborts" -ge 1 ] || fail "the ring saw no abort: $(grep ^status /tmp/serve.log)"
@@ -30,16 +36,17 @@ ok "the abort of a command reached the ring ($aborts), and the command was tried
 
 # A LUN reset, with commands in flight that the disk does not end for now.
 before=$(status_of aborts)
-kill -USR1 "$(cat /tmp/serve.pid)"
+freeze
 echo 60 >/sys/block/${disk##*/}/device/timeout
 fio --name=r --filename=$disk --size=16M --rw=randrw --bs=4k --ioengine=libaio --direct=1 --iodepth=16 --number_ios=400 --output=/tmp/fio.reset &
 load=$!
 wait_for 60 'commands in flight' bash -c "[ \"\$(cat /sys/block/${disk##*/}/inflight | awk '{ print \$1 + \$2 }')\" -ge 16 ]"
 sg_reset --device --no-escalate $disk >/tmp/reset.out 2>&1 &
 resetter=$!
-wait_for 60 'the reset' test "$(status_of aborts)" -gt $before
+reset_seen() { [ "$(status_of aborts)" -gt $before ]; }
+wait_for 60 'the reset' reset_seen
 kill -0 $resetter 2>/dev/null || { cat /tmp/reset.out; fail 'the reset ended before the commands that it ends'; }
-kill -USR2 "$(cat /tmp/serve.pid)"
+thaw
 wait $resetter || { cat /tmp/reset.out; fail 'the reset failed'; }
 wait $load || { cat /tmp/fio.reset; fail 'commands that were reset did not get another try'; }
 same 'commands in flight after all' 0 "$(status_of inFlight)"
