@@ -61,6 +61,27 @@ export const EXCEPTIONS = [
   })),
 ];
 
+/**
+ * Tests whose result depends on who is faster: LIO with the initiator, whatever handler or file is below it. Such a failure is tried again; one
+ * that comes back each time is a failure.
+ * @type {readonly { test: string, profile: string, complaint: RegExp, reason: string }[]}
+ */
+export const RACES = [
+  {
+    test: 'ALL.Reserve6.Logout',
+    profile: 'lio',
+    complaint: /test_reserve6_logout\.c:64 .*RESERVATION CONFLICT/,
+    reason:
+      'LIO answers a logout before it lets go of what the session had reserved; who is quick meets the old reservation (5 times of 150 with a plain file as backstore)',
+  },
+];
+
+/** Whether this failure may only be a race that LIO has lost. @param {string} test @param {string} profile @param {{ verdict: string, reason: string }} told */
+export function isLostRace(test, profile, { verdict, reason }) {
+  const race = RACES.find((one) => one.test === test && one.profile === profile);
+  return verdict === 'fail' && race !== undefined && race.complaint.test(reason);
+}
+
 /** Those of one version of the tool. @param {boolean} unreleased */
 export function exceptionsOf(unreleased) {
   return EXCEPTIONS.filter((one) => unreleased || one.unreleased !== true);

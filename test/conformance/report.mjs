@@ -1,6 +1,6 @@
 /** `expected.json` and `docs/conformance.md`: what the last taken-over run said. The second follows from the first. */
 import { existsSync, readFileSync } from 'node:fs';
-import { exceptionsOf } from './exceptions.mjs';
+import { exceptionsOf, RACES } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { rank, VERDICTS } from './verdict.mjs';
 
@@ -211,6 +211,7 @@ itself, and all of iSCSI. Every test is run on the same LUN.
 * Residual overflow: LIO does not compare the length in the CDB with the expected one for backstores that get whole CDBs, and TCMU has no field to say it in. Data-Out that is shorter than the CDB says is refused there (INVALID FIELD IN COMMAND INFORMATION UNIT).
 * ReceiveCopyResults.CopyStatus: to a TCMU handler all initiators are one, and the list identifier that should be unknown is that of an earlier test's copy.
 * PREVENT ALLOW, read-only and CHAP tests are skipped because this is one profile, a disk that is fixed and writable, with open access. Warm and cold target resets LIO does not do.
+${RACES.map(({ test, reason }) => `* ${short(test)} is run again when it fails: ${reason}.`).join('\n')}
 
 **${counts.pass} of ${tests.size} pass**, ${badIn(tests)} fail, ${counts.skip} are skipped, ${counts.tool} are the tool's errors, ${counts.empty} assert nothing.
 

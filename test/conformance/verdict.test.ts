@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { excuse } from './exceptions.mjs';
+import { excuse, isLostRace } from './exceptions.mjs';
 import { PROFILES } from './profiles.mjs';
 import { judge, type Verdict } from './verdict.mjs';
 
@@ -66,5 +66,19 @@ describe('an exception', () => {
       excuse('ALL.Write10.Simple', readOnly, judge(said(body, 'FAILED'), EXITED, null)).verdict;
     expect(on('    [FAILED] WRITE10 failed with status 0x2 / sense key DATA PROTECTION(0x07)\n')).toBe('refused');
     expect(on('    [FAILED] WRITE10 failed with status 0x2 / sense key MEDIUM ERROR(0x03)\n')).toBe('fail');
+  });
+});
+
+describe('a race that LIO loses', () => {
+  const LATE = 'test_reserve6_logout.c:64 RESERVE6 command: failed with sense. RESERVATION CONFLICT';
+  const lost = (test: string, profile: string, reason: string, verdict: Verdict = 'fail'): boolean =>
+    isLostRace(`ALL.${test}`, profile, { verdict, reason });
+
+  it('is one complaint of one test over LIO, and nothing else', () => {
+    expect(lost('Reserve6.Logout', 'lio', LATE)).toBe(true);
+    expect(lost('Reserve6.Logout', 'A', LATE)).toBe(false);
+    expect(lost('Reserve6.ITNexusLoss', 'lio', LATE)).toBe(false);
+    expect(lost('Reserve6.Logout', 'lio', LATE.replace(':64', ':45'))).toBe(false);
+    expect(lost('Reserve6.Logout', 'lio', LATE, 'timeout')).toBe(false);
   });
 });
