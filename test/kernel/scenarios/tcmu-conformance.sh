@@ -1,5 +1,5 @@
 # title: every test of iscsi-test-cu over LIO's iSCSI target with our TCMU handler below it: none does worse than on record
-# timeout: 400
+# timeout: 600
 # memory: 2G
 . /project/test/kernel/lib.sh
 
