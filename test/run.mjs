@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { installTools } from './support/debian-install.mjs';
-import { DEBIAN_PACKAGES, findTool, searchPath } from './support/debian-tools.mjs';
+import { DEBIAN_PACKAGES, findTool, searchPath, VITEST_TOOLS } from './support/debian-tools.mjs';
 import { endRecordedGroups } from './support/processes.mjs';
 
 const ROOT = dirname(import.meta.dirname);
@@ -61,7 +61,7 @@ const STEPS = [
     what: 'every folder of src by itself, and the rules of the house',
     command: [bin('vitest'), 'run', '--project', 'unit'],
     limitMs: 20 * MINUTE,
-    tools: ['thin_check', 'thin_dump', 'thin_restore', 'xz'],
+    tools: VITEST_TOOLS,
     vitest: true,
   },
   {
@@ -69,19 +69,7 @@ const STEPS = [
     what: 'the built program, driven by qemu and libiscsi; kill -9 under load',
     command: [bin('vitest'), 'run', '--project', 'e2e'],
     limitMs: 15 * MINUTE,
-    tools: [
-      'thin_check',
-      'qemu-img',
-      'qemu-io',
-      'qemu-nbd',
-      'qemu-iscsi',
-      'iscsi-ls',
-      'iscsi-inq',
-      'iscsi-readcapacity16',
-      'mkfs.ext4',
-      'gcc',
-      'pgrep',
-    ],
+    tools: VITEST_TOOLS,
     vitest: true,
     after: ['build'],
   },

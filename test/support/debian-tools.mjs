@@ -27,6 +27,7 @@ export const DEBIAN_PACKAGES = {
   'iscsi-ls': 'libiscsi-bin',
   'iscsi-inq': 'libiscsi-bin',
   'iscsi-readcapacity16': 'libiscsi-bin',
+  'iscsi-perf': 'libiscsi-bin',
   'iscsi-test-cu': 'libiscsi-bin',
   tgtd: 'tgt',
   tgtadm: 'tgt',
@@ -35,7 +36,38 @@ export const DEBIAN_PACKAGES = {
   mmdebstrap: 'mmdebstrap',
   gcc: 'gcc',
   pgrep: 'procps',
+  tshark: 'tshark',
+  'dbus-daemon': 'dbus-daemon',
+  gdbus: 'libglib2.0-bin',
+  python3: 'python3',
+  script: 'bsdutils',
+  systemctl: 'systemd',
 };
+
+/** Those that the tests under vitest ask for. They get no others, so that none is there only because somebody has installed it by hand. */
+export const VITEST_TOOLS = [
+  'thin_check',
+  'thin_dump',
+  'thin_restore',
+  'qemu-img',
+  'qemu-io',
+  'qemu-nbd',
+  'qemu-iscsi',
+  'iscsi-ls',
+  'iscsi-inq',
+  'iscsi-readcapacity16',
+  'iscsi-perf',
+  'mkfs.ext4',
+  'xz',
+  'gcc',
+  'pgrep',
+  'tshark',
+  'dbus-daemon',
+  'gdbus',
+  'python3',
+  'script',
+  'systemctl',
+];
 
 /** A PATH for children on which the administrators' programs are found as well. */
 export function searchPath() {

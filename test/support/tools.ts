@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { beforeEach, TestRunner } from 'vitest';
-import { findTool, missingToolMessage } from './debian-tools.mjs';
+import { findTool, missingToolMessage, VITEST_TOOLS } from './debian-tools.mjs';
 
 /** Nothing may be left out: a missing program is a failure. */
 export const EVERYTHING_REQUIRED: boolean = process.env['CI'] === 'true';
@@ -13,7 +13,7 @@ const announced = new Set<string>();
  * every test in it. Inside a hook there is nothing that could be skipped, so there it throws.
  */
 export function requireTool(name: string): string {
-  const path = findTool(name);
+  const path = find(name);
   if (path !== null) return path;
   skipBecause(missingToolMessage(name));
   return name;
@@ -26,12 +26,17 @@ export function requireMachine(reason: string | null): void {
 
 /** The path of a program that makes a test stricter but is not its subject; null where it is missing. Throws with `CI=true`. */
 export function optionalTool(name: string): string | null {
-  const path = findTool(name);
+  const path = find(name);
   if (path !== null) return path;
   const reason = missingToolMessage(name);
   if (EVERYTHING_REQUIRED) throw new Error(reason);
   announce(`CHECKED LESS: ${reason}`);
   return null;
+}
+
+function find(name: string): string | null {
+  if (!VITEST_TOOLS.includes(name)) throw new Error(`${name} is not among VITEST_TOOLS, so nothing installs it`);
+  return findTool(name);
 }
 
 function skipBecause(reason: string): void {
