@@ -55,6 +55,7 @@ export class Connection
   /** The last login request, which the answer repeats parts of. */
   private loginHeader: Uint8Array = EMPTY;
 
+  isSettled = false;
   private ending = false;
   private closed = false;
   /** It ends as it should: by a logout, or to be reinstated. */
@@ -351,21 +352,24 @@ export class Connection
     this.input.close();
     this.endLogin();
     this.transmitter.close();
-    if (this.fullFeature === null) {
-      this.ended(this);
-      return;
+    if (this.fullFeature === null) this.ended(this);
+    else {
+      if (!this.orderly) this.session!.connectionLost(this);
+      this.fullFeature.close(() => this.tasksReturned());
     }
-    if (!this.orderly) this.session!.connectionLost(this);
-    this.fullFeature.close(() => this.tasksReturned());
   }
 
   /** The engine has given back the last task. */
   private tasksReturned(): void {
-    const session = this.session!;
-    session.connections.splice(session.connections.indexOf(this), 1);
+    this.session!.leave(this);
     for (const next of this.successors) next();
-    if (session.connections.length === 0) this.context.sessionTable.remove(session);
+    this.settled();
     this.ended(this);
+  }
+
+  settled(): void {
+    this.isSettled = true;
+    this.context.sessionTable.settle(this.session!);
   }
 
   // --- what is watched ---

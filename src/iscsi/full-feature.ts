@@ -22,6 +22,8 @@ export interface FullFeatureHost extends TextScope, TaskManagerHost, LogoutHost 
   readonly account: MemoryAccount;
   /** Reads on after a BLOCK. */
   resumeInput(): void;
+  /** No task is left, and none will come. */
+  settled(): void;
   /** Reads nothing more; what was written goes out, then the connection ends. */
   end(reason: string): void;
   /** Ends the connection at once. */
@@ -345,6 +347,7 @@ export class FullFeature implements ConnectionTasksHost, PduHandler {
       this.ended = null;
       ended?.();
     } else if (this.finishing && !this.logout.isWaiting) {
+      this.host.settled();
       this.logout.answer();
       if (this.announcesEnd)
         this.writer.asyncMessage(AsyncEvent.SESSION_DROPPED, 0, this.parameters.defaultTime2Wait, 0);

@@ -100,9 +100,12 @@ export class SessionTable {
     return session;
   }
 
-  /** The session has ended and none of its tasks is left. */
-  remove(session: Session): void {
-    if (this.handles.get(session.tsih) !== session) return;
+  /**
+   * The session goes when none of its connections has a task, nor will have one. They may still be there, to send their last words: whoever reads that it is logged out
+   * has no reservation any more.
+   */
+  settle(session: Session): void {
+    if (this.handles.get(session.tsih) !== session || !session.connections.every(({ isSettled }) => isSettled)) return;
     this.sessions.delete(keyOf(session));
     this.handles.delete(session.tsih);
     if (session.nexus !== null) session.target!.detach(session.nexus);

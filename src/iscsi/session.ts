@@ -12,6 +12,8 @@ export interface SessionConnection {
   readonly cid: number;
   /** It takes no commands any more. */
   readonly isEnding: boolean;
+  /** Nor is a task of it left. */
+  readonly isSettled: boolean;
   /** See `ConnectionTasks`. */
   dropAnswered(lun: number | null): void;
   /** It has a task with this Initiator Task Tag that is not answered yet. */
@@ -90,6 +92,10 @@ export class Session {
 
   connection(cid: number): SessionConnection | undefined {
     return this.connections.find((connection) => connection.cid === cid);
+  }
+
+  leave(connection: SessionConnection): void {
+    this.connections.splice(this.connections.indexOf(connection), 1);
   }
 
   /** There are as many connections as were agreed on. */

@@ -1,10 +1,11 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { Status } from '../../src/scsi/spec.ts';
 import { outCdb, outList, PR_OUT } from '../scsi/support/cluster.ts';
-import { Initiator, opcodeOf, read10, u32, write10 } from '../support/iscsi-initiator.ts';
+import { Initiator, opcodeOf, read10, USUAL_KEYS, u32, write10 } from '../support/iscsi-initiator.ts';
 import { startPortal, type TestPortal, until } from '../support/iscsi-portal.ts';
 
 const R2T = 0x31;
+const LOGOUT_RESPONSE = 0x26;
 const WERO = 5;
 const TEST_UNIT_READY = [0, 0, 0, 0, 0, 0];
 
@@ -109,5 +110,38 @@ describe('a session', () => {
     await first.close();
     await until(() => world.portal.connectionCount === 1, 'the first one is gone');
     expect((await second.command(read10(0, 1), { read: 512 })).status).toBe(Status.GOOD);
+  });
+});
+
+describe('a reservation of SPC-2', () => {
+  const RESERVE6 = [0x16, 0, 0, 0, 0, 0];
+
+  it('is gone when its initiator reads that it is logged out, though it keeps the connection', async () => {
+    world = await startPortal();
+    const [first, second] = [await login(1), await login(2)];
+    expect((await first.command(RESERVE6)).status).toBe(Status.GOOD);
+    expect((await second.command(RESERVE6)).status).toBe(Status.RESERVATION_CONFLICT);
+    first.socket.allowHalfOpen = true;
+    expect(opcodeOf(await first.logOut())).toBe(LOGOUT_RESPONSE);
+    expect(world.portal.sessions()).toHaveLength(1);
+    expect((await second.command(RESERVE6)).status).toBe(Status.GOOD);
+    first.socket.end();
+  });
+
+  it('stays as long as one connection of its session does', async () => {
+    world = await startPortal();
+    const first = await Initiator.login(world.port, { isid: 1, keys: { ...USUAL_KEYS, MaxConnections: '2' } });
+    nodes.push(first);
+    await first.settle();
+    const beside = await Initiator.join(first, world.port, { isid: 1, cid: 2 });
+    nodes.push(beside);
+    const other = await login(2);
+    expect((await first.command(RESERVE6)).status).toBe(Status.GOOD);
+    first.send({ opcode: 6, flags: 0x81, immediate: true, tag: 9, bytes: { 21: 1 }, fields: { 24: first.cmdSn } });
+    expect(opcodeOf(await first.receive())).toBe(LOGOUT_RESPONSE);
+    expect((await other.command(RESERVE6)).status).toBe(Status.RESERVATION_CONFLICT);
+    beside.socket.destroy();
+    await until(() => world.portal.sessions().length === 1, 'the session ends');
+    expect((await other.command(RESERVE6)).status).toBe(Status.GOOD);
   });
 });
